@@ -1,0 +1,44 @@
+"""Publish/subscribe for trio and anyio: the current state, and then every change to it.
+
+See `EventPublisher` and `Subscription`; the promises are numbered in the documentation.
+"""
+
+from ._errors import (
+    BusyResourceError as BusyResourceError,
+    ClosedResourceError as ClosedResourceError,
+    CloseReason as CloseReason,
+    InvalidCommitError as InvalidCommitError,
+    PublisherDisabledError as PublisherDisabledError,
+    SnapshotFailed as SnapshotFailed,
+    SubscriptionForceClosed as SubscriptionForceClosed,
+    SubscriptionLagged as SubscriptionLagged,
+    UnknownTopicError as UnknownTopicError,
+    WouldBlock as WouldBlock,
+)
+from ._events import (
+    Event as Event,
+    Framing as Framing,
+    Payload as Payload,
+    PayloadEvents as PayloadEvents,
+    Subject as Subject,
+    SubscribeRequest as SubscribeRequest,
+    Topic as Topic,
+    close_subscription_event as close_subscription_event,
+)
+from ._noop import NoOpEventPublisher as NoOpEventPublisher
+from ._publisher import (
+    EventPublisher as EventPublisher,
+    PublisherStatistics as PublisherStatistics,
+    TopicStatistics as TopicStatistics,
+    open_publisher as open_publisher,
+)
+from ._snapshot import (
+    SnapshotAppender as SnapshotAppender,
+    SnapshotFunc as SnapshotFunc,
+    SnapshotHandlers as SnapshotHandlers,
+)
+from ._subscription import (
+    Subscription as Subscription,
+    SubscriptionState as SubscriptionState,
+    SubscriptionStatistics as SubscriptionStatistics,
+)

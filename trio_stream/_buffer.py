@@ -1,0 +1,162 @@
+"""The buffers that all subscribers share: feeds, positions and the history of a topic. Pure, no event loop.
+
+A history keeps the newest commits of a topic in order.
+A feed is the list of those that touch one subject; a blank key has a feed of its own for each namespace.
+What is appended is shared by all readers; nothing is copied for any of them.
+
+A position is an absolute number, not a pointer.
+The lag of a reader is a subtraction, a batch is a slice, a resume is a bisection, and having fallen off the history is
+a comparison, so a reader that does nothing costs nothing and pins nothing.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from typing import Any, Final
+
+from ._events import END_OF_SNAPSHOT, Event, PayloadEvents, Subject, Topic
+from ._wait import Lot
+
+Groups = Mapping[Subject, list[Event[Any]]]
+
+_DROPPED: Final = Event[Any](Topic("dropped"), 0, END_OF_SNAPSHOT)  # holds the place of an event that is gone
+_INDEX: Final = attrgetter("index")
+_COMPACT_FROM: Final = 64  # dropped places; below, moving the rest is not worth the call
+
+
+class Feed(Lot):
+    """The deliveries for one subject, oldest first; the readers that have had them all wait in it."""
+
+    __slots__ = ("base", "end", "items", "readers", "start", "subject")
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.subject = subject
+        self.items: list[Event[Any]] = []
+        # Positions: of items[0], of the oldest item that is kept, of the next item to come. base <= start <= end.
+        self.base = 0
+        self.start = 0
+        self.end = 0
+        # How many subscriptions read from here; each counts itself in and out.
+        self.readers = 0
+
+    def append(self, event: Event[Any]) -> None:
+        self.items.append(event)
+        self.end += 1
+
+    def drop_oldest(self) -> None:
+        """Forgets the oldest item; the list is shifted once for many of them."""
+        dropped = self.start - self.base
+        self.items[dropped] = _DROPPED
+        self.start += 1
+        dropped += 1
+        if dropped >= _COMPACT_FROM and dropped * 2 > len(self.items):
+            del self.items[:dropped]
+            self.base = self.start
+
+    def after(self, index: int) -> int:
+        """The position of the first kept item with a greater index; the end if there is none."""
+        return self.base + bisect_right(self.items, index, lo=self.start - self.base, key=_INDEX)
+
+
+class History:
+    """The newest commits of one topic, and its feeds.
+
+    Two bounds say what is gone.
+    `dropped` is the index of the newest commit that was here and no longer is: a snapshot below it has a gap.
+    `floor` is the lowest index that one can resume from; it is also raised by a publisher that starts, or is
+    refreshed, at some index.
+    """
+
+    __slots__ = ("_log", "dropped", "feeds", "floor", "limit")
+
+    def __init__(self, limit: int, floor: int) -> None:
+        self.limit = limit
+        self.floor = floor
+        self.dropped = 0
+        self.feeds: dict[Subject, Feed] = {}
+        # (index, the feeds it was appended to), oldest first, at most `limit`.
+        self._log: deque[tuple[int, tuple[Feed, ...]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._log)
+
+    def newer_than(self, index: int) -> int:
+        """How many commits with a greater index are kept."""
+        return len(self._log) - bisect_right(self._log, index, key=lambda commit: commit[0])
+
+    def append(self, index: int, groups: Groups) -> tuple[Feed, ...]:
+        """Adds a commit and drops what is now too old; returns the feeds that got something."""
+        feeds = tuple(map(self._feed, groups))
+        single: Event[Any] | None = None
+        for feed, events in zip(feeds, groups.values(), strict=True):
+            single = _delivery(events, single)
+            feed.append(single)
+        self._log.append((index, feeds))
+        if len(self._log) > self.limit:
+            self._drop_oldest()
+        return feeds
+
+    def enter(self, subject: Subject) -> Feed:
+        """The feed of a subject, for one more reader."""
+        feed = self._feed(subject)
+        feed.readers += 1
+        return feed
+
+    def leave(self, feed: Feed) -> None:
+        """One reader less; a feed without readers stays only for what history it has."""
+        feed.readers -= 1
+        self._discard_if_unused(feed)
+
+    def clear(self, floor: int, dropped: int) -> None:
+        """Forgets all commits; the caller has ended all readers."""
+        self._log.clear()
+        self.feeds.clear()
+        self.floor = floor
+        self.dropped = dropped
+
+    @property
+    def newest(self) -> int:
+        """The index of the newest commit there ever was on this timeline, 0 if there was none."""
+        return self._log[-1][0] if self._log else self.dropped
+
+    def _feed(self, subject: Subject) -> Feed:
+        feed = self.feeds.get(subject)
+        if feed is None:
+            feed = self.feeds[subject] = Feed(subject)
+        return feed
+
+    def _drop_oldest(self) -> None:
+        index, feeds = self._log.popleft()
+        for feed in feeds:
+            feed.drop_oldest()
+            self._discard_if_unused(feed)
+        self.floor = self.dropped = index
+
+    def _discard_if_unused(self, feed: Feed) -> None:
+        if not feed.readers and feed.start == feed.end:
+            del self.feeds[feed.subject]
+
+
+def _delivery(events: list[Event[Any]], before: Event[Any] | None) -> Event[Any]:
+    """What the readers of one feed get of a commit: one event.
+
+    A batch is shared with the feed before if that one got the same: an event is in the feed of its key and in that of
+    the blank key, which has all of the former, so that the same beginning and length mean the same batch.
+    """
+    if len(events) == 1:
+        return events[0]
+    if before is not None and len(before.events) == len(events) and before.events[0] is events[0]:
+        return before
+    return Event(events[0].topic, events[0].index, PayloadEvents(events))
+
+
+def by_subject(events: Iterable[tuple[Subject, Event[Any]]]) -> dict[Subject, list[Event[Any]]]:
+    """The events of one commit and topic for each feed that they touch, in order."""
+    groups: dict[Subject, list[Event[Any]]] = {}
+    for subject, event in events:
+        groups.setdefault(subject, []).append(event)
+        if subject.key:
+            groups.setdefault(Subject("", subject.namespace, subject.partition), []).append(event)
+    return groups

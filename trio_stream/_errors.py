@@ -1,0 +1,115 @@
+"""What can go wrong, each kind with a type of its own.
+
+Closed means that *you* closed it, broken that somebody else did.
+Where trio and anyio both have a class, ours is both, so that `except trio.X` and `except anyio.X` work alike.
+"""
+
+import enum
+
+import anyio
+import trio
+
+
+class ClosedResourceError(trio.ClosedResourceError, anyio.ClosedResourceError):
+    """You closed it: the subscription was unsubscribed, or the publisher has been stopped.
+
+    It stays closed.
+    Subscribe again, on a running publisher.
+    """
+
+
+class WouldBlock(trio.WouldBlock, anyio.WouldBlock):
+    """Nothing is ready for this subscription now; nothing was consumed."""
+
+
+class BusyResourceError(trio.BusyResourceError, anyio.BusyResourceError):
+    """Another task is receiving from this subscription.
+
+    A subscription is one cursor and has one reader; the other reader is not disturbed.
+    Let every task subscribe for itself: the buffers are shared.
+    """
+
+
+class CloseReason(enum.Enum):
+    """Who ended a subscription, and why."""
+
+    TOKEN = "token"
+    """The rights behind its token changed. What was received may no longer be seen: drop it."""
+    REFRESH = "refresh"
+    """The state was replaced behind the publisher's back. What was received may be wrong: drop it."""
+    LAGGED = "lagged"
+    """The reader was so slow that the history has passed it. What was received is right, but old."""
+    SNAPSHOT_FAILED = "snapshot-failed"
+    """The snapshot could not be made. What was received of it is not a whole state: drop it."""
+    STOPPED = "stopped"
+    """The publisher has stopped. What was received is right, as of `SubscriptionForceClosed.index`."""
+
+
+class SubscriptionForceClosed(trio.BrokenResourceError, anyio.BrokenResourceError):
+    """The publisher ended this subscription; every later call on it raises the same.
+
+    No event is delivered after it, not even one that was waiting.
+    `Subscription.resume_request` gives the request to go on with.
+    """
+
+    reason: CloseReason
+    """Why it was closed."""
+    index: int
+    """The index that the subscription had reached; 0 inside a snapshot."""
+    epoch: str
+    """The timeline that `index` belongs to."""
+
+    def __init__(self, reason: CloseReason, index: int, epoch: str) -> None:
+        super().__init__(reason, index, epoch)
+        self.reason = reason
+        self.index = index
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return (
+            f"subscription closed by the publisher ({self.reason.value}) at index {self.index} "
+            f"of epoch {self.epoch!r}: subscribe again with resume_request()"
+        )
+
+
+class SubscriptionLagged(SubscriptionForceClosed):
+    """The reader fell so far behind that events it had not received left the history.
+
+    What was received is a right state as of `index`.
+    A resume from there brings a new snapshot; `on_lag="reset"` does the same without an error.
+    """
+
+    missed: int
+    """How many deliveries were dropped before the subscription could return them."""
+
+    def __init__(self, index: int, epoch: str, missed: int) -> None:
+        super().__init__(CloseReason.LAGGED, index, epoch)
+        self.args = (index, epoch, missed)
+        self.missed = missed
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {self.missed} deliveries missed"
+
+
+class SnapshotFailed(SubscriptionForceClosed):
+    """The snapshot function failed; `__cause__` is what it raised.
+
+    No end-of-snapshot was or will be delivered: what was received is not a whole state.
+    The failure is not cached: the next request runs the snapshot function again.
+    """
+
+    def __init__(self, index: int, epoch: str) -> None:
+        super().__init__(CloseReason.SNAPSHOT_FAILED, index, epoch)
+        self.args = (index, epoch)
+
+
+class UnknownTopicError(LookupError):
+    """No snapshot handler is registered for this topic; nothing was changed."""
+
+
+class InvalidCommitError(ValueError):
+    """What was published, or appended to a snapshot, is not one commit; nothing was changed."""
+
+
+class PublisherDisabledError(RuntimeError):
+    """A `NoOpEventPublisher` has no events; use a real publisher to subscribe."""

@@ -1,0 +1,281 @@
+"""The values that travel: topics, subjects, payloads, events and requests. All of them are immutable."""
+
+import enum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, cast, overload
+
+from typing_extensions import TypeVar, override
+
+P = TypeVar("P", default=Any)
+P_co = TypeVar("P_co", covariant=True, default=Any)
+
+
+@dataclass(frozen=True, slots=True)
+class Topic(Generic[P]):
+    """A kind of state, typed by its payload: `Topic[ServiceHealth]("service-health")`.
+
+    Two topics of the same name are the same topic.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"a topic's name is a string, not {self.name!r}")
+        if not self.name:
+            raise ValueError("a topic's name must not be empty")
+
+    @override
+    def __str__(self) -> str:
+        return self.name
+
+
+class Subject(NamedTuple):
+    """The slice of a topic that a subscriber wants.
+
+    A blank key in a request means every key of the namespace.
+    Keys are compared as they are: normalise the case in your payload if your store does.
+    """
+
+    key: str = ""
+    namespace: str = "default"
+    partition: str = "default"
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.partition}/{self.namespace}/{self.key}"
+
+
+class Payload(Protocol):
+    """What an application puts into events.
+
+    A payload is shared by all subscribers and must not change once it has been published.
+    """
+
+    @property
+    def subject(self) -> Subject | str:
+        """The slice of the topic that this payload belongs to; a string means `Subject(that)`."""
+        ...
+
+    def has_read_permission(self, authorizer: Any, /) -> bool:
+        """Whether `authorizer` may see this payload; only asked for subscriptions that were given one.
+
+        Classes that inherit from `Payload` refuse by an error until they say otherwise, so that nothing
+        leaks because somebody forgot.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say who may read it")
+
+
+class Framing(enum.Enum):
+    """The payload of an event that is about the stream, not about the state."""
+
+    END_OF_SNAPSHOT = "end-of-snapshot"
+    NEW_SNAPSHOT_TO_FOLLOW = "new-snapshot-to-follow"
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSubscriptions:
+    """The payload of `close_subscription_event`; never delivered."""
+
+    token_secret_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[P_co]):
+    """What a subscriber is handed.
+
+    `index` is that of the commit; of the snapshot for end-of-snapshot; 0 for new-snapshot-to-follow.
+    Several events of one commit come as one event whose payload is a `PayloadEvents`; `events` has
+    them one by one in every case.
+    """
+
+    topic: Topic[Any]
+    index: int
+    payload: "P_co | PayloadEvents[P_co] | Framing"
+
+    @property
+    def is_end_of_snapshot(self) -> bool:
+        """Whether the snapshot is complete; what follows are changes as they occur."""
+        return self.payload is END_OF_SNAPSHOT
+
+    @property
+    def is_new_snapshot_to_follow(self) -> bool:
+        """Whether the state held so far is stale and must be dropped; a snapshot follows."""
+        return self.payload is NEW_SNAPSHOT_TO_FOLLOW
+
+    @property
+    def is_framing(self) -> bool:
+        """Whether this is about the stream and carries no state."""
+        return isinstance(self.payload, Framing)
+
+    @property
+    def events(self) -> "tuple[Event[P_co], ...]":
+        """The events of the commit one by one, in order: 1 for a plain event, n for a batch, 0 for framing."""
+        match self.payload:
+            case PayloadEvents():
+                return cast("PayloadEvents[P_co]", self.payload).items
+            case Framing():
+                return ()
+            case _:
+                return (self,)
+
+
+class PayloadEvents(Sequence[Event[P_co]]):
+    """The events of one commit for one subscription, in the order they were published.
+
+    Immutable; a batch is made by the library and must not be published.
+    """
+
+    __slots__ = ("items",)
+
+    items: tuple[Event[P_co], ...]
+
+    def __init__(self, items: Iterable[Event[P_co]]) -> None:
+        object.__setattr__(self, "items", tuple(items))
+
+    @override
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    @override
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.items,)
+
+    @overload
+    def __getitem__(self, index: int) -> Event[P_co]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Event[P_co]]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> Event[P_co] | Sequence[Event[P_co]]:
+        return self.items[index]
+
+    @override
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @override
+    def __iter__(self) -> Iterator[Event[P_co]]:
+        return iter(self.items)
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PayloadEvents) and self.items == cast("PayloadEvents[Any]", other).items
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.items)
+
+    @override
+    def __repr__(self) -> str:
+        return f"PayloadEvents({list(self.items)!r})"
+
+    @property
+    def subject(self) -> Subject:
+        """Always a `TypeError`: the events of a batch may have different subjects."""
+        raise TypeError("a batch has no subject and must not be published")
+
+    def has_read_permission(self, authorizer: Any, /) -> bool:
+        """Whether `authorizer` may read at least one of the items."""
+        return any(_is_readable(event, authorizer) for event in self.items)
+
+    def readable_by(self, authorizer: Any, /) -> "PayloadEvents[P_co] | None":
+        """A new batch of the items that `authorizer` may read, in order; None if there are none."""
+        items = tuple(event for event in self.items if _is_readable(event, authorizer))
+        return PayloadEvents(items) if items else None
+
+
+END_OF_SNAPSHOT: Final = Framing.END_OF_SNAPSHOT
+NEW_SNAPSHOT_TO_FOLLOW: Final = Framing.NEW_SNAPSHOT_TO_FOLLOW
+
+
+def _is_readable(event: Event[Any], authorizer: Any) -> bool:
+    return bool(event.payload.has_read_permission(authorizer))
+
+
+def readable(event: Event[P], authorizer: Any) -> Event[P] | None:
+    """What `authorizer` may see of `event`: all of it (the shared event itself), a smaller batch, or None."""
+    match event.payload:
+        case Framing():
+            return event
+        case PayloadEvents():
+            whole = cast("PayloadEvents[P]", event.payload)
+            batch = whole.readable_by(authorizer)
+            if batch is None or len(batch) < len(whole):
+                return batch and Event(event.topic, event.index, batch)
+            return event
+        case _:
+            return event if _is_readable(event, authorizer) else None
+
+
+_CLOSE: Final = Topic[Any]("close-subscription")
+
+
+def close_subscription_event(token_secret_ids: Iterable[str]) -> Event[Any]:
+    """An event that, when it is published, closes every subscription made with one of these tokens.
+
+    It takes no index, is handled before the other events of its commit and is never delivered.
+    Duplicates and tokens that nobody uses are fine.
+    """
+    return Event(_CLOSE, 0, CloseSubscriptions(token_set(token_secret_ids)))
+
+
+def token_set(token_secret_ids: Iterable[str]) -> frozenset[str]:
+    """The tokens without duplicates; refuses a single string, which would be read letter by letter."""
+    if isinstance(token_secret_ids, str):
+        raise TypeError("token_secret_ids is an iterable of strings, not one string")
+    tokens = frozenset(token_secret_ids)
+    for token in tokens:
+        if not isinstance(token, str):
+            raise TypeError(f"a token is a string, not {token!r}")
+    return tokens
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeRequest(Generic[P]):
+    """What a subscriber asks for; it may be used for any number of subscriptions.
+
+    `key`: "" asks for every key of the namespace.
+    `token`: matched exactly by close events; "" is a token like any other.
+    `index`: 0 for a fresh start, otherwise the last index received, to resume after it.
+    `epoch`: that of the publisher that gave `index`; None trusts the index.
+    """
+
+    topic: Topic[P]
+    key: str = ""
+    _: KW_ONLY
+    namespace: str = "default"
+    partition: str = "default"
+    token: str = ""
+    index: int = 0
+    epoch: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.topic, Topic):
+            raise TypeError(f"topic is a Topic, not {self.topic!r}")
+        for name in ("key", "namespace", "partition", "token"):
+            if not isinstance(value := getattr(self, name), str):
+                raise TypeError(f"{name} is a string, not {value!r}")
+        if self.epoch is not None and not isinstance(self.epoch, str):
+            raise TypeError(f"epoch is a string or None, not {self.epoch!r}")
+        check_index(self.index)
+
+    @property
+    def subject(self) -> Subject:
+        """The slice of the topic that is asked for."""
+        return Subject(self.key, self.namespace, self.partition)
+
+
+SubjectLike: TypeAlias = Subject | str
+
+
+def check_index(index: int) -> None:
+    """Raises unless `index` is a whole number from 0."""
+    if isinstance(index, bool) or not isinstance(index, int):
+        raise TypeError(f"an index is an integer, not {index!r}")
+    if index < 0:
+        raise ValueError(f"an index is not negative: {index}")

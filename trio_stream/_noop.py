@@ -1,0 +1,57 @@
+"""A publisher for where events are not wanted: it takes everything and does nothing."""
+
+from collections.abc import Iterable
+from typing import Any, Literal, NoReturn
+
+import anyio
+import anyio.abc
+
+from ._events import Event, SubscribeRequest, Topic
+from ._errors import PublisherDisabledError
+from ._publisher import PublisherStatistics
+from ._snapshot import SnapshotFunc
+
+
+class NoOpEventPublisher:
+    """Has the methods of `EventPublisher`; what is published vanishes, and there is nothing to subscribe to."""
+
+    index: int = 0
+    """Always 0."""
+    epoch: str = ""
+    """Always empty: there is no timeline."""
+
+    def register_handler(self, topic: Topic[Any], handler: SnapshotFunc[Any]) -> None:
+        """Does nothing."""
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Returns at once."""
+        task_status.started()
+
+    def publish(self, events: Iterable[Event[Any]]) -> None:
+        """Does nothing."""
+
+    def publish_from_thread(self, events: Iterable[Event[Any]]) -> None:
+        """Does nothing."""
+
+    def subscribe(
+        self,
+        request: SubscribeRequest[Any],
+        *,
+        authorizer: Any = None,
+        on_lag: Literal["close", "reset"] = "close",
+    ) -> NoReturn:
+        """Always raises `PublisherDisabledError`."""
+        raise PublisherDisabledError("this publisher is disabled: there is nothing to subscribe to")
+
+    def close_subscriptions(self, token_secret_ids: Iterable[str]) -> int:
+        """There are none to close: always 0."""
+        return 0
+
+    def refresh(
+        self, topic: Topic[Any] | None = None, *, index: int | None = None, epoch: str | None = None
+    ) -> None:
+        """Does nothing."""
+
+    def statistics(self) -> PublisherStatistics:
+        """All zero."""
+        return PublisherStatistics(index=0, epoch="", subscriptions=0, waiting=0, tokens=0, topics={})
