@@ -26,17 +26,13 @@ from ._events import (
     close_subscription_event as close_subscription_event,
 )
 from ._noop import NoOpEventPublisher as NoOpEventPublisher
-from ._publisher import (
-    EventPublisher as EventPublisher,
-    PublisherStatistics as PublisherStatistics,
-    TopicStatistics as TopicStatistics,
-    open_publisher as open_publisher,
-)
+from ._publisher import EventPublisher as EventPublisher, open_publisher as open_publisher
 from ._snapshot import (
     SnapshotAppender as SnapshotAppender,
     SnapshotFunc as SnapshotFunc,
     SnapshotHandlers as SnapshotHandlers,
 )
+from ._statistics import PublisherStatistics as PublisherStatistics, TopicStatistics as TopicStatistics
 from ._subscription import (
     Subscription as Subscription,
     SubscriptionState as SubscriptionState,

@@ -5,28 +5,26 @@ A feed is the list of those that touch one subject; a blank key has a feed of it
 What is appended is shared by all readers; nothing is copied for any of them.
 
 A position is an absolute number, not a pointer.
-The lag of a reader is a subtraction, a batch is a slice, a resume is a bisection, and having fallen off the history is
-a comparison, so a reader that does nothing costs nothing and pins nothing.
+The lag of a reader is a subtraction, a batch is a slice, a resume is a bisection, and having fallen off the
+history is a comparison, so a reader that does nothing costs nothing and pins nothing.
 """
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Mapping
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
-from ._events import END_OF_SNAPSHOT, Event, PayloadEvents, Subject, Topic
+from ._commit import Groups, delivery
+from ._events import END_OF_SNAPSHOT, Event, Subject, Topic
 from ._wait import Lot
 
-Groups = Mapping[Subject, list[Event[Any]]]
-
-_DROPPED: Final = Event[Any](Topic("dropped"), 0, END_OF_SNAPSHOT)  # holds the place of an event that is gone
+_DROPPED: Final = Event[Any](Topic("dropped"), 0, END_OF_SNAPSHOT)  # in the place of an event that is gone
 _INDEX: Final = attrgetter("index")
 _COMPACT_FROM: Final = 64  # dropped places; below, moving the rest is not worth the call
 
 
 class Feed(Lot):
-    """The deliveries for one subject, oldest first; the readers that have had them all wait in it."""
+    """The deliveries for one subject, oldest first; readers that have had them all wait in it."""
 
     __slots__ = ("base", "end", "items", "readers", "start", "subject")
 
@@ -34,7 +32,7 @@ class Feed(Lot):
         super().__init__()
         self.subject = subject
         self.items: list[Event[Any]] = []
-        # Positions: of items[0], of the oldest item that is kept, of the next item to come. base <= start <= end.
+        # Positions: of items[0], of the oldest item kept, of the next item to come. base <= start <= end.
         self.base = 0
         self.start = 0
         self.end = 0
@@ -47,10 +45,9 @@ class Feed(Lot):
 
     def drop_oldest(self) -> None:
         """Forgets the oldest item; the list is shifted once for many of them."""
-        dropped = self.start - self.base
-        self.items[dropped] = _DROPPED
+        self.items[self.start - self.base] = _DROPPED
         self.start += 1
-        dropped += 1
+        dropped = self.start - self.base
         if dropped >= _COMPACT_FROM and dropped * 2 > len(self.items):
             del self.items[:dropped]
             self.base = self.start
@@ -82,17 +79,22 @@ class History:
     def __len__(self) -> int:
         return len(self._log)
 
+    @property
+    def newest(self) -> int:
+        """The index of the newest commit there ever was on this timeline, 0 if there was none."""
+        return self._log[-1][0] if self._log else self.dropped
+
     def newer_than(self, index: int) -> int:
-        """How many commits with a greater index are kept."""
-        return len(self._log) - bisect_right(self._log, index, key=lambda commit: commit[0])
+        """How many of the commits that are kept have a greater index."""
+        return len(self._log) - bisect_right(self._log, index, key=itemgetter(0))
 
     def append(self, index: int, groups: Groups) -> tuple[Feed, ...]:
         """Adds a commit and drops what is now too old; returns the feeds that got something."""
         feeds = tuple(map(self._feed, groups))
-        single: Event[Any] | None = None
+        item: Event[Any] | None = None
         for feed, events in zip(feeds, groups.values(), strict=True):
-            single = _delivery(events, single)
-            feed.append(single)
+            item = delivery(events, item)
+            feed.append(item)
         self._log.append((index, feeds))
         if len(self._log) > self.limit:
             self._drop_oldest()
@@ -116,11 +118,6 @@ class History:
         self.floor = floor
         self.dropped = dropped
 
-    @property
-    def newest(self) -> int:
-        """The index of the newest commit there ever was on this timeline, 0 if there was none."""
-        return self._log[-1][0] if self._log else self.dropped
-
     def _feed(self, subject: Subject) -> Feed:
         feed = self.feeds.get(subject)
         if feed is None:
@@ -137,26 +134,3 @@ class History:
     def _discard_if_unused(self, feed: Feed) -> None:
         if not feed.readers and feed.start == feed.end:
             del self.feeds[feed.subject]
-
-
-def _delivery(events: list[Event[Any]], before: Event[Any] | None) -> Event[Any]:
-    """What the readers of one feed get of a commit: one event.
-
-    A batch is shared with the feed before if that one got the same: an event is in the feed of its key and in that of
-    the blank key, which has all of the former, so that the same beginning and length mean the same batch.
-    """
-    if len(events) == 1:
-        return events[0]
-    if before is not None and len(before.events) == len(events) and before.events[0] is events[0]:
-        return before
-    return Event(events[0].topic, events[0].index, PayloadEvents(events))
-
-
-def by_subject(events: Iterable[tuple[Subject, Event[Any]]]) -> dict[Subject, list[Event[Any]]]:
-    """The events of one commit and topic for each feed that they touch, in order."""
-    groups: dict[Subject, list[Event[Any]]] = {}
-    for subject, event in events:
-        groups.setdefault(subject, []).append(event)
-        if subject.key:
-            groups.setdefault(Subject("", subject.namespace, subject.partition), []).append(event)
-    return groups

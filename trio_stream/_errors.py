@@ -8,6 +8,7 @@ import enum
 
 import anyio
 import trio
+from typing_extensions import override
 
 
 class ClosedResourceError(trio.ClosedResourceError, anyio.ClosedResourceError):
@@ -65,6 +66,7 @@ class SubscriptionForceClosed(trio.BrokenResourceError, anyio.BrokenResourceErro
         self.index = index
         self.epoch = epoch
 
+    @override
     def __str__(self) -> str:
         return (
             f"subscription closed by the publisher ({self.reason.value}) at index {self.index} "
@@ -87,6 +89,7 @@ class SubscriptionLagged(SubscriptionForceClosed):
         self.args = (index, epoch, missed)
         self.missed = missed
 
+    @override
     def __str__(self) -> str:
         return f"{super().__str__()}; {self.missed} deliveries missed"
 

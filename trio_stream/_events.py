@@ -164,7 +164,7 @@ class PayloadEvents(Sequence[Event[P_co]]):
 
     @override
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PayloadEvents) and self.items == cast("PayloadEvents[Any]", other).items
+        return isinstance(other, PayloadEvents) and self.items == other.items
 
     @override
     def __hash__(self) -> int:
@@ -194,7 +194,8 @@ NEW_SNAPSHOT_TO_FOLLOW: Final = Framing.NEW_SNAPSHOT_TO_FOLLOW
 
 
 def _is_readable(event: Event[Any], authorizer: Any) -> bool:
-    return bool(event.payload.has_read_permission(authorizer))
+    payload: Any = event.payload
+    return bool(payload.has_read_permission(authorizer))
 
 
 def readable(event: Event[P], authorizer: Any) -> Event[P] | None:
@@ -205,9 +206,9 @@ def readable(event: Event[P], authorizer: Any) -> Event[P] | None:
         case PayloadEvents():
             whole = cast("PayloadEvents[P]", event.payload)
             batch = whole.readable_by(authorizer)
-            if batch is None or len(batch) < len(whole):
-                return batch and Event(event.topic, event.index, batch)
-            return event
+            if batch is None or len(batch) == len(whole):
+                return event if batch else None
+            return Event(event.topic, event.index, batch)
         case _:
             return event if _is_readable(event, authorizer) else None
 

@@ -11,7 +11,7 @@ Large wake-ups would block the loop: beyond a few tasks they are left to `Parkin
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -158,10 +158,6 @@ class Parking:
         if self.thread is not None and self.thread != threading.get_ident():
             raise RuntimeError(f"{call}() was called from another thread than that of the publisher's event loop")
 
-    def is_here(self) -> bool:
-        """Whether this is the event loop's thread."""
-        return self.thread == threading.get_ident()
-
     def wake(self, lots: Iterable[Lot]) -> None:
         """Wakes everybody in these lots, a few on the spot and the rest by `run`."""
         at_once = AT_ONCE
@@ -179,7 +175,7 @@ class Parking:
         for slot in slots:
             self.backend.wake(slot)
 
-    def wake_each(self, slots: list[Slot]) -> None:
+    def wake_each(self, slots: Sequence[Slot]) -> None:
         """Wakes these tasks, wherever they wait: on the spot if they are few, otherwise by `run`."""
         if len(slots) <= AT_ONCE:
             self.wake_slots(slots)

@@ -1,0 +1,279 @@
+"""One reader's place in the shared buffers, and how its reading has ended. Decides, and never waits.
+
+The cursor stands in a snapshot first and then in the live feed of its subject, or in the feed from the start:
+
+    (marker) -> snapshot ... end-of-snapshot -> live ...
+       ^-------------- on_lag="reset" -------------'
+
+It moves only in a synchronous stretch that ends with the event returned: a call that is cancelled, wherever it
+waits, has consumed nothing.
+How the reading ended lies beside the buffers and is looked at first in that stretch, so that a force-close
+overtakes whatever is queued.
+
+While the cursor is live, `index` is at once the index reached and the bound at or below which nothing may come.
+That drops late events which the snapshot had already seen, and those before the index of a resume from the future.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final, Generic, NamedTuple
+
+from typing_extensions import TypeVar
+
+from ._buffer import Feed
+from ._errors import (
+    ClosedResourceError,
+    CloseReason,
+    SnapshotFailed,
+    SubscriptionForceClosed,
+    SubscriptionLagged,
+)
+from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, Subject, SubscribeRequest, readable
+from ._topic import Snapshot, TopicState
+from ._wait import Slot
+
+P = TypeVar("P", default=Any)
+
+SCAN: Final = 256  # hidden events that are passed over before the loop has its turn
+MOST_CHECKED: Final = 4096  # deliveries in one batch where each is checked for its reader
+
+_NOWHERE: Final = Feed(Subject())  # where a cursor stands that has ended
+
+
+class End(NamedTuple):
+    """How the reading ended: `reason` is None if its owner closed it."""
+
+    reason: CloseReason | None
+    missed: int = 0
+    cause: BaseException | None = None
+
+
+class Cursor(Slot, Generic[P]):
+    """The loop-free part of a subscription; `leave` is called once, when it ends."""
+
+    __slots__ = (
+        "_authorizer",
+        "_delivered",
+        "_end",
+        "_feed",
+        "_index",
+        "_is_marker_due",
+        "_leave",
+        "_peak_lag",
+        "_position",
+        "_resets",
+        "_snapshot",
+        "_source",
+        "_state",
+        "epoch",
+        "request",
+    )
+
+    request: SubscribeRequest[P]
+    """What was asked for."""
+    epoch: str
+    """The timeline that `index` belongs to."""
+
+    def __init__(
+        self,
+        request: SubscribeRequest[P],
+        epoch: str,
+        state: TopicState,
+        leave: "Callable[[Cursor[P]], None]",
+        *,
+        resume: bool,
+        authorizer: Any,
+        resets: bool,
+    ) -> None:
+        super().__init__()
+        self.request = request
+        self.epoch = epoch
+        self._state = state
+        self._leave = leave
+        self._authorizer = authorizer
+        self._resets = resets
+        # All deliveries of the subject go here; the cursor counts as a reader of it until it has ended.
+        self._feed = state.history.enter(request.subject)
+        # What the position is in: the snapshot if there is one, otherwise the feed.
+        self._source: Feed = self._feed
+        self._snapshot: Snapshot | None = None
+        self._position = 0
+        self._index = 0
+        self._is_marker_due = False
+        self._end: End | None = None
+        self._delivered = 0
+        self._peak_lag = 0
+        if resume:
+            self._index = request.index
+            self._position = self._feed.after(request.index)
+        else:
+            self._enter_snapshot(fresh=False)
+            self._is_marker_due = request.index > 0
+
+    @property
+    def index(self) -> int:
+        """The index reached: of end-of-snapshot or of the last event, hidden or not; 0 before."""
+        return self._index
+
+    def _is_ready(self) -> bool:
+        return self._position < self._source.end or self._is_marker_due or self._end is not None
+
+    def _take(self) -> Event[P] | None:
+        """Moves to behind the next event that the reader may see, and returns it.
+
+        None if nothing is ready, or if so many in a row were hidden that the loop should have its turn.
+        """
+        if self._end is not None:
+            raise self._error()
+        if self._is_marker_due:
+            return self._take_marker()
+        if self._snapshot is not None:
+            return self._take_of_snapshot(self._snapshot)
+        feed = self._feed
+        position = self._position
+        lag = feed.end - position
+        if lag > self._peak_lag:
+            self._peak_lag = lag
+        for _ in range(min(lag, SCAN)):
+            if position < feed.start:
+                return self._fall_off(feed.start - position)
+            event = feed.items[position - feed.base]
+            shown = None
+            if event.index > self._index:
+                shown = event if self._authorizer is None else self._readable(event)
+                self._index = event.index
+            position += 1
+            self._position = position
+            if shown is not None:
+                self._delivered += 1
+                return shown
+        return None
+
+    def _take_of_snapshot(self, snapshot: Snapshot) -> Event[P] | None:
+        lag = snapshot.end - self._position
+        self._peak_lag = max(self._peak_lag, lag)
+        for _ in range(min(lag, SCAN)):
+            if self._position < snapshot.start:
+                return self._fall_off(snapshot.start - self._position)
+            event = snapshot.items[self._position]
+            shown = event if self._authorizer is None else self._readable(event)
+            self._move_in_snapshot(snapshot, 1, event)
+            if shown is not None:
+                self._delivered += 1
+                return shown
+        return None
+
+    def _take_marker(self) -> Event[P]:
+        self._is_marker_due = False
+        self._delivered += 1
+        return Event(self.request.topic, 0, NEW_SNAPSHOT_TO_FOLLOW)
+
+    def _take_batch(self, most: int | None) -> list[Event[P]]:
+        """Moves to behind all that is ready, at most `most` events, and returns it; empty like None of `_take`."""
+        if self._authorizer is not None:
+            return self._take_checked(MOST_CHECKED if most is None else min(most, MOST_CHECKED))
+        events: list[Event[P]] = []
+        limit = sys.maxsize if most is None else most
+        while len(events) < limit and self._is_ready():
+            if self._is_marker_due or self._end is not None or self._position < self._source.start:
+                event = self._take()
+                assert event is not None
+                events.append(event)
+            else:
+                events += self._slice(limit - len(events))
+        return events
+
+    def _take_checked(self, limit: int) -> list[Event[P]]:
+        events: list[Event[P]] = []
+        while len(events) < limit:
+            try:
+                event = self._take()
+            except Exception:
+                # An end is found before the first event or not at all. What else is raised comes from a payload
+                # that was asked who may read it; the next call raises it again, for the cursor stands before it.
+                if not events:
+                    raise
+                break
+            if event is None:
+                break
+            events.append(event)
+        return events
+
+    def _slice(self, limit: int) -> list[Event[P]]:
+        """What comes next in the source, which has something, as one list."""
+        source = self._source
+        self._peak_lag = max(self._peak_lag, source.end - self._position)
+        first = source.items[self._position - source.base]
+        if self._snapshot is None and first.index <= self._index:
+            self._position = source.after(self._index)
+        begin = self._position - source.base
+        events = source.items[begin : begin + limit]
+        self._delivered += len(events)
+        if self._snapshot is not None:
+            self._move_in_snapshot(self._snapshot, len(events), events[-1])
+        elif events:
+            self._position += len(events)
+            self._index = events[-1].index
+        return events
+
+    def _readable(self, event: Event[P]) -> Event[P] | None:
+        shown = readable(event, self._authorizer)
+        if self._end is not None:  # the payload, or its authorizer, has just closed this subscription
+            raise self._error()
+        return shown
+
+    def _enter_snapshot(self, *, fresh: bool) -> None:
+        self._source = self._snapshot = self._state.join(self.request.subject, fresh=fresh)
+        self._position = 0
+        self._index = 0
+
+    def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> None:
+        self._position += count
+        self._state.reach(snapshot, self._position)
+        if last.payload is END_OF_SNAPSHOT:
+            self._index = snapshot.index
+            self._source = self._feed
+            self._position = self._feed.after(snapshot.index)
+            self._snapshot = None
+            self._state.leave(snapshot)
+
+    def _fall_off(self, missed: int) -> Event[P]:
+        """What the cursor stood before is gone: the end, or a new snapshot."""
+        snapshot = self._snapshot
+        if snapshot is not None and snapshot.failure is not None:
+            self._finish(End(CloseReason.SNAPSHOT_FAILED, cause=snapshot.failure))
+            raise self._error()
+        if not self._resets:
+            self._finish(End(CloseReason.LAGGED, missed))
+            raise self._error()
+        if snapshot is not None:
+            self._state.leave(snapshot)
+        self._enter_snapshot(fresh=True)
+        return self._take_marker()
+
+    def _finish(self, end: End) -> None:
+        """Ends the reading for good. Does not wake a reader that waits."""
+        self._end = end
+        self._leave(self)
+        self._state.history.leave(self._feed)
+        if self._snapshot is not None:
+            self._state.leave(self._snapshot)
+        self._snapshot = None
+        self._source = self._feed = _NOWHERE
+        self._position = 0
+
+    def _error(self) -> Exception:
+        """For how it ended; a new one each time, because one that was raised before drags its traceback along."""
+        assert self._end is not None
+        reason, missed, cause = self._end
+        match reason:
+            case None:
+                return ClosedResourceError("this subscription was closed by its owner")
+            case CloseReason.LAGGED:
+                return SubscriptionLagged(self._index, self.epoch, missed)
+            case CloseReason.SNAPSHOT_FAILED:
+                failed = SnapshotFailed(self._index, self.epoch)
+                failed.__cause__ = cause
+                return failed
+            case _:
+                return SubscriptionForceClosed(reason, self._index, self.epoch)

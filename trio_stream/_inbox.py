@@ -1,0 +1,64 @@
+"""Commits of other threads, on their way to the event loop."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from ._errors import ClosedResourceError
+from ._events import Event
+
+Commit = tuple[Event[Any], ...]
+
+
+class Inbox:
+    """Any thread puts a commit in and waits; the event loop takes them out, in their order.
+
+    After `close` nobody waits: whoever looks at the queue last, the thread or the loop, finds the other's part done.
+    """
+
+    def __init__(self, publish: Callable[[Commit], None]) -> None:
+        self._publish = publish
+        # Any thread appends; the event loop takes, and after the end whoever comes.
+        self._waiting: deque[tuple[Commit, Future[None]]] = deque()
+        # How a thread has the event loop call something; None before open() and after close().
+        self._call_soon: Callable[[Callable[[], object]], object] | None = None
+        self._is_closed = False
+
+    def open(self, call_soon: Callable[[Callable[[], object]], object]) -> None:
+        self._call_soon = call_soon
+
+    def close(self) -> None:
+        """Refuses everything that waits, and all that comes."""
+        self._is_closed = True
+        self._refuse()
+
+    def put(self, commit: Commit) -> None:
+        """For another thread: returns when the commit is published, or raises what that raised."""
+        if self._call_soon is None:
+            raise RuntimeError("publish_from_thread() needs a publisher that runs")
+        result = Future[None]()
+        self._waiting.append((commit, result))
+        if self._is_closed:
+            self._refuse()
+        else:
+            self._call_soon(self._take)
+        result.result()
+
+    def _take(self) -> None:
+        while self._waiting:
+            commit, result = self._waiting.popleft()
+            try:
+                self._publish(commit)
+            except Exception as error:  # whatever it is, it belongs to the thread that waits for it
+                result.set_exception(error)
+            else:
+                result.set_result(None)
+
+    def _refuse(self) -> None:
+        while True:
+            try:
+                _, result = self._waiting.popleft()
+            except IndexError:  # another thread may refuse at the same time
+                return
+            result.set_exception(ClosedResourceError("this publisher has stopped"))
