@@ -26,7 +26,8 @@ from ._events import (
     close_subscription_event as close_subscription_event,
 )
 from ._noop import NoOpEventPublisher as NoOpEventPublisher
-from ._publisher import EventPublisher as EventPublisher, open_publisher as open_publisher
+from ._open import open_publisher as open_publisher
+from ._publisher import EventPublisher as EventPublisher
 from ._snapshot import (
     SnapshotAppender as SnapshotAppender,
     SnapshotFunc as SnapshotFunc,

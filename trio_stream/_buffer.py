@@ -20,13 +20,13 @@ from ._wait import Lot
 
 _DROPPED: Final = Event[Any](Topic("dropped"), 0, END_OF_SNAPSHOT)  # in the place of an event that is gone
 _INDEX: Final = attrgetter("index")
-_COMPACT_FROM: Final = 64  # dropped places; below, moving the rest is not worth the call
+_COMPACT_FROM: Final = 64  # places of dropped items; below, moving the rest is not worth the call
 
 
 class Feed(Lot):
     """The deliveries for one subject, oldest first; readers that have had them all wait in it."""
 
-    __slots__ = ("base", "end", "items", "readers", "start", "subject")
+    __slots__ = ("base", "dropped", "end", "items", "readers", "start", "subject")
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
@@ -36,6 +36,8 @@ class Feed(Lot):
         self.base = 0
         self.start = 0
         self.end = 0
+        # The index of the newest item that was dropped.
+        self.dropped = 0
         # How many subscriptions read from here; each counts itself in and out.
         self.readers = 0
 
@@ -45,11 +47,13 @@ class Feed(Lot):
 
     def drop_oldest(self) -> None:
         """Forgets the oldest item; the list is shifted once for many of them."""
-        self.items[self.start - self.base] = _DROPPED
+        gone = self.start - self.base
+        self.dropped = self.items[gone].index
+        self.items[gone] = _DROPPED
         self.start += 1
-        dropped = self.start - self.base
-        if dropped >= _COMPACT_FROM and dropped * 2 > len(self.items):
-            del self.items[:dropped]
+        gone += 1
+        if gone >= _COMPACT_FROM and gone * 2 > len(self.items):
+            del self.items[:gone]
             self.base = self.start
 
     def after(self, index: int) -> int:

@@ -118,6 +118,14 @@ class Cursor(Slot, Generic[P]):
     def _is_ready(self) -> bool:
         return self._position < self._source.end or self._is_marker_due or self._end is not None
 
+    def _lag(self) -> int:
+        """How many deliveries are there that were not taken; those behind a snapshot count once it is complete."""
+        lag = self._source.end - self._position
+        snapshot = self._snapshot
+        if snapshot is not None and snapshot.is_complete and not snapshot.is_gone:
+            lag += self._feed.end - self._feed.after(snapshot.index)
+        return lag
+
     def _take(self) -> Event[P] | None:
         """Moves to behind the next event that the reader may see, and returns it.
 
@@ -134,9 +142,12 @@ class Cursor(Slot, Generic[P]):
         lag = feed.end - position
         if lag > self._peak_lag:
             self._peak_lag = lag
-        for _ in range(min(lag, SCAN)):
-            if position < feed.start:
+        if position < feed.start:
+            if feed.dropped > self._index:
                 return self._fall_off(feed.start - position)
+            self._position = position = feed.start  # what was dropped was at or below the bound
+            lag = feed.end - position
+        for _ in range(min(lag, SCAN)):
             event = feed.items[position - feed.base]
             shown = None
             if event.index > self._index:
@@ -150,11 +161,10 @@ class Cursor(Slot, Generic[P]):
         return None
 
     def _take_of_snapshot(self, snapshot: Snapshot) -> Event[P] | None:
-        lag = snapshot.end - self._position
-        self._peak_lag = max(self._peak_lag, lag)
-        for _ in range(min(lag, SCAN)):
-            if self._position < snapshot.start:
-                return self._fall_off(snapshot.start - self._position)
+        self._peak_lag = max(self._peak_lag, self._lag())
+        if self._position < snapshot.start:
+            return self._fall_off(snapshot.start - self._position)
+        for _ in range(min(snapshot.end - self._position, SCAN)):
             event = snapshot.items[self._position]
             shown = event if self._authorizer is None else self._readable(event)
             self._move_in_snapshot(snapshot, 1, event)
@@ -176,9 +186,8 @@ class Cursor(Slot, Generic[P]):
         limit = sys.maxsize if most is None else most
         while len(events) < limit and self._is_ready():
             if self._is_marker_due or self._end is not None or self._position < self._source.start:
-                event = self._take()
-                assert event is not None
-                events.append(event)
+                if (event := self._take()) is not None:
+                    events.append(event)
             else:
                 events += self._slice(limit - len(events))
         return events
@@ -189,9 +198,9 @@ class Cursor(Slot, Generic[P]):
             try:
                 event = self._take()
             except Exception:
-                # An end is found before the first event or not at all. What else is raised comes from a payload
-                # that was asked who may read it; the next call raises it again, for the cursor stands before it.
-                if not events:
+                # What is raised comes from a payload that was asked who may read it, and is raised by the next
+                # call again, for the cursor stands before it; or it closed this subscription: no events then.
+                if not events or self._end is not None:
                     raise
                 break
             if event is None:
@@ -202,7 +211,7 @@ class Cursor(Slot, Generic[P]):
     def _slice(self, limit: int) -> list[Event[P]]:
         """What comes next in the source, which has something, as one list."""
         source = self._source
-        self._peak_lag = max(self._peak_lag, source.end - self._position)
+        self._peak_lag = max(self._peak_lag, self._lag())
         first = source.items[self._position - source.base]
         if self._snapshot is None and first.index <= self._index:
             self._position = source.after(self._index)
@@ -255,6 +264,7 @@ class Cursor(Slot, Generic[P]):
         """Ends the reading for good. Does not wake a reader that waits."""
         self._end = end
         self._leave(self)
+        self._source.waiting.pop(self, None)
         self._state.history.leave(self._feed)
         if self._snapshot is not None:
             self._state.leave(self._snapshot)

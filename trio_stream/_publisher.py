@@ -7,8 +7,7 @@ It first finds out all that may be wrong and then changes something.
 
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -32,7 +31,7 @@ from ._wait import Lot, Parking
 
 P = TypeVar("P", default=Any)
 
-_NO_HANDLERS: Final[SnapshotHandlers] = MappingProxyType({})
+NO_HANDLERS: Final[SnapshotHandlers] = MappingProxyType({})
 
 
 class EventPublisher:
@@ -52,7 +51,7 @@ class EventPublisher:
 
     def __init__(
         self,
-        handlers: SnapshotHandlers = _NO_HANDLERS,
+        handlers: SnapshotHandlers = NO_HANDLERS,
         *,
         snapshot_cache_ttl: float = 10.0,
         history: int = 4096,
@@ -164,7 +163,7 @@ class EventPublisher:
         if on_lag not in ("close", "reset"):
             raise ValueError(f"on_lag is 'close' or 'reset', not {on_lag!r}")
         state = self._state(request.topic)
-        subscription = Subscription[P](
+        subscription: Subscription[P] = Subscription(  # Subscription[P](...) would give each one a dict
             request,
             self._epoch,
             state,
@@ -296,9 +295,7 @@ class EventPublisher:
         self._parking.wake_each(subscriptions)
 
     def _stop(self) -> None:
-        open_ = self._subscriptions.all()
-        self._force_close(open_, CloseReason.STOPPED)
-        self._parking.wake_slots(open_)  # now: what wakes them in slices has stopped
+        self._force_close(self._subscriptions.all(), CloseReason.STOPPED)
         self._is_stopped = True
         self._maker.close()
         for state in self._topics.values():
@@ -314,33 +311,3 @@ def _new_epoch(epoch: str | None) -> str:
     if not epoch:
         raise ValueError("an epoch must not be empty")
     return epoch
-
-
-@asynccontextmanager
-async def open_publisher(
-    handlers: SnapshotHandlers = _NO_HANDLERS,
-    *,
-    snapshot_cache_ttl: float = 10.0,
-    history: int = 4096,
-    index: int = 0,
-    epoch: str | None = None,
-) -> AsyncIterator[EventPublisher]:
-    """A running `EventPublisher`, stopped when the block ends; the options are those of the class.
-
-    An exception of the block leaves it as it is, not in an exception group.
-    """
-    publisher = EventPublisher(
-        handlers, snapshot_cache_ttl=snapshot_cache_ttl, history=history, index=index, epoch=epoch
-    )
-    failure: BaseException | None = None
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(publisher.run)
-        try:
-            yield publisher
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as error:
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

@@ -17,7 +17,7 @@ from ._commit import check_event, check_one_index, delivery
 from ._errors import ClosedResourceError, InvalidCommitError
 from ._events import Event, SubscribeRequest, Topic, check_index
 from ._topic import WINDOW, Snapshot, TopicState
-from ._wait import SLICE, Parking, Slot
+from ._wait import SLICE, Lot, Parking, Slot
 
 P = TypeVar("P", default=Any)
 P_contra = TypeVar("P_contra", contravariant=True, default=Any)
@@ -79,13 +79,10 @@ class Appender(SnapshotAppender[Any]):
             await self._wait_for_readers()
 
     async def _wait_for_readers(self) -> None:
-        slot, writers = Slot(), self._snapshot.writers
         self._state.stall(self._snapshot)
-        writers.waiting[slot] = None
         try:
-            await self._state.parking.backend.park(slot)
+            await self._state.parking.backend.park(Slot(), self._snapshot.writers)
         finally:
-            writers.waiting.pop(slot, None)
             self._state.unstall(self._snapshot)
 
 
@@ -103,6 +100,7 @@ class SnapshotMaker:
         # (when, where, what) leaves the cache, soonest first: all stay equally long.
         self._expiries: deque[tuple[float, TopicState, Snapshot]] = deque()
         self._expirer = Slot()
+        self._idle = Lot()
 
     def open(self, tasks: anyio.abc.TaskGroup) -> None:
         """Runs from now on, in the publisher's task group, also what was asked for before."""
@@ -159,7 +157,7 @@ class SnapshotMaker:
         evicted = 0
         while True:
             if not self._expiries:
-                await self._parking.backend.park(self._expirer)
+                await self._parking.backend.park(self._expirer, self._idle)
                 continue
             when, state, snapshot = self._expiries[0]
             if when > anyio.current_time():

@@ -1,7 +1,7 @@
 """A subscription: a cursor that one task waits at, as a trio channel and an anyio stream."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -125,7 +125,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     @override
     async def __anext__(self) -> Event[P]:
         """The next event; a checkpoint if it has to wait, if the subscription has ended, and every 64 events."""
-        if self._burst < BURST and self._end is None and not self._is_receiving:
+        if self._burst < BURST and self._position < self._source.end and not self._is_receiving:
             event = self._take()
             if event is not None:
                 self._burst += 1
@@ -169,10 +169,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
 
     def statistics(self) -> SubscriptionStatistics:
         """Figures for introspection; taking them changes nothing."""
-        lag = self._source.end - self._position
-        snapshot = self._snapshot
-        if snapshot is not None and snapshot.is_complete and not snapshot.is_gone:
-            lag += self._feed.end - self._feed.after(snapshot.index)
+        lag = self._lag()
         return SubscriptionStatistics(lag, max(lag, self._peak_lag), self._delivered, self._doing())
 
     def _doing(self) -> SubscriptionState:
@@ -185,15 +182,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
             raise BusyResourceError("receiving from")
         self._is_receiving = True
 
-    async def _pause(self) -> None:
+    def _pause(self) -> Awaitable[None]:
         """One checkpoint: until there is something to look at, or no more than that if there is."""
         backend = self._state.parking.backend
-        if self._is_ready():
-            await backend.checkpoint()
-            return
-        lot = self._source
-        lot.waiting[self] = None
-        try:
-            await backend.park(self)
-        finally:
-            lot.waiting.pop(self, None)
+        return backend.checkpoint() if self._is_ready() else backend.park(self, self._source)

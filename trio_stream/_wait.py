@@ -9,10 +9,11 @@ Large wake-ups would block the loop: beyond a few tasks they are left to `Parkin
 """
 
 import asyncio
+import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Final, Protocol, cast
 
 import anyio
 import trio
@@ -45,23 +46,23 @@ class Lot:
     __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        # {slot: None} in the order of arrival. A task enters itself and leaves when its wait has ended;
-        # wake() takes the whole dict.
+        # {slot: None} in the order of arrival. Whoever parks enters its slot, and takes it out if it gives up;
+        # whoever wakes the lot takes the whole dict.
         self.waiting: dict[Slot, None] = {}
 
 
 class Backend(Protocol):
     """What differs between the event loops."""
 
-    async def park(self, slot: Slot) -> None:
-        """Waits until `wake` is called on the slot. A checkpoint."""
+    def park(self, slot: Slot, lot: Lot) -> Awaitable[None]:
+        """Waits in the lot until `wake` is called on the slot. A checkpoint."""
         ...
 
     def wake(self, slot: Slot) -> None:
         """Wakes the task parked in the slot, if there is one."""
         ...
 
-    async def checkpoint(self) -> None: ...
+    def checkpoint(self) -> Awaitable[None]: ...
 
     def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
         """A function by which any thread can have this loop call something soon."""
@@ -74,24 +75,26 @@ class Backend(Protocol):
 
 class TrioBackend(Backend):
     @override
-    async def park(self, slot: Slot) -> None:
+    async def park(self, slot: Slot, lot: Lot) -> None:
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             slot._parked = None
+            lot.waiting.pop(slot, None)  # it may have been taken out to be woken
             return trio.lowlevel.Abort.SUCCEEDED
 
         slot._parked = trio.lowlevel.current_task()
+        lot.waiting[slot] = None
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     @override
     def wake(self, slot: Slot) -> None:
-        if slot._parked is not None:
-            assert isinstance(slot._parked, trio.lowlevel.Task)
-            trio.lowlevel.reschedule(slot._parked)
+        task = slot._parked
+        if task is not None:
             slot._parked = None
+            trio.lowlevel.reschedule(cast("trio.lowlevel.Task", task))
 
     @override
-    async def checkpoint(self) -> None:
-        await trio.lowlevel.checkpoint()
+    def checkpoint(self) -> Awaitable[None]:
+        return trio.lowlevel.checkpoint()
 
     @override
     def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
@@ -99,30 +102,32 @@ class TrioBackend(Backend):
 
     @override
     def is_cancelled(self) -> bool:
-        return True
+        return trio.current_effective_deadline() == -math.inf
 
 
 class AsyncioBackend(Backend):
     @override
-    async def park(self, slot: Slot) -> None:
+    async def park(self, slot: Slot, lot: Lot) -> None:
         slot._parked = future = asyncio.get_running_loop().create_future()
+        lot.waiting[slot] = None
         try:
             await future
-        finally:
+        except BaseException:
             slot._parked = None
+            lot.waiting.pop(slot, None)
+            raise
 
     @override
     def wake(self, slot: Slot) -> None:
         future = slot._parked
         if future is not None:
-            assert isinstance(future, asyncio.Future)
             slot._parked = None
-            if not future.done():  # a native cancel reaches the future before the task
-                future.set_result(None)
+            if not (future := cast("asyncio.Future[None]", future)).done():
+                future.set_result(None)  # a native cancel reaches the future before it reaches the task
 
     @override
-    async def checkpoint(self) -> None:
-        await asyncio.sleep(0)
+    def checkpoint(self) -> Awaitable[None]:
+        return asyncio.sleep(0)
 
     @override
     def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
@@ -131,7 +136,7 @@ class AsyncioBackend(Backend):
     @override
     def is_cancelled(self) -> bool:
         task = asyncio.current_task()
-        return (task is not None and task.cancelling() > 0) or anyio.current_effective_deadline() == float("-inf")
+        return (task is not None and task.cancelling() > 0) or anyio.current_effective_deadline() == -math.inf
 
 
 class Parking:
@@ -142,8 +147,11 @@ class Parking:
         self.thread: int | None = None
         self._backend: Backend | None = None
         # What wake() has taken from the lots and run() has not woken yet.
-        self._due: deque[Iterable[Slot]] = deque()
+        self._due: deque[Iterator[Slot]] = deque()
+        # Whether run() is there to wake what is due.
+        self._is_running = False
         self._runner = Slot()
+        self._idle = Lot()
 
     @property
     def backend(self) -> Backend:
@@ -171,32 +179,48 @@ class Parking:
                     self._wake_later(waiting)
 
     def wake_slots(self, slots: Iterable[Slot]) -> None:
-        """Wakes these tasks on the spot."""
+        """Wakes these tasks on the spot, those of them that are parked."""
         for slot in slots:
-            self.backend.wake(slot)
+            if slot.is_parked:
+                self.backend.wake(slot)
 
     def wake_each(self, slots: Sequence[Slot]) -> None:
-        """Wakes these tasks, wherever they wait: on the spot if they are few, otherwise by `run`."""
+        """Wakes these tasks, wherever they wait: on the spot if they are few or nothing runs, otherwise by `run`."""
         if len(slots) <= AT_ONCE:
             self.wake_slots(slots)
         else:
             self._wake_later(slots)
 
     def _wake_later(self, slots: Iterable[Slot]) -> None:
-        self._due.append(slots)
-        if self._runner.is_parked:
-            self.backend.wake(self._runner)
+        self._due.append(iter(slots))
+        if self._is_running:
+            self.wake_slots((self._runner,))
+        else:
+            self._wake_all_due()
+
+    def _wake_all_due(self) -> None:
+        while self._due:
+            self.wake_slots(self._due.popleft())
 
     async def run(self) -> None:
-        """Wakes what is due, in slices, for ever."""
+        """Wakes what is due, in slices, until it is cancelled; then the rest in one go."""
         backend = self.backend
-        while True:
-            in_slice = 0
-            while self._due:
-                for slot in self._due.popleft():
-                    backend.wake(slot)
-                    in_slice += 1
-                    if in_slice == SLICE:
-                        in_slice = 0
-                        await backend.checkpoint()
-            await backend.park(self._runner)
+        self._is_running = True
+        try:
+            while True:
+                await self._wake_in_slices(backend)
+                await backend.park(self._runner, self._idle)
+        finally:
+            self._is_running = False
+            self._wake_all_due()
+
+    async def _wake_in_slices(self, backend: Backend) -> None:
+        in_slice = 0
+        while self._due:
+            for slot in self._due[0]:
+                backend.wake(slot)
+                in_slice += 1
+                if in_slice == SLICE:
+                    in_slice = 0
+                    await backend.checkpoint()
+            self._due.popleft()
