@@ -26,7 +26,7 @@ from ._events import (
     close_subscription_event as close_subscription_event,
 )
 from ._noop import NoOpEventPublisher as NoOpEventPublisher
-from ._open import open_publisher as open_publisher
+from ._open import open_publisher as open_publisher, running as running
 from ._publisher import EventPublisher as EventPublisher
 from ._snapshot import (
     SnapshotAppender as SnapshotAppender,

@@ -1,13 +1,54 @@
-"""A publisher that runs for the time of a block."""
+"""What runs for the time of a block, above all a publisher."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import anyio
 import anyio.abc
 
 from ._publisher import NO_HANDLERS, EventPublisher
 from ._snapshot import SnapshotHandlers
+
+
+class Runnable(Protocol):
+    """An async function that runs until it is cancelled and tells when it has started."""
+
+    def __call__(self, *, task_status: anyio.abc.TaskStatus[None]) -> Awaitable[object]: ...
+
+
+@asynccontextmanager
+async def running(run: Runnable) -> AsyncIterator[None]:
+    """Runs `run` beside the block: starts it, enters the block, and cancels it when the block is left.
+
+    A cancellation from outside reaches the block first: what the block uses goes on until it has ended.
+    An exception of the block leaves it as it is, not in an exception group; one of `run` cancels the block and
+    comes in a group.
+    """
+    scope = anyio.CancelScope(shield=True)
+
+    async def shielded(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with scope:
+            await run(task_status=task_status)
+
+    cancelled = anyio.get_cancelled_exc_class()
+    failure: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            try:
+                await tasks.start(shielded)
+                yield
+            except cancelled:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the task group would wrap it: it is raised below
+                failure = error
+            finally:
+                scope.cancel()
+    except cancelled:
+        if failure is None:
+            raise
+    if failure is not None:
+        raise failure
 
 
 @asynccontextmanager
@@ -26,28 +67,5 @@ async def open_publisher(
     publisher = EventPublisher(
         handlers, snapshot_cache_ttl=snapshot_cache_ttl, history=history, index=index, epoch=epoch
     )
-    # Shielded, so that a cancellation from outside reaches the block first and does not end its subscriptions before.
-    running = anyio.CancelScope(shield=True)
-
-    async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with running:
-            await publisher.run(task_status=task_status)
-
-    cancelled = anyio.get_cancelled_exc_class()
-    failure: BaseException | None = None
-    try:
-        async with anyio.create_task_group() as tasks:
-            try:
-                await tasks.start(run)
-                yield publisher
-            except cancelled:
-                raise
-            except BaseException as error:  # noqa: BLE001 - the task group would wrap it: it is raised below
-                failure = error
-            finally:
-                running.cancel()
-    except cancelled:
-        if failure is None:
-            raise
-    if failure is not None:
-        raise failure
+    async with running(publisher.run):
+        yield publisher

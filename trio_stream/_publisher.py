@@ -193,21 +193,23 @@ class EventPublisher:
 
         With a topic, its history and snapshots are dropped and its subscriptions force-closed; the epoch stays.
 
-        Without one, the store was restored or replaced.
-        That is so for all topics, and begins a new epoch at `index`, which may be lower than before.
+        Without one, that is so for all topics.
+        The store was restored or replaced: a new epoch begins, at `index`, which may be lower than before.
         The default is a random epoch and index 0.
+        Or commits were lost: the epoch is the present one, and goes on after `index`, which may not be lower.
         """
         self._check("refresh")
         open_ = self._subscriptions.all()
         if topic is None:
             check_index(start := 0 if index is None else index)
-            if epoch == self._epoch:
-                raise ValueError(f"a new timeline needs another name than {epoch!r}")
+            goes_on = epoch == self._epoch
+            if goes_on and start < self._index:
+                raise ValueError(f"epoch {epoch!r} is at {self._index}: a new start at {start} needs another name")
             self._epoch = _new_epoch(epoch)
             self._index = start
             self._force_close(open_, CloseReason.REFRESH)
             for state in self._topics.values():
-                state.clear(floor=start, dropped=0)
+                state.clear(floor=start, dropped=start if goes_on else 0)
         else:
             if index is not None or epoch is not None:
                 raise ValueError("one topic cannot have an index or an epoch of its own")
