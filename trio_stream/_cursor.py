@@ -77,7 +77,6 @@ class Cursor(Slot, Generic[P]):
     def __init__(
         self,
         request: SubscribeRequest[P],
-        epoch: str,
         state: TopicState,
         leave: "Callable[[Cursor[P]], None]",
         *,
@@ -87,7 +86,7 @@ class Cursor(Slot, Generic[P]):
     ) -> None:
         super().__init__()
         self.request = request
-        self.epoch = epoch
+        self.epoch = state.timeline.epoch
         self._state = state
         self._leave = leave
         self._authorizer = authorizer
@@ -114,6 +113,16 @@ class Cursor(Slot, Generic[P]):
     def index(self) -> int:
         """The index reached: of end-of-snapshot or of the last event, hidden or not; 0 before."""
         return self._index
+
+    @property
+    def horizon(self) -> int:
+        """The index up to which the reader has had everything.
+
+        While nothing is ready that is the publisher's newest, although its commit may not have touched the subject;
+        otherwise it is `index`.
+        """
+        is_current = self._snapshot is None and self._position == self._source.end and self._end is None
+        return max(self._index, self._state.timeline.index) if is_current else self._index
 
     def _is_ready(self) -> bool:
         return self._position < self._source.end or self._is_marker_due or self._end is not None
@@ -271,6 +280,8 @@ class Cursor(Slot, Generic[P]):
         self._snapshot = None
         self._source = self._feed = _NOWHERE
         self._position = 0
+        if self._state.timeline.watchers.waiting:
+            self._state.parking.wake((self._state.timeline.watchers,))
 
     def _error(self) -> Exception:
         """For how it ended; a new one each time, because one that was raised before drags its traceback along."""

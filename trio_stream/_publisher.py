@@ -26,7 +26,7 @@ from ._snapshot import SnapshotFunc, SnapshotHandlers, SnapshotMaker
 from ._statistics import PublisherStatistics, TopicStatistics
 from ._subscription import Subscription
 from ._tokens import Tokens
-from ._topic import TopicState
+from ._topic import Timeline, TopicState
 from ._wait import Lot, Parking
 
 P = TypeVar("P", default=Any)
@@ -66,8 +66,7 @@ class EventPublisher:
             raise ValueError(f"history is at least one commit, not {history}")
         check_index(index)
         self._limit = history
-        self._index = index
-        self._epoch = _new_epoch(epoch)
+        self._timeline = Timeline(index, _new_epoch(epoch))
         self._topics: dict[Topic[Any], TopicState] = {}
         self._subscriptions = Tokens[Subscription[Any]]()
         self._parking = Parking()
@@ -81,12 +80,12 @@ class EventPublisher:
     @property
     def index(self) -> int:
         """The index of the newest commit published."""
-        return self._index
+        return self._timeline.index
 
     @property
     def epoch(self) -> str:
         """The name of the present timeline."""
-        return self._epoch
+        return self._timeline.epoch
 
     def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P]) -> None:
         """Adds a topic; `ValueError` if it has a handler already."""
@@ -97,8 +96,8 @@ class EventPublisher:
             raise TypeError(f"the handler of {str(topic)!r} is an async function, not {handler!r}")
         if topic in self._topics:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
-        history = History(self._limit, self._index)
-        self._topics[topic] = TopicState(topic, history, self._parking, self._maker.start)
+        history = History(self._limit, self._timeline.index)
+        self._topics[topic] = TopicState(topic, history, self._timeline, self._parking, self._maker.start)
         self._maker.handlers[topic] = handler
 
     @enable_ki_protection
@@ -123,11 +122,11 @@ class EventPublisher:
             else:
                 commit.append(event)
         parts = [(self._state(topic), groups) for topic, groups in split(commit).items()]
-        index = self._next_index(commit) if commit else self._index
+        index = self._next_index(commit) if commit else self._timeline.index
         if closing:
             self.close_subscriptions(closing)
         if parts:
-            self._index = index
+            self._timeline.index = index
             self._append(index, parts)
 
     def publish_from_thread(self, events: Iterable[Event[Any]]) -> None:
@@ -165,7 +164,6 @@ class EventPublisher:
         state = self._state(request.topic)
         subscription: Subscription[P] = Subscription(  # Subscription[P](...) would give each one a dict
             request,
-            self._epoch,
             state,
             self._forget,
             resume=self._can_resume(request, state.history),
@@ -202,11 +200,13 @@ class EventPublisher:
         open_ = self._subscriptions.all()
         if topic is None:
             check_index(start := 0 if index is None else index)
-            goes_on = epoch == self._epoch
-            if goes_on and start < self._index:
-                raise ValueError(f"epoch {epoch!r} is at {self._index}: a new start at {start} needs another name")
-            self._epoch = _new_epoch(epoch)
-            self._index = start
+            goes_on = epoch == self._timeline.epoch
+            if goes_on and start < self._timeline.index:
+                raise ValueError(
+                    f"epoch {epoch!r} is at {self._timeline.index}: a new start at {start} needs another name"
+                )
+            self._timeline.epoch = _new_epoch(epoch)
+            self._timeline.index = start
             self._force_close(open_, CloseReason.REFRESH)
             for state in self._topics.values():
                 state.clear(floor=start, dropped=start if goes_on else 0)
@@ -215,14 +215,14 @@ class EventPublisher:
                 raise ValueError("one topic cannot have an index or an epoch of its own")
             state = self._state(topic)
             self._force_close([s for s in open_ if s.request.topic == topic], CloseReason.REFRESH)
-            state.clear(floor=self._index, dropped=state.history.newest)
+            state.clear(floor=self._timeline.index, dropped=state.history.newest)
 
     def statistics(self) -> PublisherStatistics:
         """Figures for introspection; taking them changes nothing, and takes time with the subscriptions."""
         open_ = self._subscriptions.all()
         return PublisherStatistics(
-            index=self._index,
-            epoch=self._epoch,
+            index=self._timeline.index,
+            epoch=self._timeline.epoch,
             subscriptions=len(open_),
             waiting=sum(subscription.is_parked for subscription in open_),
             tokens=len(self._subscriptions),
@@ -269,21 +269,21 @@ class EventPublisher:
 
     def _next_index(self, commit: list[Event[Any]]) -> int:
         index = check_one_index(commit)
-        if index <= self._index:
-            raise InvalidCommitError(f"commit {index} is not after {self._index}, the last one published")
+        if index <= self._timeline.index:
+            raise InvalidCommitError(f"commit {index} is not after {self._timeline.index}, the last one published")
         return index
 
     def _append(self, index: int, parts: list[tuple[TopicState, Groups]]) -> None:
-        lots: list[Lot] = []
+        lots: list[Lot] = [self._timeline.watchers]
         for state, groups in parts:
             lots += state.history.append(index, groups)
             state.expire()
         self._parking.wake(lots)
 
     def _can_resume(self, request: SubscribeRequest[Any], history: History) -> bool:
-        if request.index == 0 or request.epoch not in (None, self._epoch):
+        if request.index == 0 or request.epoch not in (None, self._timeline.epoch):
             return False
-        if request.index > self._index:
+        if request.index > self._timeline.index:
             return request.epoch is not None
         return request.index >= history.floor
 
@@ -301,7 +301,7 @@ class EventPublisher:
         self._is_stopped = True
         self._maker.close()
         for state in self._topics.values():
-            state.clear(floor=self._index, dropped=0)
+            state.clear(floor=self._timeline.index, dropped=0)
         self._inbox.close()
 
 

@@ -13,6 +13,7 @@ from typing_extensions import Self, TypeVar, override
 from ._cursor import Cursor, End
 from ._errors import BusyResourceError, CloseReason, WouldBlock
 from ._events import Event, SubscribeRequest
+from ._wait import Slot
 
 P = TypeVar("P", default=Any)
 
@@ -116,6 +117,20 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
             if (event := self._take()) is not None:
                 return event
         raise WouldBlock("nothing is ready for this subscription")
+
+    async def wait_published(self, index: int) -> None:
+        """Waits until the publisher has published a commit with this index or a greater one, of whatever topic.
+
+        Receives nothing, and may be used by other tasks while one receives.
+        With `horizon` it tells a reader that its state is that of `index` although no event came.
+        A checkpoint; raises how the subscription ended.
+        """
+        state = self._state
+        await state.parking.backend.checkpoint()
+        while self._end is None and state.timeline.index < index:
+            await state.parking.backend.park(Slot(), state.timeline.watchers)
+        if self._end is not None:
+            raise self._error()
 
     @override
     def __aiter__(self) -> Self:

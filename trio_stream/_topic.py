@@ -69,20 +69,35 @@ class Snapshot(Feed):
         self.start = self.base = self.end
 
 
+class Timeline:
+    """How far the publisher has come; shared by all of its topics."""
+
+    __slots__ = ("epoch", "index", "watchers")
+
+    def __init__(self, index: int, epoch: str) -> None:
+        # Written by the publisher.
+        self.index = index
+        self.epoch = epoch
+        # Who waits for an index whatever topic it is of. Woken by every publish and whenever a subscription ends.
+        self.watchers = Lot()
+
+
 class TopicState:
     """The history and the snapshots of one topic."""
 
-    __slots__ = ("_ageing", "_serial", "_start", "history", "parking", "snapshots", "topic")
+    __slots__ = ("_ageing", "_serial", "_start", "history", "parking", "snapshots", "timeline", "topic")
 
     def __init__(
         self,
         topic: Topic[Any],
         history: History,
+        timeline: Timeline,
         parking: Parking,
         start: "Callable[[TopicState, Snapshot], None]",
     ) -> None:
         self.topic = topic
         self.history = history
+        self.timeline = timeline
         self.parking = parking
         # Has the handler make a new snapshot, as soon as the publisher runs.
         self._start = start
