@@ -5,6 +5,7 @@ Where trio and anyio both have a class, ours is both, so that `except trio.X` an
 """
 
 import enum
+from typing import Self
 
 import anyio
 import trio
@@ -86,8 +87,11 @@ class SubscriptionLagged(SubscriptionForceClosed):
 
     def __init__(self, index: int, epoch: str, missed: int) -> None:
         super().__init__(CloseReason.LAGGED, index, epoch)
-        self.args = (index, epoch, missed)
         self.missed = missed
+
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str, int]]:
+        return type(self), (self.index, self.epoch, self.missed)
 
     @override
     def __str__(self) -> str:
@@ -103,7 +107,10 @@ class SnapshotFailed(SubscriptionForceClosed):
 
     def __init__(self, index: int, epoch: str) -> None:
         super().__init__(CloseReason.SNAPSHOT_FAILED, index, epoch)
-        self.args = (index, epoch)
+
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
+        return type(self), (self.index, self.epoch)
 
 
 class UnknownTopicError(LookupError):

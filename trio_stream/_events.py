@@ -2,15 +2,32 @@
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, FrozenInstanceError, dataclass
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, cast, overload
 
 from typing_extensions import TypeVar, override
 
+T = TypeVar("T")
 P = TypeVar("P", default=Any)
 P_co = TypeVar("P_co", covariant=True, default=Any)
 
 
+def _refuse(self: object, name: str, *_: object) -> None:
+    raise FrozenInstanceError(f"{type(self).__name__} is immutable: {name!r} cannot be changed")
+
+
+def _frozen(cls: type[T]) -> type[T]:
+    """Refuses to set any attribute, as a frozen dataclass does.
+
+    Before Python 3.13 the method that a slotted one gets for that fails with a `TypeError` where it is asked for
+    what is no field, which `typing` does when a class is called as `Topic[Health]("health")`.
+    """
+    type.__setattr__(cls, "__setattr__", _refuse)
+    type.__setattr__(cls, "__delattr__", _refuse)
+    return cls
+
+
+@_frozen
 @dataclass(frozen=True, slots=True)
 class Topic(Generic[P]):
     """A kind of state, typed by its payload: `Topic[ServiceHealth]("service-health")`.
@@ -81,6 +98,7 @@ class CloseSubscriptions:
     token_secret_ids: frozenset[str]
 
 
+@_frozen
 @dataclass(frozen=True, slots=True)
 class Event(Generic[P_co]):
     """What a subscriber is handed.
@@ -121,6 +139,7 @@ class Event(Generic[P_co]):
                 return (self,)
 
 
+@_frozen
 class PayloadEvents(Sequence[Event[P_co]]):
     """The events of one commit for one subscription, in the order they were published.
 
@@ -133,14 +152,6 @@ class PayloadEvents(Sequence[Event[P_co]]):
 
     def __init__(self, items: Iterable[Event[P_co]]) -> None:
         object.__setattr__(self, "items", tuple(items))
-
-    @override
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__} is immutable")
-
-    @override
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"{type(self).__name__} is immutable")
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
@@ -236,6 +247,7 @@ def token_set(token_secret_ids: Iterable[str]) -> frozenset[str]:
     return tokens
 
 
+@_frozen
 @dataclass(frozen=True, slots=True)
 class SubscribeRequest(Generic[P]):
     """What a subscriber asks for; it may be used for any number of subscriptions.

@@ -1,0 +1,141 @@
+"""The checks, each in an environment of its own that needs nothing but Python and pip.
+
+`nox` runs what a contributor should have run before handing in.
+Interpreters that are missing are skipped; `nox -s tests-3.13 -- -k resume` runs some tests on one.
+"""
+
+import re
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import nox
+
+nox.needs_version = ">=2026.10.20"
+nox.options.sessions = ["lint", "typing", "tests", "coverage", "docs", "package"]
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = False  # also on CI: `coverage` fails if no test has run at all
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
+CORE = ",".join(
+    f"*/{path}" for path in sorted(Path("trio_stream").glob("_*.py")) if path.name != "__main__.py"
+)
+INSTALLED = {"PYTHONSAFEPATH": "1"}  # `python -m` would put the checkout in front of what is installed
+
+
+def install(session: nox.Session, *groups: str, extras: str = "") -> None:
+    """Installs the library as a user gets it, and the tools of these dependency groups."""
+    session.install(f".{extras}", *nox.project.dependency_groups(PROJECT, *groups))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests on every Python; the back ends are parameters of the tests."""
+    install(session, "tests", extras="[cli]")
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
+        return
+    data = Path.cwd() / f".coverage.{session.python}"
+    for stale in data.parent.glob(f"{data.name}.*"):
+        stale.unlink()
+    session.run("coverage", "run", "-m", "pytest", env={**INSTALLED, "COVERAGE_FILE": str(data)})
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Branch coverage of all the test runs together: all of the core, nearly all of the rest."""
+    session.install(*nox.project.dependency_groups(PROJECT, "tests"))
+    session.run("coverage", "combine")
+    session.run("coverage", "report", f"--include={CORE}", "--fail-under=100")
+    session.run("coverage", "report", f"--omit={CORE}", "--fail-under=95")
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """The tests on the lowest Python with the lowest versions that pyproject.toml allows."""
+    project = PROJECT["project"]
+    bounds = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints.write_text("\n".join(re.sub(r"(\[.*\])?>=", "==", bound) for bound in bounds))
+    session.install(".[cli]", "-c", str(constraints), *nox.project.dependency_groups(PROJECT, "tests"))
+    session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, style, import contracts, checkpoint rules; `nox -s lint -- --fix` mends what can be mended."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    fix = "--fix" in session.posargs
+    session.run("ruff", "format", *([] if fix else ["--check"]))
+    session.run("ruff", "check", *(["--fix"] if fix else []))
+    session.run("lint-imports", "--no-logo")
+    # What is async always checkpoints. Not so in tests and in the command line, which nobody else awaits;
+    # the other rules for async code are ruff's.
+    library = [str(path) for path in sorted(Path("trio_stream").rglob("*.py")) if "cli" not in path.parts]
+    session.run("flake8-async", "--enable=ASYNC900,ASYNC910,ASYNC911", *library)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """The types of the library, of its tests and of what its users see."""
+    install(session, "typing", extras="[cli]")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "trio_stream", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation: every example and code block runs, every page builds, every reference resolves."""
+    install(session, "docs", extras="[cli]")
+    session.run("python", "-m", "pytest", "tests/docs", env=INSTALLED)
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "-E", "docs", "docs/_build/html")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """The sdist and the wheel: what must be in them is, and nothing else."""
+    session.install(*nox.project.dependency_groups(PROJECT, "package"))
+    built = Path(session.create_tmp()) / "dist"
+    for stale in built.glob("*"):
+        stale.unlink()
+    session.run("python", "-m", "build", "--outdir", str(built))
+    (sdist,) = built.glob("*.tar.gz")
+    (wheel,) = built.glob("*.whl")
+    with tarfile.open(sdist) as archive:
+        check_sdist(session, [PurePosixPath(name) for name in archive.getnames()])
+    with zipfile.ZipFile(wheel) as archive:
+        check_wheel(session, [PurePosixPath(name) for name in archive.namelist()])
+
+
+def check_sdist(session: nox.Session, paths: list[PurePosixPath]) -> None:
+    files = {"CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "noxfile.py", "pyproject.toml", ".gitignore"}
+    inside = [path.relative_to(path.parts[0]) for path in paths]
+    for path in inside:
+        if path.parts[0] not in files | {"trio_stream", "tests", "docs"}:
+            session.error(f"the sdist has no place for {path}")
+        if any(part in {"__pycache__", "_build"} or part.startswith(".") for part in path.parts[1:]):
+            session.error(f"the sdist contains a cache: {path}")
+    if missing := {PurePosixPath(name) for name in files} - set(inside):
+        session.error(f"the sdist lacks {missing}")
+
+
+def check_wheel(session: nox.Session, paths: list[PurePosixPath]) -> None:
+    for path in paths:
+        if path.parts[0] != "trio_stream" and not path.parts[0].endswith(".dist-info"):
+            session.error(f"the wheel contains more than the package: {path}")
+        if "__pycache__" in path.parts:
+            session.error(f"the wheel contains a cache: {path}")
+    if PurePosixPath("trio_stream/py.typed") not in paths:
+        session.error("the wheel lacks py.typed")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The demonstration, from the installed package, on both back ends."""
+    install(session, extras="[cli]")
+    session.chdir(session.create_tmp())
+    session.run("trio-stream", "demo", *session.posargs)
+    session.run("trio-stream", "demo", "--backend", "asyncio", *session.posargs)

@@ -1,0 +1,25 @@
+"""The reference has an entry for each public name."""
+
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import trio_stream
+import trio_stream.stores
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+ENTRY = re.compile(r"^\.\. (?:auto)?(?:class|data|exception|function):: ([\w.]+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", [trio_stream, trio_stream.stores])
+def test_every_public_name_has_its_entry(module: ModuleType) -> None:
+    public = {
+        f"{module.__name__}.{name}"
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    entries = {entry for page in REFERENCE.glob("*.md") for entry in ENTRY.findall(page.read_text())}
+    assert public - entries == set()
