@@ -30,16 +30,16 @@ class Feed(Lot):
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
-        self.subject = subject
+        self.subject: Subject = subject
         self.items: list[Event[Any]] = []
         # Positions: of items[0], of the oldest item kept, of the next item to come. base <= start <= end.
-        self.base = 0
-        self.start = 0
-        self.end = 0
+        self.base: int = 0
+        self.start: int = 0
+        self.end: int = 0
         # The index of the newest item that was dropped.
-        self.dropped = 0
+        self.dropped: int = 0
         # How many subscriptions read from here; each counts itself in and out.
-        self.readers = 0
+        self.readers: int = 0
 
     def append(self, event: Event[Any]) -> None:
         self.items.append(event)
@@ -55,6 +55,12 @@ class Feed(Lot):
         if gone >= _COMPACT_FROM and gone * 2 > len(self.items):
             del self.items[:gone]
             self.base = self.start
+
+    def drop_all(self) -> None:
+        """Forgets all items, and that more was to come: every reader has fallen off, also one that had them all."""
+        self.items = []
+        self.end += 1
+        self.start = self.base = self.end
 
     def after(self, index: int) -> int:
         """The position of the first kept item with a greater index; the end if there is none."""
@@ -73,9 +79,9 @@ class History:
     __slots__ = ("_log", "dropped", "feeds", "floor", "limit")
 
     def __init__(self, limit: int, floor: int) -> None:
-        self.limit = limit
-        self.floor = floor
-        self.dropped = 0
+        self.limit: int = limit
+        self.floor: int = floor
+        self.dropped: int = 0
         self.feeds: dict[Subject, Feed] = {}
         # (index, the feeds it was appended to), oldest first, at most `limit`.
         self._log: deque[tuple[int, tuple[Feed, ...]]] = deque()

@@ -51,7 +51,9 @@ def _subject(event: Event[Any]) -> Subject:
         case str() as key:
             return Subject(key)
         case subject:
-            raise InvalidCommitError(f"the subject of {event.payload!r} is a Subject or a string, not {subject!r}")
+            raise InvalidCommitError(
+                f"the subject of {event.payload!r} is a Subject or a string, not {subject!r}"
+            )
 
 
 def delivery(events: Sequence[Event[Any]], before: Event[Any] | None = None) -> Event[Any]:

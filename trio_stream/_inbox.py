@@ -50,7 +50,7 @@ class Inbox:
             commit, result = self._waiting.popleft()
             try:
                 self._publish(commit)
-            except Exception as error:  # whatever it is, it belongs to the thread that waits for it
+            except Exception as error:  # noqa: BLE001 - it belongs to the thread that waits for it
                 result.set_exception(error)
             else:
                 result.set_result(None)

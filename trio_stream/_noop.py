@@ -6,8 +6,8 @@ from typing import Any, Literal, NoReturn
 import anyio
 import anyio.abc
 
-from ._events import Event, SubscribeRequest, Topic
 from ._errors import PublisherDisabledError
+from ._events import Event, SubscribeRequest, Topic
 from ._snapshot import SnapshotFunc
 from ._statistics import PublisherStatistics
 
@@ -47,7 +47,9 @@ class NoOpEventPublisher:
         """There are none to close: always 0."""
         return 0
 
-    def refresh(self, topic: Topic[Any] | None = None, *, index: int | None = None, epoch: str | None = None) -> None:
+    def refresh(
+        self, topic: Topic[Any] | None = None, *, index: int | None = None, epoch: str | None = None
+    ) -> None:
         """Does nothing."""
 
     def statistics(self) -> PublisherStatistics:

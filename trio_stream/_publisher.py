@@ -186,7 +186,9 @@ class EventPublisher:
         return len(closed)
 
     @enable_ki_protection
-    def refresh(self, topic: Topic[Any] | None = None, *, index: int | None = None, epoch: str | None = None) -> None:
+    def refresh(
+        self, topic: Topic[Any] | None = None, *, index: int | None = None, epoch: str | None = None
+    ) -> None:
         """Says that the state has changed other than by commits: subscribers must start again.
 
         With a topic, its history and snapshots are dropped and its subscriptions force-closed; the epoch stays.
@@ -270,7 +272,9 @@ class EventPublisher:
     def _next_index(self, commit: list[Event[Any]]) -> int:
         index = check_one_index(commit)
         if index <= self._timeline.index:
-            raise InvalidCommitError(f"commit {index} is not after {self._timeline.index}, the last one published")
+            raise InvalidCommitError(
+                f"commit {index} is not after {self._timeline.index}, the last one published"
+            )
         return index
 
     def _append(self, index: int, parts: list[tuple[TopicState, Groups]]) -> None:

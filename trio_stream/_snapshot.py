@@ -132,7 +132,7 @@ class SnapshotMaker:
                 check_index(index)
                 if not scope.cancel_called:
                     self._complete(state, snapshot, index)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait for the snapshot
             state.fail(snapshot, error)
         except anyio.get_cancelled_exc_class() as error:
             if self._parking.backend.is_cancelled():

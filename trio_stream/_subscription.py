@@ -3,12 +3,12 @@
 import enum
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import anyio.abc
 import trio
 from trio.lowlevel import enable_ki_protection
-from typing_extensions import Self, TypeVar, override
+from typing_extensions import TypeVar, override
 
 from ._cursor import Cursor, End
 from ._errors import BusyResourceError, CloseReason, WouldBlock

@@ -40,33 +40,27 @@ class Snapshot(Feed):
 
     def __init__(self, subject: Subject, serial: int) -> None:
         super().__init__(subject)
-        self.serial = serial
+        self.serial: int = serial
         # The topic's newest commit when the handler was started; when complete, what the handler returned.
-        self.index = 0
+        self.index: int = 0
         # History.dropped when the handler was started: it must have seen at least that commit.
-        self.dropped_before = 0
-        self.is_complete = False
+        self.dropped_before: int = 0
+        self.is_complete: bool = False
         self.failure: BaseException | None = None
         # Whether it is kept for new subscribers although nobody may be reading it.
-        self.is_cached = False
+        self.is_cached: bool = False
         # Of its handler, while that runs.
         self.scope: anyio.CancelScope | None = None
         # The greatest position that any reader has reached.
-        self.furthest = 0
+        self.furthest: int = 0
         # The handler's tasks that wait for a reader to come closer, and how many they are.
-        self.writers = Lot()
-        self.stalled = 0
+        self.writers: Lot = Lot()
+        self.stalled: int = 0
 
     @property
     def is_gone(self) -> bool:
         """Whether it was emptied, because of a failure or because the history has passed it."""
         return self.start > 0
-
-    def empty(self) -> None:
-        """Lets go of all items; every reader finds that it has fallen off, also one that has had them all."""
-        self.items = []
-        self.end += 1
-        self.start = self.base = self.end
 
 
 class Timeline:
@@ -76,10 +70,10 @@ class Timeline:
 
     def __init__(self, index: int, epoch: str) -> None:
         # Written by the publisher.
-        self.index = index
-        self.epoch = epoch
+        self.index: int = index
+        self.epoch: str = epoch
         # Who waits for an index whatever topic it is of. Woken by every publish and whenever a subscription ends.
-        self.watchers = Lot()
+        self.watchers: Lot = Lot()
 
 
 class TopicState:
@@ -95,15 +89,15 @@ class TopicState:
         parking: Parking,
         start: "Callable[[TopicState, Snapshot], None]",
     ) -> None:
-        self.topic = topic
-        self.history = history
-        self.timeline = timeline
-        self.parking = parking
+        self.topic: Topic[Any] = topic
+        self.history: History = history
+        self.timeline: Timeline = timeline
+        self.parking: Parking = parking
         # Has the handler make a new snapshot, as soon as the publisher runs.
         self._start = start
         # {subject: what a new subscriber is given}; being made, or cached.
         self.snapshots: dict[Subject, Snapshot] = {}
-        self._serial = 0
+        self._serial: int = 0
         # What dies when the history passes its index, lowest first: the complete ones that are cached or read,
         # and those whose handler waits for readers.
         self._ageing: list[Snapshot] = []
@@ -220,7 +214,7 @@ class TopicState:
             snapshot.scope.cancel()
 
     def _give_up(self, snapshot: Snapshot) -> None:
-        snapshot.empty()
+        snapshot.drop_all()
         snapshot.is_cached = False
         self._abandon(snapshot)
         self.parking.wake((snapshot,))

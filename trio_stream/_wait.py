@@ -164,7 +164,9 @@ class Parking:
     def check_thread(self, call: str) -> None:
         """Raises unless this is the event loop's thread, or there is no event loop yet."""
         if self.thread is not None and self.thread != threading.get_ident():
-            raise RuntimeError(f"{call}() was called from another thread than that of the publisher's event loop")
+            raise RuntimeError(
+                f"{call}() was called from another thread than that of the publisher's event loop"
+            )
 
     def wake(self, lots: Iterable[Lot]) -> None:
         """Wakes everybody in these lots, a few on the spot and the rest by `run`."""
