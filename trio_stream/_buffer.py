@@ -56,10 +56,10 @@ class Feed(Lot):
             del self.items[:gone]
             self.base = self.start
 
-    def drop_all(self) -> None:
-        """Forgets all items, and that more was to come: every reader has fallen off, also one that had them all."""
+    def drop_all(self, *, and_more: bool) -> None:
+        """Forgets all items, and perhaps that more was to come, so that a reader who had them all has fallen off."""
         self.items = []
-        self.end += 1
+        self.end += and_more
         self.start = self.base = self.end
 
     def after(self, index: int) -> int:

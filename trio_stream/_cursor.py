@@ -195,6 +195,8 @@ class Cursor(Slot, Generic[P]):
         limit = sys.maxsize if most is None else most
         while len(events) < limit and self._is_ready():
             if self._is_marker_due or self._end is not None or self._position < self._source.start:
+                if events and not self._is_marker_due:
+                    break  # an end, which the next call raises
                 if (event := self._take()) is not None:
                     events.append(event)
             else:

@@ -25,9 +25,9 @@ async def running(run: Runnable) -> AsyncIterator[None]:
     An exception of the block leaves it as it is, not in an exception group; one of `run` cancels the block and
     comes in a group.
     """
-    scope = anyio.CancelScope(shield=True)
+    scope = anyio.CancelScope()
 
-    async def shielded(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def scoped(*, task_status: anyio.abc.TaskStatus[None]) -> None:
         with scope:
             await run(task_status=task_status)
 
@@ -36,7 +36,8 @@ async def running(run: Runnable) -> AsyncIterator[None]:
     try:
         async with anyio.create_task_group() as tasks:
             try:
-                await tasks.start(shielded)
+                await tasks.start(scoped)
+                scope.shield = True
                 yield
             except cancelled:
                 raise

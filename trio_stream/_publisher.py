@@ -217,7 +217,8 @@ class EventPublisher:
                 raise ValueError("one topic cannot have an index or an epoch of its own")
             state = self._state(topic)
             self._force_close([s for s in open_ if s.request.topic == topic], CloseReason.REFRESH)
-            state.clear(floor=self._timeline.index, dropped=state.history.newest)
+            # Who was here before, and saw the newest commit, must not resume either.
+            state.clear(floor=self._timeline.index + 1, dropped=state.history.newest)
 
     def statistics(self) -> PublisherStatistics:
         """Figures for introspection; taking them changes nothing, and takes time with the subscriptions."""

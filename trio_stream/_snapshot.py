@@ -7,7 +7,7 @@ Whatever it does, only those who wait for its snapshot are concerned.
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
@@ -52,31 +52,37 @@ SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any]]
 class Appender(SnapshotAppender[Any]):
     """The `SnapshotAppender` of one run."""
 
-    __slots__ = ("_snapshot", "_state")
+    __slots__ = ("_is_closed", "_snapshot", "_state")
 
     def __init__(self, state: TopicState, snapshot: Snapshot) -> None:
         self._state = state
         self._snapshot = snapshot
+        self._is_closed = False
 
     @override
     async def append(self, events: Iterable[Event[Any]], /) -> None:
         state, snapshot = self._state, self._snapshot
-        if snapshot.is_complete or snapshot.failure is not None:
-            raise ClosedResourceError("the snapshot function of this appender has returned")
         group = tuple(events)
         for event in group:
             check_event(event)
-            if event.topic != state.topic:  # so too for close events
+            if event.topic != state.topic:
                 raise InvalidCommitError(
                     f"an event of topic {str(event.topic)!r} in a snapshot of {str(state.topic)!r}"
                 )
-        if group and not snapshot.is_gone:
+        if group:
             check_one_index(group)
+        await state.parking.backend.checkpoint()
+        while snapshot.end - snapshot.furthest >= WINDOW and not snapshot.is_gone:
+            await self._wait_for_readers()
+        if self._is_closed:
+            raise ClosedResourceError("the snapshot function of this appender has returned")
+        if group and not snapshot.is_gone:
             snapshot.append(delivery(group))
             state.parking.wake((snapshot,))
-        await state.parking.backend.checkpoint()
-        while snapshot.end - snapshot.furthest > WINDOW and not snapshot.is_gone:
-            await self._wait_for_readers()
+
+    def close(self) -> None:
+        """The snapshot function has returned, or raised."""
+        self._is_closed = True
 
     async def _wait_for_readers(self) -> None:
         self._state.stall(self._snapshot)
@@ -84,6 +90,14 @@ class Appender(SnapshotAppender[Any]):
             await self._state.parking.backend.park(Slot(), self._snapshot.writers)
         finally:
             self._state.unstall(self._snapshot)
+
+
+class _Expiry(NamedTuple):
+    """When a snapshot leaves the cache, in the event loop's seconds."""
+
+    when: float
+    state: TopicState
+    snapshot: Snapshot
 
 
 class SnapshotMaker:
@@ -97,8 +111,8 @@ class SnapshotMaker:
         self._tasks: anyio.abc.TaskGroup | None = None
         # What was asked for before that.
         self._not_started: list[tuple[TopicState, Snapshot]] = []
-        # (when, where, what) leaves the cache, soonest first: all stay equally long.
-        self._expiries: deque[tuple[float, TopicState, Snapshot]] = deque()
+        # Soonest first: all stay equally long.
+        self._expiries: deque[_Expiry] = deque()
         self._expirer = Slot()
         self._idle = Lot()
 
@@ -134,37 +148,53 @@ class SnapshotMaker:
                     self._complete(state, snapshot, index)
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait for the snapshot
             state.fail(snapshot, error)
-        except anyio.get_cancelled_exc_class() as error:
-            if self._parking.backend.is_cancelled():
+        except (anyio.get_cancelled_exc_class(), BaseExceptionGroup) as error:
+            if _is_cancelled() or _is_fatal(error):
                 raise
             state.fail(snapshot, error)  # nobody has cancelled this task: the handler let out another's
         finally:
             snapshot.scope = None
 
-    def _call_handler(self, state: TopicState, snapshot: Snapshot) -> Awaitable[int]:
+    async def _call_handler(self, state: TopicState, snapshot: Snapshot) -> int:
         key, namespace, partition = snapshot.subject
         request = SubscribeRequest(state.topic, key, namespace=namespace, partition=partition)
-        return self.handlers[state.topic](request, Appender(state, snapshot))
+        appender = Appender(state, snapshot)
+        try:
+            return await self.handlers[state.topic](request, appender)
+        finally:
+            appender.close()
 
     def _complete(self, state: TopicState, snapshot: Snapshot, index: int) -> None:
         state.complete(snapshot, index, cache=self._ttl > 0)
         if snapshot.is_cached and self._ttl < math.inf:
-            self._expiries.append((anyio.current_time() + self._ttl, state, snapshot))
+            self._expiries.append(_Expiry(anyio.current_time() + self._ttl, state, snapshot))
             self._parking.wake_slots((self._expirer,))
 
     async def _expire(self) -> None:
         """Evicts what has been in the cache long enough; looks at the clock only while there is something."""
-        evicted = 0
         while True:
             if not self._expiries:
                 await self._parking.backend.park(self._expirer, self._idle)
-                continue
-            when, state, snapshot = self._expiries[0]
-            if when > anyio.current_time():
+            elif (when := self._expiries[0].when) > anyio.current_time():
                 await anyio.sleep_until(when)
-                continue
-            self._expiries.popleft()
-            state.evict(snapshot)
-            evicted += 1
-            if evicted % SLICE == 0:
+            else:
+                self._evict_some()
                 await self._parking.backend.checkpoint()
+
+    def _evict_some(self) -> None:
+        for _ in range(min(SLICE, len(self._expiries))):
+            if self._expiries[0].when > anyio.current_time():
+                return
+            _, state, snapshot = self._expiries.popleft()
+            state.evict(snapshot)
+
+
+def _is_cancelled() -> bool:
+    return anyio.current_effective_deadline() == -math.inf
+
+
+def _is_fatal(error: BaseException) -> bool:
+    """Whether it is, or has in it, what is neither an error nor a cancellation, as `KeyboardInterrupt`."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split((Exception, anyio.get_cancelled_exc_class()))[1] is not None
+    return False

@@ -138,11 +138,11 @@ class TopicState:
             )
         if snapshot.stalled:  # the handler has left an append behind
             self._forget_age(snapshot)
-        snapshot.index = index
-        snapshot.is_complete = True
         if index < self.history.dropped:
             self._give_up(snapshot)
             return
+        snapshot.index = index
+        snapshot.is_complete = True
         snapshot.append(Event(self.topic, index, END_OF_SNAPSHOT))
         insort(self._ageing, snapshot, key=_age)
         snapshot.is_cached = cache
@@ -151,9 +151,13 @@ class TopicState:
         self.parking.wake((snapshot,))
 
     def fail(self, snapshot: Snapshot, cause: BaseException) -> None:
-        """The handler has failed: its readers are told, nobody else gets it."""
-        snapshot.failure = cause
-        self._give_up(snapshot)
+        """The handler has failed: its readers are told, nobody else gets it.
+
+        What goes wrong while it is cancelled concerns nobody.
+        """
+        if not snapshot.is_gone:
+            snapshot.failure = cause
+            self._give_up(snapshot)
 
     def evict(self, snapshot: Snapshot) -> None:
         """Takes it out of the cache, if it is still there; those who read it go on."""
@@ -214,7 +218,7 @@ class TopicState:
             snapshot.scope.cancel()
 
     def _give_up(self, snapshot: Snapshot) -> None:
-        snapshot.drop_all()
+        snapshot.drop_all(and_more=not snapshot.is_complete)
         snapshot.is_cached = False
         self._abandon(snapshot)
         self.parking.wake((snapshot,))

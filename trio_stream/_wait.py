@@ -9,13 +9,11 @@ Large wake-ups would block the loop: beyond a few tasks they are left to `Parkin
 """
 
 import asyncio
-import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, cast
 
-import anyio
 import trio
 from typing_extensions import override
 
@@ -68,10 +66,6 @@ class Backend(Protocol):
         """A function by which any thread can have this loop call something soon."""
         ...
 
-    def is_cancelled(self) -> bool:
-        """Whether somebody has cancelled the task that has just received a cancellation."""
-        ...
-
 
 class TrioBackend(Backend):
     @override
@@ -99,10 +93,6 @@ class TrioBackend(Backend):
     @override
     def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
         return trio.lowlevel.current_trio_token().run_sync_soon
-
-    @override
-    def is_cancelled(self) -> bool:
-        return trio.current_effective_deadline() == -math.inf
 
 
 class AsyncioBackend(Backend):
@@ -132,11 +122,6 @@ class AsyncioBackend(Backend):
     @override
     def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
         return asyncio.get_running_loop().call_soon_threadsafe
-
-    @override
-    def is_cancelled(self) -> bool:
-        task = asyncio.current_task()
-        return (task is not None and task.cancelling() > 0) or anyio.current_effective_deadline() == -math.inf
 
 
 class Parking:

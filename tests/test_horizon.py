@@ -1,0 +1,115 @@
+"""Up to which index a reader has everything, although the commits may not have touched its subject."""
+
+import anyio
+import pytest
+from catalogue import HEALTH, JOBS, Health, event, ready, until_live
+from interruptions import ways
+from scenes import opened, quiet
+
+from trio_stream import (
+    ClosedResourceError,
+    CloseReason,
+    SubscribeRequest,
+    Subscription,
+    SubscriptionForceClosed,
+    Topic,
+)
+
+pytestmark = pytest.mark.anyio
+
+LIVE = SubscribeRequest(HEALTH, "web", token="t", index=1)
+
+
+async def test_the_horizon_goes_on_with_commits_of_others_but_not_past_what_is_ready() -> None:
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(LIVE)
+        assert subscription.horizon == 1
+        publisher.publish([event(2, "other")])
+        publisher.publish([event(3, "web", topic=JOBS)])
+        assert (subscription.horizon, subscription.index) == (3, 1)
+        publisher.publish([event(4, "web")])
+        assert subscription.horizon == 1  # 4 is ready: up to 3 it would be true, but is not known
+        ready(subscription)
+        assert (subscription.horizon, subscription.index) == (4, 4)
+
+
+async def test_inside_a_snapshot_nothing_is_certain() -> None:
+    async with opened(index=5) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH))
+        assert subscription.horizon == 0
+        await until_live(subscription)
+        assert subscription.horizon == 5
+
+
+@pytest.mark.parametrize("topic", [HEALTH, JOBS])
+@pytest.mark.parametrize("watchers", [1, 40])
+async def test_waiting_for_an_index_ends_with_the_commit_that_has_it_or_a_greater_one(
+    topic: Topic[Health], watchers: int
+) -> None:
+    """D10: whatever it touches; the reader beside it is not disturbed."""
+    passed: list[int] = []
+
+    async def wait(index: int) -> None:
+        await subscription.wait_published(index)
+        passed.append(index)
+
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        subscription = publisher.subscribe(LIVE)
+        for index in (1, 2, 4):
+            for _ in range(watchers):
+                tasks.start_soon(wait, index)
+        await quiet()
+        assert passed == [1] * watchers
+        publisher.publish([event(3, "other", topic=topic)])
+        await quiet()
+        assert passed == [1] * watchers + [2] * watchers
+        publisher.publish([event(4, "web")])
+    assert passed[2 * watchers :] == [4] * watchers
+
+
+@pytest.mark.parametrize("end", ["close", "token", "refresh", "stop"])
+async def test_waiting_for_an_index_ends_as_the_subscription_does(end: str) -> None:
+    """D16."""
+    ends: list[Exception] = []
+
+    async def wait(subscription: Subscription[Health]) -> None:
+        try:
+            await subscription.wait_published(100)
+        except (ClosedResourceError, SubscriptionForceClosed) as error:
+            ends.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        async with opened(index=1) as (_, publisher):
+            for _ in range(40):
+                tasks.start_soon(wait, publisher.subscribe(LIVE))
+            subscription = publisher.subscribe(LIVE)
+            tasks.start_soon(wait, subscription)
+            await quiet()
+            match end:
+                case "close":
+                    subscription.close()
+                    await quiet()
+                    assert len(ends) == 1
+                case "token":
+                    publisher.close_subscriptions(["t"])
+                case "refresh":
+                    publisher.refresh()
+                case _:
+                    pass
+    assert len(ends) == 41
+    expected = {"token": CloseReason.TOKEN, "refresh": CloseReason.REFRESH}.get(end, CloseReason.STOPPED)
+    reasons = {error.reason for error in ends if isinstance(error, SubscriptionForceClosed)}
+    assert reasons == {expected}
+
+
+async def test_waiting_for_an_index_can_be_cancelled_and_begun_again() -> None:
+    """D12."""
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(LIVE)
+        for interrupt in ways():
+            for at in range(2):
+                assert await interrupt(lambda: subscription.wait_published(50), at, lambda _: None)
+            assert not await interrupt(lambda: subscription.wait_published(1), 1, lambda _: None)
+        publisher.publish([event(2, "web")])
+        await subscription.wait_published(2)
+        assert len(ready(subscription)) == 1
