@@ -33,7 +33,7 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests on every Python; the back ends are parameters of the tests."""
-    install(session, "tests", extras="[cli]")
+    install(session, "tests", extras="[cli,view]")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
         return
@@ -56,10 +56,12 @@ def coverage(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """The tests on the lowest Python with the lowest versions that pyproject.toml allows."""
     project = PROJECT["project"]
-    bounds = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    bounds = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        bounds += extra
     constraints = Path(session.create_tmp()) / "constraints.txt"
     constraints.write_text("\n".join(re.sub(r"(\[.*\])?>=", "==", bound) for bound in bounds))
-    session.install(".[cli]", "-c", str(constraints), *nox.project.dependency_groups(PROJECT, "tests"))
+    session.install(".[cli,view]", "-c", str(constraints), *nox.project.dependency_groups(PROJECT, "tests"))
     session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
 
 
@@ -80,7 +82,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """The types of the library, of its tests and of what its users see."""
-    install(session, "typing", extras="[cli]")
+    install(session, "typing", extras="[cli,view]")
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "trio_stream", "--ignoreexternal")
@@ -89,7 +91,7 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation: every example and code block runs, every page builds, every reference resolves."""
-    install(session, "docs", extras="[cli]")
+    install(session, "docs", extras="[cli,view]")
     session.run("python", "-m", "pytest", "tests/docs", env=INSTALLED)
     session.run("sphinx-build", "-W", "--keep-going", "-n", "-E", "docs", "docs/_build/html")
 
@@ -135,7 +137,7 @@ def check_wheel(session: nox.Session, paths: list[PurePosixPath]) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """The demonstration, from the installed package, on both back ends."""
-    install(session, extras="[cli]")
+    install(session, extras="[cli,view]")
     session.chdir(session.create_tmp())
     session.run("trio-stream", "demo", *session.posargs)
     session.run("trio-stream", "demo", "--backend", "asyncio", *session.posargs)

@@ -1,5 +1,7 @@
 """Up to which index a reader has everything, although the commits may not have touched its subject."""
 
+import gc
+
 import anyio
 import pytest
 from catalogue import HEALTH, JOBS, Health, event, ready, until_live
@@ -113,3 +115,18 @@ async def test_waiting_for_an_index_can_be_cancelled_and_begun_again() -> None:
         publisher.publish([event(2, "web")])
         await subscription.wait_published(2)
         assert len(ready(subscription)) == 1
+
+
+async def test_thousands_that_give_up_waiting_for_an_index_leave_nothing() -> None:
+    """D13: counted by the objects that there are."""
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(LIVE)
+
+        async def give_up(times: int) -> int:
+            for _ in range(times):
+                await ways()[0](lambda: subscription.wait_published(2), 1, lambda _: None)
+            gc.collect()
+            return len(gc.get_objects())
+
+        before = await give_up(10)
+        assert await give_up(1000) < before + 500

@@ -120,9 +120,13 @@ class Cursor(Slot, Generic[P]):
 
         While nothing is ready that is the publisher's newest, although its commit may not have touched the subject;
         otherwise it is `index`.
+        Hidden events that come next are passed over for it.
         """
-        is_current = self._snapshot is None and self._position == self._source.end and self._end is None
-        return max(self._index, self._state.timeline.index) if is_current else self._index
+        if self._snapshot is None and self._end is None:
+            self._pass_hidden()
+            if self._position == self._feed.end:
+                return max(self._index, self._state.timeline.index)
+        return self._index
 
     def _is_ready(self) -> bool:
         return self._position < self._source.end or self._is_marker_due or self._end is not None
@@ -168,6 +172,16 @@ class Cursor(Slot, Generic[P]):
                 self._delivered += 1
                 return shown
         return None
+
+    def _pass_hidden(self) -> None:
+        feed = self._feed
+        while feed.start <= self._position < feed.end:
+            event = feed.items[self._position - feed.base]
+            if event.index > self._index:
+                if self._authorizer is None or self._readable(event) is not None:
+                    return
+                self._index = event.index
+            self._position += 1
 
     def _take_of_snapshot(self, snapshot: Snapshot) -> Event[P] | None:
         self._peak_lag = max(self._peak_lag, self._lag())

@@ -104,6 +104,8 @@ class Event(Generic[P_co]):
     """What a subscriber is handed.
 
     `index` is that of the commit; of the snapshot for end-of-snapshot; 0 for new-snapshot-to-follow.
+    Inside a snapshot it is what its handler gave, mostly that of the commit which the state is from; how far a
+    subscriber has come is `Subscription.index`.
     Several events of one commit come as one event whose payload is a `PayloadEvents`; `events` has
     them one by one in every case.
     """
@@ -137,6 +139,11 @@ class Event(Generic[P_co]):
                 return ()
             case _:
                 return (self,)
+
+    @property
+    def payloads(self) -> "tuple[P_co, ...]":
+        """The payloads of `events`."""
+        return tuple(cast("P_co", event.payload) for event in self.events)
 
 
 @_frozen

@@ -5,6 +5,7 @@ from typing import Any, Literal, NoReturn
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from ._errors import PublisherDisabledError
 from ._events import Event, SubscribeRequest, Topic
@@ -24,8 +25,9 @@ class NoOpEventPublisher:
         """Does nothing."""
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Returns at once."""
+        """Returns after a checkpoint."""
         task_status.started()
+        await anyio.lowlevel.checkpoint()
 
     def publish(self, events: Iterable[Event[Any]]) -> None:
         """Does nothing."""

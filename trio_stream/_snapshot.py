@@ -135,11 +135,11 @@ class SnapshotMaker:
         """Forgets what is left; the task group ends the handlers."""
         self._expiries.clear()
 
-    async def _make(self, state: TopicState, snapshot: Snapshot) -> None:
+    async def _make(self, state: TopicState, snapshot: Snapshot) -> None:  # noqa: ASYNC910 - a task, not awaited
         try:
             with anyio.CancelScope() as scope:
                 if not snapshot.readers:  # they have all left before it could begin
-                    return
+                    return  # noqa: ASYNC910 - as above
                 snapshot.scope = scope
                 state.begin(snapshot)
                 index = await self._call_handler(state, snapshot)

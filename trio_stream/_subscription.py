@@ -144,7 +144,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
             event = self._take()
             if event is not None:
                 self._burst += 1
-                return event
+                return event  # noqa: ASYNC910 - every BURST events it does
         return await self.receive()
 
     @enable_ki_protection

@@ -33,7 +33,7 @@ class Slot:
         self._parked = None
 
     @property
-    def is_parked(self) -> bool:
+    def _is_parked(self) -> bool:
         """Whether a task waits here and has not been woken."""
         return self._parked is not None
 
@@ -168,7 +168,7 @@ class Parking:
     def wake_slots(self, slots: Iterable[Slot]) -> None:
         """Wakes these tasks on the spot, those of them that are parked."""
         for slot in slots:
-            if slot.is_parked:
+            if slot._is_parked:
                 self.backend.wake(slot)
 
     def wake_each(self, slots: Sequence[Slot]) -> None:
@@ -201,7 +201,7 @@ class Parking:
             self._is_running = False
             self._wake_all_due()
 
-    async def _wake_in_slices(self, backend: Backend) -> None:
+    async def _wake_in_slices(self, backend: Backend) -> None:  # noqa: ASYNC910 - run() parks after it
         in_slice = 0
         while self._due:
             for slot in self._due[0]:

@@ -1,0 +1,92 @@
+"""Readers that the history has passed: one is told, one is handed a new snapshot; and one that catches up."""
+
+from dataclasses import dataclass
+
+import trio
+
+from trio_stream import (
+    Event,
+    EventPublisher,
+    SnapshotAppender,
+    SubscribeRequest,
+    Subscription,
+    SubscriptionLagged,
+    Topic,
+    open_publisher,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    subject: str
+    cents: int
+
+
+PRICES = Topic[Price]("prices")
+
+
+class Market:
+    """The store of one price, which has changed `index` times."""
+
+    index = 0
+
+    def change(self, publisher: EventPublisher, times: int) -> None:
+        for _ in range(times):
+            self.index += 1
+            publisher.publish([self.newest()])
+
+    def newest(self) -> Event[Price]:
+        return Event(PRICES, self.index, Price("tea", 100 + self.index))
+
+    async def snapshot(self, _: SubscribeRequest[Price], snapshot: SnapshotAppender[Price]) -> int:
+        newest = self.newest()
+        await snapshot.append([newest])
+        return newest.index
+
+
+async def read_snapshot(subscription: Subscription[Price]) -> None:
+    async for event in subscription:
+        print("   ", event.index, event.payload)
+        if event.is_end_of_snapshot:
+            break
+
+
+async def be_told(publisher: EventPublisher, market: Market) -> None:
+    async with publisher.subscribe(SubscribeRequest(PRICES)) as subscription:
+        await read_snapshot(subscription)
+        market.change(publisher, 150)
+        try:
+            await subscription.receive()
+        except SubscriptionLagged as lagged:
+            print(f"    stood at {lagged.index}, {lagged.missed} are gone")
+        request = subscription.resume_request()
+    async with publisher.subscribe(request) as subscription:
+        await read_snapshot(subscription)
+
+
+async def be_reset(publisher: EventPublisher, market: Market) -> None:
+    async with publisher.subscribe(SubscribeRequest(PRICES), on_lag="reset") as subscription:
+        await read_snapshot(subscription)
+        market.change(publisher, 150)
+        await read_snapshot(subscription)
+
+
+async def catch_up(publisher: EventPublisher, market: Market) -> None:
+    async with publisher.subscribe(SubscribeRequest(PRICES)) as subscription:
+        await read_snapshot(subscription)
+        market.change(publisher, 99)
+        print("    behind by", subscription.statistics().lag)
+        batch = await subscription.receive_batch()
+        print(f"    {len(batch)} at once, the last is", batch[-1].payload)
+
+
+async def main() -> None:
+    market = Market()
+    async with open_publisher({PRICES: market.snapshot}, history=100) as publisher:
+        market.change(publisher, 1)
+        for story in (be_told, be_reset, catch_up):
+            print(story.__name__)
+            await story(publisher, market)
+
+
+trio.run(main)
