@@ -159,8 +159,8 @@ class Cursor(Slot, Generic[P]):
             if feed.dropped > self._index:
                 return self._fall_off(feed.start - position)
             self._position = position = feed.start  # what was dropped was at or below the bound
-            lag = feed.end - position
-        for _ in range(min(lag, SCAN)):
+        stop = feed.end if lag <= SCAN else position + SCAN
+        while position < stop:
             event = feed.items[position - feed.base]
             shown = None
             if event.index > self._index:

@@ -17,7 +17,7 @@ from ._commit import check_event, check_one_index, delivery
 from ._errors import ClosedResourceError, InvalidCommitError
 from ._events import Event, SubscribeRequest, Topic, check_index
 from ._topic import WINDOW, Snapshot, TopicState
-from ._wait import SLICE, Lot, Parking, Slot
+from ._wait import SLICE, Parking, Slot
 
 P = TypeVar("P", default=Any)
 P_contra = TypeVar("P_contra", contravariant=True, default=Any)
@@ -87,7 +87,7 @@ class Appender(SnapshotAppender[Any]):
     async def _wait_for_readers(self) -> None:
         self._state.stall(self._snapshot)
         try:
-            await self._state.parking.backend.park(Slot(), self._snapshot.writers)
+            await self._state.parking.wait_in(self._snapshot.writers)
         finally:
             self._state.unstall(self._snapshot)
 
@@ -114,7 +114,6 @@ class SnapshotMaker:
         # Soonest first: all stay equally long.
         self._expiries: deque[_Expiry] = deque()
         self._expirer = Slot()
-        self._idle = Lot()
 
     def open(self, tasks: anyio.abc.TaskGroup) -> None:
         """Runs from now on, in the publisher's task group, also what was asked for before."""
@@ -168,13 +167,13 @@ class SnapshotMaker:
         state.complete(snapshot, index, cache=self._ttl > 0)
         if snapshot.is_cached and self._ttl < math.inf:
             self._expiries.append(_Expiry(anyio.current_time() + self._ttl, state, snapshot))
-            self._parking.wake_slots((self._expirer,))
+            self._parking.wake_each((self._expirer,))
 
     async def _expire(self) -> None:
         """Evicts what has been in the cache long enough; looks at the clock only while there is something."""
         while True:
             if not self._expiries:
-                await self._parking.backend.park(self._expirer, self._idle)
+                await self._parking.backend.park(self._expirer)
             elif (when := self._expiries[0].when) > anyio.current_time():
                 await anyio.sleep_until(when)
             else:

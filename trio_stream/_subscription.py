@@ -1,7 +1,7 @@
 """A subscription: a cursor that one task waits at, as a trio channel and an anyio stream."""
 
 import enum
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -13,7 +13,6 @@ from typing_extensions import TypeVar, override
 from ._cursor import Cursor, End
 from ._errors import BusyResourceError, CloseReason, WouldBlock
 from ._events import Event, SubscribeRequest
-from ._wait import Slot
 
 P = TypeVar("P", default=Any)
 
@@ -128,7 +127,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         state = self._state
         await state.parking.backend.checkpoint()
         while self._end is None and state.timeline.index < index:
-            await state.parking.backend.park(Slot(), state.timeline.watchers)
+            await state.parking.wait_in(state.timeline.watchers)
         if self._end is not None:
             raise self._error()
 
@@ -136,10 +135,15 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     def __aiter__(self) -> Self:
         return self
 
-    @enable_ki_protection
     @override
-    async def __anext__(self) -> Event[P]:
+    def __anext__(self) -> Coroutine[Any, Any, Event[P]]:
         """The next event; a checkpoint if it has to wait, if the subscription has ended, and every 64 events."""
+        if self._burst < BURST and self._position < self._source.end:
+            return self._receive_in_burst()
+        return self.receive()
+
+    @enable_ki_protection
+    async def _receive_in_burst(self) -> Event[P]:
         if self._burst < BURST and self._position < self._source.end and not self._is_receiving:
             event = self._take()
             if event is not None:
@@ -153,7 +157,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         if self._end is None:
             self._state.parking.check_thread("unsubscribe")
             self._finish(End(None))
-            self._state.parking.wake_slots((self,))
+            self._state.parking.wake_each((self,))
 
     def close(self) -> None:
         """The same as `unsubscribe`."""
@@ -198,6 +202,9 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         self._is_receiving = True
 
     def _pause(self) -> Awaitable[None]:
-        """One checkpoint: until there is something to look at, or no more than that if there is."""
+        """One checkpoint, awaited at once: until there is something to look at, or just that if there is."""
         backend = self._state.parking.backend
-        return backend.checkpoint() if self._is_ready() else backend.park(self, self._source)
+        if self._is_ready():
+            return backend.checkpoint()
+        self._source.waiting[self] = None
+        return backend.park(self)

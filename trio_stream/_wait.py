@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final, Protocol, cast
 
 import trio
@@ -34,8 +35,9 @@ class Slot:
 
     @property
     def _is_parked(self) -> bool:
-        """Whether a task waits here and has not been woken."""
-        return self._parked is not None
+        """Whether a task waits here and was neither woken nor cancelled."""
+        parked = self._parked
+        return parked is not None and not (isinstance(parked, asyncio.Future) and parked.done())
 
 
 class Lot:
@@ -44,20 +46,20 @@ class Lot:
     __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        # {slot: None} in the order of arrival. Whoever parks enters its slot, and takes it out if it gives up;
-        # whoever wakes the lot takes the whole dict.
+        # {slot: None} in the order of arrival. Whoever parks enters its slot; whoever wakes the lot takes the whole
+        # dict. One that has given up may still be here, and is passed over.
         self.waiting: dict[Slot, None] = {}
 
 
 class Backend(Protocol):
     """What differs between the event loops."""
 
-    def park(self, slot: Slot, lot: Lot) -> Awaitable[None]:
-        """Waits in the lot until `wake` is called on the slot. A checkpoint."""
+    def park(self, slot: Slot) -> Awaitable[None]:
+        """Waits until the slot is woken; awaited at once. A checkpoint."""
         ...
 
-    def wake(self, slot: Slot) -> None:
-        """Wakes the task parked in the slot, if there is one."""
+    def wake(self, slots: Iterable[Slot]) -> None:
+        """Wakes the tasks parked in these slots; those in which none is parked are passed over."""
         ...
 
     def checkpoint(self) -> Awaitable[None]: ...
@@ -69,22 +71,22 @@ class Backend(Protocol):
 
 class TrioBackend(Backend):
     @override
-    async def park(self, slot: Slot, lot: Lot) -> None:
+    def park(self, slot: Slot) -> Awaitable[None]:
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             slot._parked = None
-            lot.waiting.pop(slot, None)  # it may have been taken out to be woken
             return trio.lowlevel.Abort.SUCCEEDED
 
         slot._parked = trio.lowlevel.current_task()
-        lot.waiting[slot] = None
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        return trio.lowlevel.wait_task_rescheduled(abort)
 
     @override
-    def wake(self, slot: Slot) -> None:
-        task = slot._parked
-        if task is not None:
-            slot._parked = None
-            trio.lowlevel.reschedule(cast("trio.lowlevel.Task", task))
+    def wake(self, slots: Iterable[Slot]) -> None:
+        reschedule = trio.lowlevel.reschedule
+        for slot in slots:
+            task = slot._parked
+            if task is not None:
+                slot._parked = None
+                reschedule(cast("trio.lowlevel.Task", task))
 
     @override
     def checkpoint(self) -> Awaitable[None]:
@@ -97,23 +99,18 @@ class TrioBackend(Backend):
 
 class AsyncioBackend(Backend):
     @override
-    async def park(self, slot: Slot, lot: Lot) -> None:
+    def park(self, slot: Slot) -> Awaitable[None]:
         slot._parked = future = asyncio.get_running_loop().create_future()
-        lot.waiting[slot] = None
-        try:
-            await future
-        except BaseException:
-            slot._parked = None
-            lot.waiting.pop(slot, None)
-            raise
+        return future
 
     @override
-    def wake(self, slot: Slot) -> None:
-        future = slot._parked
-        if future is not None:
-            slot._parked = None
-            if not (future := cast("asyncio.Future[None]", future)).done():
-                future.set_result(None)  # a native cancel reaches the future before it reaches the task
+    def wake(self, slots: Iterable[Slot]) -> None:
+        for slot in slots:
+            future = slot._parked
+            if future is not None:
+                slot._parked = None
+                if not (future := cast("asyncio.Future[None]", future)).done():  # a cancelled one is
+                    future.set_result(None)
 
     @override
     def checkpoint(self) -> Awaitable[None]:
@@ -136,7 +133,6 @@ class Parking:
         # Whether run() is there to wake what is due.
         self._is_running = False
         self._runner = Slot()
-        self._idle = Lot()
 
     @property
     def backend(self) -> Backend:
@@ -153,6 +149,15 @@ class Parking:
                 f"{call}() was called from another thread than that of the publisher's event loop"
             )
 
+    async def wait_in(self, lot: Lot) -> None:
+        """Waits in the lot until it is woken. A checkpoint."""
+        slot = Slot()
+        lot.waiting[slot] = None
+        try:
+            await self.backend.park(slot)
+        finally:
+            lot.waiting.pop(slot, None)
+
     def wake(self, lots: Iterable[Lot]) -> None:
         """Wakes everybody in these lots, a few on the spot and the rest by `run`."""
         at_once = AT_ONCE
@@ -160,34 +165,20 @@ class Parking:
             if count := len(lot.waiting):
                 waiting, lot.waiting = lot.waiting, {}
                 at_once -= count
-                if at_once >= 0:
-                    self.wake_slots(waiting)
-                else:
-                    self._wake_later(waiting)
-
-    def wake_slots(self, slots: Iterable[Slot]) -> None:
-        """Wakes these tasks on the spot, those of them that are parked."""
-        for slot in slots:
-            if slot._is_parked:
-                self.backend.wake(slot)
+                self._wake(waiting, at_once=at_once >= 0)
 
     def wake_each(self, slots: Sequence[Slot]) -> None:
-        """Wakes these tasks, wherever they wait: on the spot if they are few or nothing runs, otherwise by `run`."""
-        if len(slots) <= AT_ONCE:
-            self.wake_slots(slots)
-        else:
-            self._wake_later(slots)
+        """Wakes these tasks, wherever they wait: on the spot if they are few, otherwise by `run`."""
+        self._wake(slots, at_once=len(slots) <= AT_ONCE)
 
-    def _wake_later(self, slots: Iterable[Slot]) -> None:
-        self._due.append(iter(slots))
-        if self._is_running:
-            self.wake_slots((self._runner,))
+    def _wake(self, slots: Iterable[Slot], *, at_once: bool) -> None:
+        if self._backend is None:  # then nobody has ever waited
+            return
+        if at_once or not self._is_running:
+            self._backend.wake(slots)
         else:
-            self._wake_all_due()
-
-    def _wake_all_due(self) -> None:
-        while self._due:
-            self.wake_slots(self._due.popleft())
+            self._due.append(iter(slots))
+            self._backend.wake((self._runner,))
 
     async def run(self) -> None:
         """Wakes what is due, in slices, until it is cancelled; then the rest in one go."""
@@ -195,19 +186,20 @@ class Parking:
         self._is_running = True
         try:
             while True:
-                await self._wake_in_slices(backend)
-                await backend.park(self._runner, self._idle)
+                while slots := self._next_slice():
+                    backend.wake(slots)
+                    await backend.checkpoint()
+                await backend.park(self._runner)
         finally:
             self._is_running = False
-            self._wake_all_due()
+            for rest in self._due:
+                backend.wake(rest)
+            self._due.clear()
 
-    async def _wake_in_slices(self, backend: Backend) -> None:  # noqa: ASYNC910 - run() parks after it
-        in_slice = 0
-        while self._due:
-            for slot in self._due[0]:
-                backend.wake(slot)
-                in_slice += 1
-                if in_slice == SLICE:
-                    in_slice = 0
-                    await backend.checkpoint()
-            self._due.popleft()
+    def _next_slice(self) -> list[Slot]:
+        slots: list[Slot] = []
+        while self._due and len(slots) < SLICE:
+            slots += islice(self._due[0], SLICE - len(slots))
+            if len(slots) < SLICE:
+                self._due.popleft()
+        return slots
