@@ -160,7 +160,7 @@ class Cursor(Slot, Generic[P]):
                 return self._fall_off(feed.start - position)
             self._position = position = feed.start  # what was dropped was at or below the bound
         stop = feed.end if lag <= SCAN else position + SCAN
-        while position < stop:
+        while feed.start <= position < stop:  # the authorizer may publish, and what comes next be dropped
             event = feed.items[position - feed.base]
             shown = None
             if event.index > self._index:
@@ -188,6 +188,8 @@ class Cursor(Slot, Generic[P]):
         if self._position < snapshot.start:
             return self._fall_off(snapshot.start - self._position)
         for _ in range(min(snapshot.end - self._position, SCAN)):
+            if self._position < snapshot.start:
+                break
             event = snapshot.items[self._position]
             shown = event if self._authorizer is None else self._readable(event)
             self._move_in_snapshot(snapshot, 1, event)
@@ -219,15 +221,18 @@ class Cursor(Slot, Generic[P]):
 
     def _take_checked(self, limit: int) -> list[Event[P]]:
         events: list[Event[P]] = []
-        while len(events) < limit:
+        index = self._index
+        while len(events) < limit and not (events and self._position < self._source.start):
             try:
                 event = self._take()
             except Exception:
-                # What is raised comes from a payload that was asked who may read it, and is raised by the next
-                # call again, for the cursor stands before it; or it closed this subscription: no events then.
-                if not events or self._end is not None:
-                    raise
-                break
+                # Raised by a payload that was asked who may read it: the cursor stands before it, and the next call
+                # raises it again. But if that has closed this subscription nothing may be returned any more.
+                if self._end is not None:
+                    self._index = index
+                elif events:
+                    break
+                raise
             if event is None:
                 break
             events.append(event)

@@ -42,12 +42,15 @@ class Inbox:
         if self._is_closed:
             self._refuse()
         else:
-            self._call_soon(self._take)
+            try:
+                self._call_soon(self._take)
+            except RuntimeError:  # the event loop has just ended
+                self._refuse()
         result.result()
 
     def _take(self) -> None:
-        while self._waiting:
-            commit, result = self._waiting.popleft()
+        while next_ := self._pop():
+            commit, result = next_
             try:
                 self._publish(commit)
             except Exception as error:  # noqa: BLE001 - it belongs to the thread that waits for it
@@ -56,9 +59,11 @@ class Inbox:
                 result.set_result(None)
 
     def _refuse(self) -> None:
-        while True:
-            try:
-                _, result = self._waiting.popleft()
-            except IndexError:  # another thread may refuse at the same time
-                return
-            result.set_exception(ClosedResourceError("this publisher has stopped"))
+        while next_ := self._pop():
+            next_[1].set_exception(ClosedResourceError("this publisher has stopped"))
+
+    def _pop(self) -> tuple[Commit, Future[None]] | None:
+        try:
+            return self._waiting.popleft()
+        except IndexError:  # in the end several threads may look at the same time
+            return None

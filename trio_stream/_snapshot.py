@@ -7,6 +7,7 @@ Whatever it does, only those who wait for its snapshot are concerned.
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import anyio
@@ -109,8 +110,8 @@ class SnapshotMaker:
         self._ttl = ttl
         # The publisher's; None before it runs.
         self._tasks: anyio.abc.TaskGroup | None = None
-        # What was asked for before that.
-        self._not_started: list[tuple[TopicState, Snapshot]] = []
+        # What was asked for before that, and where.
+        self._not_started: dict[Snapshot, TopicState] = {}
         # Soonest first: all stay equally long.
         self._expiries: deque[_Expiry] = deque()
         self._expirer = Slot()
@@ -119,14 +120,15 @@ class SnapshotMaker:
         """Runs from now on, in the publisher's task group, also what was asked for before."""
         self._tasks = tasks
         tasks.start_soon(self._expire)
-        for state, snapshot in self._not_started:
+        for snapshot, state in self._not_started.items():
             tasks.start_soon(self._make, state, snapshot)
         self._not_started.clear()
 
     def start(self, state: TopicState, snapshot: Snapshot) -> None:
         """Has the topic's handler fill a snapshot."""
         if self._tasks is None:
-            self._not_started.append((state, snapshot))
+            self._not_started[snapshot] = state
+            snapshot.cancel = partial(self._not_started.pop, snapshot, None)
         else:
             self._tasks.start_soon(self._make, state, snapshot)
 
@@ -139,7 +141,7 @@ class SnapshotMaker:
             with anyio.CancelScope() as scope:
                 if not snapshot.readers:  # they have all left before it could begin
                     return  # noqa: ASYNC910 - as above
-                snapshot.scope = scope
+                snapshot.cancel = scope.cancel
                 state.begin(snapshot)
                 index = await self._call_handler(state, snapshot)
                 check_index(index)
@@ -152,7 +154,7 @@ class SnapshotMaker:
                 raise
             state.fail(snapshot, error)  # nobody has cancelled this task: the handler let out another's
         finally:
-            snapshot.scope = None
+            snapshot.cancel = None
 
     async def _call_handler(self, state: TopicState, snapshot: Snapshot) -> int:
         key, namespace, partition = snapshot.subject

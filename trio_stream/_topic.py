@@ -13,8 +13,6 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from typing import Any, Final
 
-import anyio
-
 from ._buffer import Feed, History
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic
 from ._wait import Lot, Parking
@@ -26,13 +24,13 @@ class Snapshot(Feed):
     """The state of one subject at one index, perhaps still being made."""
 
     __slots__ = (
+        "cancel",
         "dropped_before",
         "failure",
         "furthest",
         "index",
         "is_cached",
         "is_complete",
-        "scope",
         "serial",
         "stalled",
         "writers",
@@ -49,8 +47,8 @@ class Snapshot(Feed):
         self.failure: BaseException | None = None
         # Whether it is kept for new subscribers although nobody may be reading it.
         self.is_cached: bool = False
-        # Of its handler, while that runs.
-        self.scope: anyio.CancelScope | None = None
+        # Ends the making of it. Written by the maker; None when there is nothing to end.
+        self.cancel: Callable[[], object] | None = None
         # The greatest position that any reader has reached.
         self.furthest: int = 0
         # The handler's tasks that wait for a reader to come closer, and how many they are.
@@ -214,8 +212,8 @@ class TopicState:
 
     def _abandon(self, snapshot: Snapshot) -> None:
         self._unshare(snapshot)
-        if snapshot.scope is not None:
-            snapshot.scope.cancel()
+        if snapshot.cancel is not None:
+            snapshot.cancel()
 
     def _give_up(self, snapshot: Snapshot) -> None:
         snapshot.drop_all(and_more=not snapshot.is_complete)
