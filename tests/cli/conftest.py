@@ -1,0 +1,38 @@
+"""A folder of its own for each test, and the command line in this process."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from cli.console import Command, Result
+
+from trio_stream.__main__ import main
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What the tests run on; what the command runs on is up to its --backend."""
+    return "trio"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRIO_STREAM_STORE", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs one command in this process, which is faster; it must read no standard input."""
+
+    def call(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["trio-stream", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Result(code, out, err)
+
+    return call

@@ -1,0 +1,208 @@
+"""A publisher that a store feeds: everybody gets every commit, and resumes at any process of the store."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from stores.storehouse import (
+    ALL_JOBS,
+    JOBS,
+    commit_each,
+    kinds,
+    open_at,
+    put,
+    receive,
+    until_live,
+)
+
+from trio_stream import EventPublisher, SubscribeRequest, UnknownTopicError, WouldBlock
+from trio_stream.stores import Delete, Put, Record, Store, StoreError, open_store_publisher, topic
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def process(path: Path, **options: Any) -> AsyncIterator[tuple[Store, EventPublisher]]:
+    """What a process of the store has."""
+    async with open_at(path) as store, open_store_publisher(store, ["jobs"], **options) as publisher:
+        yield store, publisher
+
+
+async def test_a_subscriber_gets_the_state_and_then_every_commit_of_anyone(path: Path) -> None:
+    async with process(path) as (store, publisher), process(path) as (other, _):
+        await store.commit([put("a", 1), put("b", 1)])
+        async with publisher.subscribe(ALL_JOBS) as subscription:
+            assert kinds(await until_live(subscription)) == ["1:a=1+b=1", "eos@1"]
+            await other.commit([put("a", 2), Delete("jobs", "b")])
+            await store.commit([put("c", 3)])
+            assert kinds([await receive(subscription), await receive(subscription)]) == ["2:a=2+b-", "3:c=3"]
+
+
+async def test_a_commit_over_several_topics_is_one_commit_for_each_of_them(store: Store) -> None:
+    users = topic("users")
+    async with open_store_publisher(store, ["jobs", "users"]) as publisher:
+        async with publisher.subscribe(ALL_JOBS) as one, publisher.subscribe(SubscribeRequest(users)) as two:
+            await until_live(one)
+            await until_live(two)
+            await store.commit([put("a", 1), Put("users", "u", 1), put("b", 1)])
+            assert kinds([await receive(one), await receive(two)]) == ["1:a=1+b=1", "1:u=1"]
+
+
+async def test_commits_about_other_topics_are_passed_over(store: Store) -> None:
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        async with publisher.subscribe(ALL_JOBS) as subscription:
+            await until_live(subscription)
+            await store.commit([Put("users", "u", 1)])
+            await store.commit([put("a", 1), Put("users", "u", 2)])
+            assert kinds([await receive(subscription)]) == ["2:a=1"]
+        with pytest.raises(UnknownTopicError):
+            publisher.subscribe(SubscribeRequest(topic("users")))
+
+
+async def test_a_subscriber_of_a_key_and_of_a_namespace_gets_just_that(store: Store) -> None:
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        blue = SubscribeRequest(JOBS, namespace="blue")
+        async with publisher.subscribe(SubscribeRequest(JOBS, "a")) as one, publisher.subscribe(blue) as two:
+            await until_live(one)
+            await until_live(two)
+            await store.commit([put("a", 1), put("b", 1), Put("jobs", "c", 1, "blue")])
+            assert kinds([await receive(one), await receive(two)]) == ["1:a=1", "1:c=1"]
+
+
+async def test_what_is_not_readable_is_not_delivered(store: Store) -> None:
+    def reads_a(record: Record) -> bool:
+        return record.key == "a"
+
+    await store.commit([put("a", 1), put("b", 1)])
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        async with publisher.subscribe(ALL_JOBS, authorizer=reads_a) as subscription:
+            assert kinds(await until_live(subscription)) == ["1:a=1", "eos@1"]
+
+
+async def test_it_has_the_epoch_of_the_store_and_its_newest_index(store: Store) -> None:
+    await commit_each(store, "a", "b")
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        assert (publisher.epoch, publisher.index) == ((await store.head()).epoch, 2)
+
+
+async def test_a_subscriber_resumes_after_a_restart_of_the_process(path: Path) -> None:
+    async with process(path) as (store, publisher):
+        await commit_each(store, "a")
+        async with publisher.subscribe(ALL_JOBS) as subscription:
+            await until_live(subscription)
+            request = subscription.resume_request()
+        await commit_each(store, "b")
+    async with open_at(path) as store:
+        await commit_each(store, "c")
+    async with process(path) as (store, publisher), publisher.subscribe(request) as subscription:
+        assert kinds([await receive(subscription), await receive(subscription)]) == ["2:b=b", "3:c=c"]
+
+
+async def test_a_subscriber_resumes_at_another_process(path: Path) -> None:
+    async with process(path) as (store, here), process(path) as (_, there):
+        await commit_each(store, "a", "b")
+        async with here.subscribe(ALL_JOBS) as subscription:
+            await until_live(subscription)
+            request = subscription.resume_request()
+        async with there.subscribe(request) as subscription:
+            await commit_each(store, "c")
+            assert kinds([await receive(subscription)]) == ["3:c=c"]
+
+
+async def test_a_process_that_is_behind_what_a_subscriber_has_seen_sends_nothing_older(store: Store) -> None:
+    """D7; etcd #20221: it waits until it has come as far."""
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        request = replace(ALL_JOBS, index=2, epoch=publisher.epoch)
+        async with publisher.subscribe(request) as subscription:
+            await commit_each(store, "a", "b", "c")
+            assert kinds([await receive(subscription)]) == ["3:c=c"]
+
+
+async def test_a_subscriber_that_saw_only_a_snapshot_ahead_of_the_publisher_resumes(store: Store) -> None:
+    """The newest commits were about other topics: the snapshot's index is one that the publisher never had."""
+    await commit_each(store, "a")
+    await store.commit([Put("users", "u", 1)])
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        async with publisher.subscribe(ALL_JOBS) as subscription:
+            assert kinds(await until_live(subscription)) == ["1:a=a", "eos@2"]
+            request = subscription.resume_request()
+        assert request.index > publisher.index
+        async with publisher.subscribe(request) as subscription:
+            await commit_each(store, "b")
+            assert kinds([await receive(subscription)]) == ["3:b=b"]
+
+
+async def test_the_newest_commits_are_loaded_and_older_ones_are_a_new_snapshot(store: Store) -> None:
+    await commit_each(store, "a", "b", "c", "d")
+    epoch = (await store.head()).epoch
+    async with open_store_publisher(store, ["jobs"], history=2) as publisher:
+        request = replace(ALL_JOBS, index=2, epoch=epoch)
+        async with publisher.subscribe(request) as subscription:
+            assert kinds([await receive(subscription), await receive(subscription)]) == ["3:c=c", "4:d=d"]
+        async with publisher.subscribe(replace(request, index=1)) as subscription:
+            assert kinds(await until_live(subscription))[0] == "marker"
+
+
+async def test_after_a_compaction_and_a_restart_an_older_index_is_a_new_snapshot(path: Path) -> None:
+    async with process(path) as (store, publisher):
+        await commit_each(store, "a", "b", "c")
+        epoch = publisher.epoch
+        await store.compact(2)
+    async with process(path) as (store, publisher):
+        request = replace(ALL_JOBS, index=1, epoch=epoch)
+        async with publisher.subscribe(request) as subscription:
+            assert kinds(await until_live(subscription)) == ["marker", "1:a=a", "2:b=b", "3:c=c", "eos@3"]
+        async with publisher.subscribe(replace(request, index=2)) as subscription:
+            assert kinds([await receive(subscription)]) == ["3:c=c"]
+
+
+async def test_compaction_does_not_disturb_those_who_follow(store: Store) -> None:
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        async with publisher.subscribe(ALL_JOBS) as subscription:
+            await until_live(subscription)
+            await commit_each(store, "a", "b")
+            assert kinds([await receive(subscription), await receive(subscription)]) == ["1:a=a", "2:b=b"]
+            await store.compact(2)
+            await commit_each(store, "c")
+            assert kinds([await receive(subscription)]) == ["3:c=c"]
+
+
+async def test_an_exception_of_the_block_leaves_it_as_it_is(store: Store) -> None:
+    with pytest.raises(KeyError):
+        async with open_store_publisher(store, ["jobs"]):
+            raise KeyError("mine")
+
+
+async def test_a_cancelled_block_ends(store: Store) -> None:
+    with anyio.CancelScope() as scope:
+        async with open_store_publisher(store, ["jobs"]):
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_a_store_that_fails_at_the_beginning_is_an_error_of_the_block(store: Store, path: Path) -> None:
+    path.unlink()  # noqa: ASYNC240 - no other task waits
+    with pytest.raises(StoreError):
+        async with open_store_publisher(store, ["jobs"]):
+            pytest.fail("there is nothing to publish")
+
+
+async def test_one_string_is_no_list_of_topics(store: Store) -> None:
+    with pytest.raises(TypeError, match="'jobs'"):
+        async with open_store_publisher(store, "jobs"):
+            pass
+
+
+async def test_a_topic_named_twice_is_one_topic(store: Store) -> None:
+    async with open_store_publisher(store, ["jobs", "jobs"]) as publisher:
+        async with publisher.subscribe(ALL_JOBS) as subscription:
+            await until_live(subscription)
+            await commit_each(store, "a")
+            assert kinds([await receive(subscription)]) == ["1:a=a"]
+            with pytest.raises(WouldBlock):
+                subscription.receive_nowait()

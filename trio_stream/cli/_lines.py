@@ -1,0 +1,87 @@
+"""How records and events are written: as text for people, as JSON for programs; one line each."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from trio_stream import Event
+from trio_stream.stores import JSON, Entry, Record
+
+from ._arguments import Cursor
+
+
+def json_line(fields: Mapping[str, JSON]) -> str:
+    """One JSON object."""
+    return f"{json.dumps(fields, ensure_ascii=False, separators=(',', ':'))}\n"
+
+
+def value_text(value: JSON) -> str:
+    """JSON for people; what would move the cursor of a terminal is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
+
+
+def key_text(key: str) -> str:
+    """The key as it is, if it is one printable word; otherwise as a JSON string."""
+    return key if key.isprintable() and " " not in key and not key.startswith('"') else value_text(key)
+
+
+def entry_line(key: str, entry: Entry) -> str:
+    """A key of `list`, for people."""
+    return f"{entry.index:>8}  {key_text(key)}  {value_text(entry.value)}\n"
+
+
+def entry_fields(topic: str, namespace: str, key: str, entry: Entry) -> dict[str, JSON]:
+    """A key of `get` and `list`, for programs."""
+    return {"topic": topic, "namespace": namespace, "key": key, "index": entry.index, "value": entry.value}
+
+
+def event_text(event: Event[Record], *, is_live: bool) -> str:
+    """What a subscription delivers, for people: a line per record; those of one commit share its index."""
+    if event.is_end_of_snapshot:
+        return f"-- end of snapshot at {event.index}; changes as they are committed:\n"
+    if event.is_new_snapshot_to_follow:
+        return "-- new snapshot to follow: what was shown so far is out of date\n"
+    return "".join(_record_line(each.index, record, is_live=is_live) for each, record in _records(event))
+
+
+def event_line(event: Event[Record], epoch: str, *, is_live: bool) -> str:
+    """What a subscription delivers, for programs: always one line, so that a commit is never torn."""
+    if event.is_end_of_snapshot:
+        kind = "end-of-snapshot"
+    elif event.is_new_snapshot_to_follow:
+        kind = "new-snapshot-to-follow"
+    else:
+        kind = "commit" if is_live else "snapshot"
+    can_resume = kind in {"commit", "end-of-snapshot"}
+    return json_line(
+        {
+            "type": kind,
+            "index": event.index,
+            "epoch": epoch,
+            "cursor": str(Cursor(event.index, epoch)) if can_resume else None,
+            "events": [_record_fields(record) for _, record in _records(event)],
+        }
+    )
+
+
+def _records(event: Event[Record]) -> Iterator[tuple[Event[Record], Record]]:
+    for each in event.events:
+        assert isinstance(each.payload, Record)
+        yield each, each.payload
+
+
+def _record_line(index: int, record: Record, *, is_live: bool) -> str:
+    if record.is_delete:
+        return f"{index:>8}  delete  {key_text(record.key)}\n"
+    return (
+        f"{index:>8}  {'put' if is_live else 'has':<6}  {key_text(record.key)}  {value_text(record.value)}\n"
+    )
+
+
+def _record_fields(record: Record) -> dict[str, JSON]:
+    return {
+        "type": record.operation,
+        "namespace": record.namespace,
+        "key": record.key,
+        "value": record.value,
+    }

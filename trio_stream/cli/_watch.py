@@ -1,0 +1,122 @@
+"""`watch`: the state of a topic, then every change to it, for as long as anyone wants to know."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+import click
+
+from trio_stream import (
+    CloseReason,
+    Event,
+    EventPublisher,
+    Framing,
+    SubscribeRequest,
+    Subscription,
+    SubscriptionForceClosed,
+)
+from trio_stream.stores import Record, Store, open_store_publisher
+
+from ._arguments import Cursor
+from ._lines import event_line, event_text
+from ._output import Output, ReaderLeftError
+from ._run import open_tasks
+
+_HISTORY: Final = 4096  # commits that who reads our output may be behind before there is a new snapshot
+_MOST_HISTORY: Final = 100_000  # commits that are loaded to go on from an old cursor without a snapshot
+_BATCH: Final = 64  # events that are written in one go
+_ATTEMPTS: Final = 5  # at a snapshot: one that falls into the replacing of the store's file fails
+
+
+class Watch:
+    """One run of the command; `cursor` can be read when it has ended."""
+
+    cursor: Cursor | None
+    """After the newest event that was written; None where one cannot resume, as inside a snapshot."""
+
+    def __init__(
+        self, request: SubscribeRequest[Record], start: Cursor | None, output: Output, *, as_json: bool
+    ) -> None:
+        self.cursor = start
+        self._request = request
+        self._output = output
+        self._as_json = as_json
+        # Whether who reads our output has a state, of this run or of an earlier one.
+        self._is_state_known = request.index > 0
+        self._failures = 0  # of snapshots, since one was complete
+
+    async def run(self, opening: AbstractAsyncContextManager[Store]) -> None:
+        """Until it is cancelled; `ReaderLeftError` when nobody reads the output any more."""
+        async with (
+            opening as store,
+            open_store_publisher(
+                store, [self._request.topic.name], snapshot_cache_ttl=0, history=await self._history(store)
+            ) as publisher,
+        ):
+            async with open_tasks() as tasks:
+                tasks.start_soon(self._end_with_reader, tasks.cancel_scope)
+                await self._follow(publisher)
+            raise ReaderLeftError
+
+    async def _history(self, store: Store) -> int:
+        head = await store.head()
+        behind = (
+            head.index - self._request.index
+            if self._request.index and self._request.epoch == head.epoch
+            else 0
+        )
+        return min(max(behind, _HISTORY), _MOST_HISTORY)
+
+    async def _end_with_reader(self, scope: anyio.CancelScope) -> None:
+        await self._output.wait_until_reader_leaves()
+        scope.cancel()
+
+    async def _follow(self, publisher: EventPublisher) -> None:
+        """Subscribes, and again whenever the publisher has closed the subscription."""
+        while True:
+            async with publisher.subscribe(self._request, on_lag="reset") as subscription:
+                try:
+                    await self._copy(subscription)
+                except SubscriptionForceClosed as closed:
+                    await self._recover(closed)
+                self._request = subscription.resume_request()
+            if self._is_state_known:  # by then out of date, and nobody else says so: this is a fresh start
+                marker = Event(self._request.topic, 0, Framing.NEW_SNAPSHOT_TO_FOLLOW)
+                await self._output.write(self._format(marker, publisher.epoch, is_live=False))
+                self.cursor = None
+
+    async def _recover(self, closed: SubscriptionForceClosed) -> None:
+        """Returns when it makes sense to start again."""
+        match closed.reason:
+            case CloseReason.REFRESH:
+                pass
+            case CloseReason.SNAPSHOT_FAILED:
+                self._failures += 1
+                if self._failures == _ATTEMPTS:
+                    raise click.ClickException(f"the state cannot be read: {closed.__cause__}") from closed
+                await anyio.sleep(0.05 * 2**self._failures)
+            case CloseReason.TOKEN | CloseReason.LAGGED | CloseReason.STOPPED:
+                raise closed
+        await anyio.lowlevel.checkpoint()
+
+    async def _copy(self, subscription: Subscription[Record]) -> None:
+        """Writes what comes, until the publisher closes the subscription."""
+        is_live = self._request.index > 0
+        while True:
+            lines: list[str] = []
+            for event in await subscription.receive_batch(_BATCH):
+                if event.is_framing:
+                    is_live = event.is_end_of_snapshot
+                lines.append(self._format(event, subscription.epoch, is_live=is_live))
+            reached = Cursor(subscription.index, subscription.epoch)
+            self._is_state_known = True
+            if is_live:
+                self._failures = 0
+            await self._output.write("".join(lines))
+            self.cursor = reached if is_live else None
+
+    def _format(self, event: Event[Record], epoch: str, *, is_live: bool) -> str:
+        if self._as_json:
+            return event_line(event, epoch, is_live=is_live)
+        return event_text(event, is_live=is_live)

@@ -1,0 +1,62 @@
+"""What can go wrong with a store, each kind with a type of its own."""
+
+from typing_extensions import override
+
+from ._values import Name
+
+
+class StoreError(Exception):
+    """The store could not do it; the message names the store and the cause.
+
+    A commit that ends in this has not been acknowledged, and none of it can be seen, except where the
+    message says that this is not known.
+    """
+
+
+class ConflictError(StoreError):
+    """An expectation of a commit did not hold; nothing was changed. Read again, decide again."""
+
+    name: Name
+    expected: int
+    """The index that the name should have had; 0 for none."""
+    actual: int
+    """The index that it has; 0 if it does not exist."""
+
+    def __init__(self, name: Name, expected: int, actual: int) -> None:
+        super().__init__(name, expected, actual)
+        self.name = name
+        self.expected = expected
+        self.actual = actual
+
+    @override
+    def __str__(self) -> str:
+        topic, key, namespace = self.name
+        return (
+            f"{namespace}/{key} of topic {topic!r} has index {self.actual}, not {self.expected} as expected "
+            "(0: does not exist)"
+        )
+
+
+class HistoryLostError(StoreError):
+    """The commits from `after` + 1 on are no longer all there; take a snapshot and go on from its index."""
+
+    after: int
+    """The index after which commits were asked for."""
+    floor: int
+    """The newest commit that is gone."""
+    epoch: str
+    """The store's timeline now. If `after` is from another one, it does not compare with `floor`."""
+
+    def __init__(self, after: int, floor: int, epoch: str) -> None:
+        super().__init__(after, floor, epoch)
+        self.after = after
+        self.floor = floor
+        self.epoch = epoch
+
+    @override
+    def __str__(self) -> str:
+        if self.after < self.floor:
+            return (
+                f"cannot go on after {self.after}: commits up to {self.floor} are gone (epoch {self.epoch!r})"
+            )
+        return f"cannot go on after {self.after}: the store has a new timeline, epoch {self.epoch!r}"

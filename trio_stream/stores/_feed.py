@@ -1,0 +1,156 @@
+"""A publisher that is fed by a store."""
+
+import logging
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import anyio.abc
+
+from trio_stream import Event, EventPublisher, SnapshotAppender, SubscribeRequest, Topic, open_publisher
+
+from ._errors import HistoryLostError, StoreError
+from ._store import Store
+from ._values import Commit, Head, Operation, Put, Record, topic
+
+# Seconds until the next attempt after an error of the store: evenly random below a bound that doubles each
+# time, so that the processes of a store that comes back do not all come at once ("full jitter": Marc Brooker,
+# "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
+_FIRST_BOUND: Final = 0.1
+_LAST_BOUND: Final = 5.0
+
+_logger = logging.getLogger("trio_stream.stores")
+
+
+class _Feed:
+    """Publishes the commits of a store."""
+
+    def __init__(self, store: Store, publisher: EventPublisher, topics: Iterable[str], history: int) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._topics: dict[str, Topic[Record]] = {name: topic(name) for name in topics}
+        self._history = history
+        # The newest commit of the store that was published, or passed over because it is about other topics.
+        self._position = publisher.index
+        self._is_started = False
+        for each in self._topics.values():
+            publisher.register_handler(each, self._snapshot)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Until it is cancelled; started when the commits that the store had at the beginning are published.
+
+        An error of the store before that is raised; later ones are waited out.
+        """
+        bound = _FIRST_BOUND
+        while True:
+            since = anyio.current_time()
+            try:
+                await self._follow(task_status)
+            except HistoryLostError as error:
+                _logger.warning("subscribers must start again: %s", error)
+            except StoreError as error:
+                if not self._is_started:
+                    raise
+                if anyio.current_time() - since > _LAST_BOUND:
+                    bound = _FIRST_BOUND
+                delay = random.uniform(0, bound)  # noqa: S311 - no secret
+                bound = min(bound * 2, _LAST_BOUND)
+                _logger.warning("trying again in %.2f s: %s", delay, error)
+                await anyio.sleep(delay)
+
+    async def _follow(self, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Publishes what is committed; returns, or raises `HistoryLostError`, when it must begin again."""
+        head = await self._store.head()
+        if head.epoch != self._publisher.epoch or head.floor > self._position:
+            self._restart(head)
+        async with self._store.changes(self._position) as commits:
+            if (await self._store.head()).epoch != self._publisher.epoch:
+                return  # replaced in between, and these commits may be of either timeline
+            while self._position < head.index:
+                self._publish(await anext(commits))
+            if not self._is_started:
+                self._is_started = True
+                task_status.started()
+            async for commit in commits:
+                self._publish(commit)
+
+    def _restart(self, head: Head) -> None:
+        """Ends all subscriptions, and begins again at the oldest commit that is there and to be kept."""
+        self._position = _first_position(head, self._history)
+        if head.epoch == self._publisher.epoch:
+            # Commits are missing, and nobody may resume from before or between them. The publisher takes its
+            # own epoch for a mistake, so there is another one in between, which nobody gets to see.
+            self._publisher.refresh(index=self._position)
+        self._publisher.refresh(index=self._position, epoch=head.epoch)
+
+    def _publish(self, commit: Commit) -> None:
+        events = [
+            Event(self._topics[operation.topic], commit.index, _record(operation))
+            for operation in commit.operations
+            if operation.topic in self._topics
+        ]
+        self._publisher.publish(events)
+        self._position = commit.index
+
+    async def _snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
+        """The store's, unless that has a timeline already of which the publisher does not know."""
+        epoch, published = self._publisher.epoch, self._publisher.index
+        index = await self._store.snapshot(request, snapshot)
+        head = await self._store.head()
+        if head.epoch != epoch or index < published:
+            raise StoreError(f"the store was replaced (epoch {epoch!r} by {head.epoch!r}): ask again")
+        return index
+
+
+def _record(operation: Operation) -> Record:
+    if isinstance(operation, Put):
+        return Record(operation.key, operation.value, "put", operation.namespace)
+    return Record(operation.key, None, "delete", operation.namespace)
+
+
+def _first_position(head: Head, history: int) -> int:
+    return max(head.floor, head.index - history)
+
+
+@asynccontextmanager
+async def open_store_publisher(
+    store: Store, topics: Iterable[str], *, snapshot_cache_ttl: float = 10.0, history: int = 4096
+) -> AsyncIterator[EventPublisher]:
+    """A running publisher of everything that is committed to these topics of the store, by whomever.
+
+    It has the store's epoch and starts with the last `history` commits of the store's log, so that clients
+    resume by index after a restart of this process, and at any other process of the same store.
+    A commit is published after it is durable; those about other topics are passed over.
+
+    When commits that it needs were compacted, or the store was restored or replaced, subscribers are closed
+    with `CloseReason.REFRESH` and start again.
+    When the store fails, that is logged and tried again within 0.1 s, then twice as much, up to 5 s;
+    subscribers wait, and new snapshots fail.
+    When it fails at the beginning, the `StoreError` is raised.
+
+    An exception of the block leaves it as it is, not in an exception group.
+    """
+    if isinstance(topics, str):
+        raise TypeError(f"topics are several names, not the one string {topics!r}")
+    head = await store.head()
+    failure: BaseException | None = None
+    async with open_publisher(
+        snapshot_cache_ttl=snapshot_cache_ttl,
+        history=history,
+        index=_first_position(head, history),
+        epoch=head.epoch,
+    ) as publisher:
+        feed = _Feed(store, publisher, topics, history)
+        async with anyio.create_task_group() as tasks:
+            try:
+                await tasks.start(feed.run)
+                yield publisher
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below, outside the task group
+                failure = error
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

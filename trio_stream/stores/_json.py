@@ -1,0 +1,63 @@
+"""Operations as JSON text and back."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ._values import JSON, Delete, Operation, Put
+
+
+def encode_value(put: Put) -> str:
+    """The value as JSON; a `ValueError` that names the key if JSON cannot hold it."""
+    try:
+        _check(put.value)
+        text = json.dumps(put.value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        topic, key, namespace = put.name
+        raise ValueError(f"the value of {namespace}/{key} of {topic} is not JSON: {error}") from error
+    return text
+
+
+def encode_operations(operations: Sequence[tuple[Operation, str]]) -> str:
+    """Operations, each with the JSON of its value, as one JSON list."""
+    return f"[{','.join(_encode(operation, value) for operation, value in operations)}]"
+
+
+def decode_operations(text: str) -> tuple[Operation, ...]:
+    """The operations of `encode_operations`; a `ValueError` if the text is not of that form."""
+    return tuple(_decode(item) for item in json.loads(text))
+
+
+def _encode(operation: Operation, value: str) -> str:
+    topic, key, namespace = operation.name
+    kind = "put" if isinstance(operation, Put) else "delete"
+    start = json.dumps([kind, topic, namespace, key], ensure_ascii=False, separators=(",", ":"))
+    return f"{start[:-1]},{value}]" if isinstance(operation, Put) else start
+
+
+def _decode(item: Any) -> Operation:
+    match item:
+        case ["put", str(topic), str(namespace), str(key), value]:
+            return Put(topic, key, value, namespace)
+        case ["delete", str(topic), str(namespace), str(key)]:
+            return Delete(topic, key, namespace)
+        case _:
+            raise ValueError(f"not an operation: {item!r}")
+
+
+def _check(value: JSON) -> None:
+    """Raises for what `json.dumps` would take and change."""
+    match value:
+        case None | bool() | int() | float() | str():
+            pass
+        case list() | tuple():
+            for item in value:
+                _check(item)
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise TypeError(f"the key {key!r} of an object is not a string")
+                _check(item)
+        case _:
+            raise TypeError(f"{value!r} is of type {type(value).__name__}")

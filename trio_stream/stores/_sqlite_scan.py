@@ -1,0 +1,77 @@
+"""Reading many rows of the state as they were at one index, on a connection of its own."""
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from trio_stream import ClosedResourceError
+
+from ._sqlite_database import Database
+from ._values import Entry
+
+CHUNK: Final = 256  # rows in one go
+
+
+class Scan:
+    """One topic and namespace, or one key of it, in the order of the keys; blocks, in a worker thread.
+
+    The transaction lasts until `close`, which must be called: SQLite's log cannot be reset before.
+    """
+
+    def __init__(self, database: Database, topic: str, namespace: str, key: str) -> None:
+        self._database = database
+        self._topic = topic
+        self._namespace = namespace
+        self._key = key
+        # Guards the fields below: a native cancel on asyncio leaves a thread behind that is still at work.
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._rows: sqlite3.Cursor | None = None
+        # What fetch() returned last, and how many rows it has returned with it.
+        self._chunk: Sequence[tuple[str, Entry]] = ()
+        self._fetched = 0
+        self._is_closed = False
+
+    def open(self) -> int:
+        """The index of the state that is read."""
+        with self._lock, self._database.file.named_errors():
+            if self._is_closed:
+                raise ClosedResourceError("this scan was cancelled")
+            self._connection, _ = self._database.file.connect()
+            while (index := self._database.begin(self._connection)) is None:
+                pass  # the fork that was found has a new epoch now
+            self._rows = self._select(self._connection)
+            return index
+
+    def fetch(self, received: int) -> Sequence[tuple[str, Entry]]:
+        """The rows after the first `received`, some at a time; none at the end.
+
+        The caller says what has reached it: a native cancel may have lost what the last call returned.
+        """
+        with self._lock, self._database.file.named_errors():
+            if self._rows is None:
+                raise ClosedResourceError("this scan has ended")
+            if received == self._fetched:
+                rows = self._rows.fetchmany(CHUNK)
+                self._chunk = [(key, self._database.entry(value, index)) for key, value, index in rows]
+                self._fetched += len(rows)
+            return self._chunk
+
+    def close(self) -> None:
+        """Ends the transaction. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._rows = None
+            self._connection.close()
+            self._connection = None
+
+    def _select(self, connection: sqlite3.Connection) -> sqlite3.Cursor:
+        columns = 'SELECT key, value, "index" FROM state WHERE topic = ? AND namespace = ?'
+        if self._key:
+            return connection.execute(f"{columns} AND key = ?", (self._topic, self._namespace, self._key))
+        return connection.execute(f"{columns} ORDER BY key", (self._topic, self._namespace))

@@ -1,0 +1,161 @@
+"""What a store holds and hands out: names, operations, commits, records, and what they may be made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from typing_extensions import override
+
+from trio_stream import Payload, Subject, Topic
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+"""None, bool, int, finite float, str, list, dict with string keys; a tuple comes back as a list."""
+
+
+class Name(NamedTuple):
+    """Where a value is: what `expect` is about."""
+
+    topic: str
+    key: str
+    namespace: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Sets a key to a value, whether or not it was there.
+
+    Topic, key and namespace are not empty (a blank key means every key), hold no NUL and no lone surrogate.
+    The value is looked at when it is committed: do not change it before that has returned.
+    """
+
+    topic: str
+    key: str
+    value: JSON
+    namespace: str = "default"
+
+    def __post_init__(self) -> None:
+        _check_name(self.topic, self.key, self.namespace)
+
+    @property
+    def name(self) -> Name:
+        """What is put."""
+        return Name(self.topic, self.key, self.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Removes a key; a key that is not there stays away, and the commit counts all the same."""
+
+    topic: str
+    key: str
+    namespace: str = "default"
+
+    def __post_init__(self) -> None:
+        _check_name(self.topic, self.key, self.namespace)
+
+    @property
+    def name(self) -> Name:
+        """What is deleted."""
+        return Name(self.topic, self.key, self.namespace)
+
+
+Operation: TypeAlias = Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one `Store.commit` has done, in the order in which it was asked for.
+
+    Where two operations have one name the later one holds; readers that apply them in order agree.
+    """
+
+    index: int
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value and the index of the commit that put it there, for `expect`."""
+
+    value: JSON
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a store has come."""
+
+    index: int
+    """The newest commit; 0 before the first."""
+    floor: int
+    """The newest commit that `changes` can no longer give; 0 if it has them all."""
+    epoch: str
+    """The timeline that both indexes belong to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Payload):
+    """The payload of a store's events: a key and its new value, or that it was deleted.
+
+    One record is shared by all subscribers: its value must not be changed.
+    The read permission is up to the authorizer, a callable that is given the record.
+    """
+
+    key: str
+    value: JSON = None
+    operation: Literal["put", "delete"] = "put"
+    namespace: str = "default"
+
+    @property
+    @override
+    def subject(self) -> Subject:
+        """The key in its namespace."""
+        return Subject(self.key, self.namespace)
+
+    @property
+    def is_delete(self) -> bool:
+        """Whether the key is gone; `value` is None then."""
+        return self.operation == "delete"
+
+    @override
+    def has_read_permission(self, authorizer: Any, /) -> bool:
+        """What `authorizer(record)` says."""
+        return bool(authorizer(self))
+
+
+def topic(name: str) -> Topic[Record]:
+    """The topic under which the operations with this topic name are published."""
+    return Topic[Record](name)
+
+
+def check_commit(operations: Sequence[Operation], expect: Mapping[Name, int]) -> None:
+    """Raises for what no engine should be asked to commit."""
+    if not operations:
+        raise ValueError("a commit without operations would have an index that stands for no change")
+    for operation in operations:
+        if not isinstance(operation, Put | Delete):
+            raise TypeError(f"an operation is a Put or a Delete, not {operation!r}")
+    for name, index in expect.items():
+        if not isinstance(name, Name):
+            raise TypeError(f"expect has a Name for each index, not {name!r}")
+        check_index(index)
+
+
+def check_index(index: int) -> None:
+    """Raises unless `index` is a whole number from 0."""
+    if isinstance(index, bool) or not isinstance(index, int):
+        raise TypeError(f"an index is an integer, not {index!r}")
+    if index < 0:
+        raise ValueError(f"an index is not negative: {index}")
+
+
+def _check_name(*parts: str) -> None:
+    for kind, text in zip(("topic", "key", "namespace"), parts, strict=True):
+        if not isinstance(text, str):
+            raise TypeError(f"a {kind} is a string, not {text!r}")
+        if not text:
+            raise ValueError(f"a {kind} must not be empty")
+        if "\0" in text:
+            raise ValueError(f"a {kind} must not contain NUL: {text!r}")
+        if not text.isascii():
+            text.encode()  # UnicodeEncodeError, a ValueError, for what no store can hold

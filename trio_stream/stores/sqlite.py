@@ -1,0 +1,249 @@
+"""A store in one SQLite file, for any number of processes of one machine.
+
+Every call runs in a worker thread, under a limiter of the store's own: an application that keeps all its
+threads busy does not hold it up.
+No connection is ever used by two threads at once.
+A lock that another process holds is waited for in short attempts, between which a call can be cancelled.
+
+What to know about the file:
+
+- It is in WAL mode: while anyone has `jobs.db` open, `jobs.db-wal` and `jobs.db-shm` are part of it.
+  Keep it off network file systems, and do not copy it with `cp` while it is in use;
+  `sqlite3 jobs.db "VACUUM INTO 'copy.db'"` is safe.
+- To restore while processes run, have SQLite do it, under its locks: `sqlite3 jobs.db ".restore copy.db"`.
+  A file that is moved to the place of the old one is noticed, too.
+  It must be a closed one, without a `-wal`, and the `-wal` and `-shm` of the old one must be removed first: a
+  process that comes only now would read them as part of the new one.
+  Stop all writers while you do it: what they commit in between goes with the old file.
+- An older copy of the same store gets a new epoch from the first process that has seen more than it holds.
+  If none runs, nobody can know: before anyone opens it, give it one with
+  `sqlite3 jobs.db "UPDATE head SET epoch = lower(hex(randomblob(16)))"`.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from itertools import groupby
+from typing import Final, Generic, Self, TypeVar, get_args
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from typing_extensions import override
+
+from trio_stream import ClosedResourceError, Event, SnapshotAppender, SubscribeRequest
+
+from ._sqlite_database import Database
+from ._sqlite_file import BusyError, SQLiteFile, Synchronous
+from ._sqlite_scan import Scan
+from ._sqlite_tail import Tail, Watch
+from ._store import Store
+from ._values import Commit, Entry, Head, Name, Operation, Record, check_commit, check_index
+
+T = TypeVar("T")
+
+_THREADS: Final = 8  # at once for one store; a commit takes one, the others are for readers
+_BURST: Final = 64  # items that an iterator gives between two checkpoints
+
+
+def open_sqlite_store(
+    path: str,
+    *,
+    synchronous: Synchronous = "FULL",
+    busy_timeout: float = 5.0,
+    poll_interval: float = 0.005,
+) -> AbstractAsyncContextManager[Store]:
+    """Opens the store in the file `path`; makes it if there is none, but not its directory.
+
+    `synchronous`: SQLite's.
+    A commit survives a crash of the process in any case, but one of the machine only with "FULL" and "EXTRA"
+    for certain; with "OFF" that may damage the file.
+    `busy_timeout`: seconds to wait for a lock that another process holds before it is a `StoreError`.
+    `poll_interval`: seconds between two looks for the commits of others, while somebody waits for them.
+    """
+    if synchronous not in get_args(Synchronous):
+        raise ValueError(f"synchronous is one of {get_args(Synchronous)}, not {synchronous!r}")
+    if not busy_timeout >= 0:
+        raise ValueError(f"busy_timeout is a number of seconds from 0, not {busy_timeout}")
+    if not poll_interval > 0:
+        raise ValueError(f"poll_interval is a number of seconds above 0, not {poll_interval}")
+    file = SQLiteFile(path, synchronous=synchronous, busy_timeout=busy_timeout)
+    return _open(file, busy_timeout, poll_interval)
+
+
+@asynccontextmanager
+async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> AsyncIterator[Store]:
+    store = _SQLiteStore(file, busy_timeout, poll_interval)
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.aclose()
+
+
+class _SQLiteStore(Store):
+    """See `Store`."""
+
+    def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
+        self._database = Database(file)
+        self._watch = Watch(file)
+        self._tail = Tail(self._watch, self._run, poll_interval=poll_interval)
+        self._busy_timeout = busy_timeout
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        # Keeps the writers of this store object in order, and out of threads while they wait for each other.
+        self._writing = anyio.Lock()
+
+    async def open(self) -> None:
+        """Makes the file if there is none, and finds out whether it is a store."""
+        await self._run(self._database.file.create)
+        await self.head()
+
+    async def aclose(self) -> None:
+        """Closes the file; whoever still waits for changes is told so."""
+        await self._close(self._watch.close)
+        await self._close(self._database.close)
+        self._tail.announce()
+
+    @override
+    async def head(self) -> Head:
+        return await self._run(self._database.head)
+
+    @override
+    async def commit(
+        self, operations: Sequence[Operation], *, expect: Mapping[Name, int] | None = None
+    ) -> int:
+        operations, expect = tuple(operations), dict(expect or {})
+        check_commit(operations, expect)
+        async with self._writing:
+            index = await self._run(partial(self._database.commit, operations, expect))
+        self._tail.announce()
+        return index
+
+    @override
+    async def get(self, topic: str, key: str, *, namespace: str = "default") -> Entry | None:
+        return await self._run(partial(self._database.get, Name(topic, key, namespace)))
+
+    @override
+    @asynccontextmanager
+    async def list(
+        self, topic: str, *, namespace: str = "default"
+    ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
+        async with self._scan(topic, namespace, "") as (_, fetch):
+            with _Steps(fetch) as entries:
+                yield entries
+
+    @override
+    async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
+        if request.partition != "default":
+            return (await self.head()).index
+        async with self._scan(request.topic.name, request.namespace, request.key) as (index, fetch):
+            while rows := await fetch():
+                for events in _by_commit(request, rows):
+                    await snapshot.append(events)
+            return index
+
+    @override
+    @asynccontextmanager
+    async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
+        check_index(after)
+        epoch, ready = await self._run(partial(self._database.read_log, after, None))
+
+        async def fetch() -> Sequence[Commit]:
+            nonlocal after, ready
+            commits, ready = ready, ()
+            while not commits:
+                version = self._tail.version
+                _, commits = await self._run(partial(self._database.read_log, after, epoch))
+                if not commits:
+                    await self._tail.wait(version)
+            after = commits[-1].index
+            return commits
+
+        with _Steps(fetch) as steps:
+            yield steps
+
+    @override
+    async def compact(self, index: int) -> None:
+        check_index(index)
+        async with self._writing:
+            await self._run(partial(self._database.compact, index))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Does it in a thread; while the file is locked again and again, until the time is over."""
+        deadline = anyio.current_time() + self._busy_timeout
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(work, limiter=self._threads)
+            except BusyError:
+                if anyio.current_time() >= deadline:
+                    raise
+
+    async def _close(self, close: Callable[[], None]) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(close, limiter=self._threads)
+
+    @asynccontextmanager
+    async def _scan(
+        self, topic: str, namespace: str, key: str
+    ) -> AsyncIterator[tuple[int, Callable[[], Awaitable[Sequence[tuple[str, Entry]]]]]]:
+        """The index of what is read, and what gives the next rows of it."""
+        scan = Scan(self._database, topic, namespace, key)
+        received = 0
+
+        async def fetch() -> Sequence[tuple[str, Entry]]:
+            nonlocal received
+            rows = await self._run(partial(scan.fetch, received))
+            received += len(rows)
+            return rows
+
+        try:
+            yield await self._run(scan.open), fetch
+        finally:
+            await self._close(scan.close)
+
+
+class _Steps(Generic[T]):
+    """Gives one at a time what is fetched some at a time, until nothing is."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[Sequence[T]]]) -> None:
+        self._fetch = fetch
+        self._guard = anyio.ResourceGuard("iterating over")
+        self._fetched: deque[T] = deque()
+        self._burst = 0  # given since the last checkpoint
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_closed = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        with self._guard:
+            if self._is_closed:
+                raise ClosedResourceError("this iteration has ended: its context was left")
+            if not self._fetched:
+                self._fetched.extend(await self._fetch())
+                self._burst = 0
+            elif self._burst == _BURST:
+                await anyio.lowlevel.checkpoint()
+                self._burst = 0
+            if not self._fetched:
+                raise StopAsyncIteration
+            self._burst += 1
+            return self._fetched.popleft()
+
+
+def _by_commit(
+    request: SubscribeRequest[Record], rows: Sequence[tuple[str, Entry]]
+) -> Iterator[Sequence[Event[Record]]]:
+    """Events for the rows, in their order; neighbours of one commit come together."""
+    for index, group in groupby(rows, key=lambda row: row[1].index):
+        yield [
+            Event(request.topic, index, Record(key, entry.value, "put", request.namespace))
+            for key, entry in group
+        ]
