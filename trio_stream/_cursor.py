@@ -144,14 +144,26 @@ class Cursor(Slot, Generic[P]):
 
         None if nothing is ready, or if so many in a row were hidden that the loop should have its turn.
         """
+        feed = self._feed
+        position = self._position
+        if self._source is feed and self._authorizer is None and feed.start <= position < feed.end:
+            event = feed.items[position - feed.base]
+            if event.index > self._index:  # the common case; what follows covers it too
+                self._position = position + 1
+                self._index = event.index
+                self._delivered += 1
+                if feed.end - position > self._peak_lag:
+                    self._peak_lag = feed.end - position
+                return event
         if self._end is not None:
             raise self._error()
         if self._is_marker_due:
             return self._take_marker()
         if self._snapshot is not None:
             return self._take_of_snapshot(self._snapshot)
-        feed = self._feed
-        position = self._position
+        return self._take_live(feed, position)
+
+    def _take_live(self, feed: Feed, position: int) -> Event[P] | None:
         lag = feed.end - position
         if lag > self._peak_lag:
             self._peak_lag = lag
@@ -207,16 +219,15 @@ class Cursor(Slot, Generic[P]):
         """Moves to behind all that is ready, at most `most` events, and returns it; empty like None of `_take`."""
         if self._authorizer is not None:
             return self._take_checked(MOST_CHECKED if most is None else min(most, MOST_CHECKED))
-        events: list[Event[P]] = []
         limit = sys.maxsize if most is None else most
-        while len(events) < limit and self._is_ready():
-            if self._is_marker_due or self._end is not None or self._position < self._source.start:
-                if events and not self._is_marker_due:
-                    break  # an end, which the next call raises
-                if (event := self._take()) is not None:
-                    events.append(event)
-            else:
-                events += self._slice(limit - len(events))
+        events: list[Event[P]] = []
+        if self._is_marker_due or self._end is not None or self._position < self._source.start:
+            if (event := self._take()) is None:
+                return events
+            events.append(event)
+        while len(events) < limit and self._source.start <= self._position < self._source.end:
+            more = self._slice(limit - len(events))
+            events = events + more if events else more
         return events
 
     def _take_checked(self, limit: int) -> list[Event[P]]:
@@ -241,7 +252,8 @@ class Cursor(Slot, Generic[P]):
     def _slice(self, limit: int) -> list[Event[P]]:
         """What comes next in the source, which has something, as one list."""
         source = self._source
-        self._peak_lag = max(self._peak_lag, self._lag())
+        if (lag := self._lag()) > self._peak_lag:
+            self._peak_lag = lag
         first = source.items[self._position - source.base]
         if self._snapshot is None and first.index <= self._index:
             self._position = source.after(self._index)

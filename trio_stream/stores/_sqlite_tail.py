@@ -100,8 +100,8 @@ class Tail:
         self.version += 1
         self._wake()
 
-    async def wait(self, seen: int) -> None:
-        """Waits until the version is no longer `seen`."""
+    async def wait(self, seen: int) -> None:  # noqa: ASYNC910 - the reader has come from a thread
+        """Waits until the version is no longer `seen`; returns at once if it is not."""
         while self.version == seen:
             if self._is_polling:
                 await self._stir.wait()
@@ -113,7 +113,7 @@ class Tail:
                 self._is_polling = False
                 self._wake()
 
-    async def _poll(self, seen: int) -> None:
+    async def _poll(self, seen: int) -> None:  # noqa: ASYNC910 - as above
         while self.version == seen:
             match self._watch.poll():
                 case True:

@@ -158,7 +158,7 @@ class _SQLiteStore(Store):
                 if not commits:
                     await self._tail.wait(version)
             after = commits[-1].index
-            return commits
+            return commits  # noqa: ASYNC910 - those that were ready on entering were waited for
 
         with _Steps(fetch) as steps:
             yield steps
@@ -235,7 +235,7 @@ class _Steps(Generic[T]):
             if not self._fetched:
                 raise StopAsyncIteration
             self._burst += 1
-            return self._fetched.popleft()
+            return self._fetched.popleft()  # noqa: ASYNC910 - every _BURST items it does
 
 
 def _by_commit(
