@@ -221,7 +221,12 @@ class Cursor(Slot, Generic[P]):
             return self._take_checked(MOST_CHECKED if most is None else min(most, MOST_CHECKED))
         limit = sys.maxsize if most is None else most
         events: list[Event[P]] = []
-        if self._is_marker_due or self._end is not None or self._position < self._source.start:
+        if (
+            self._source.end - self._position == 1
+            or self._is_marker_due
+            or self._end is not None
+            or self._position < self._source.start
+        ):
             if (event := self._take()) is None:
                 return events
             events.append(event)

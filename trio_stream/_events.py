@@ -70,6 +70,8 @@ class Payload(Protocol):
     A payload is shared by all subscribers and must not change once it has been published.
     """
 
+    __slots__ = ()
+
     @property
     def subject(self) -> Subject | str:
         """The slice of the topic that this payload belongs to; a string means `Subject(that)`."""

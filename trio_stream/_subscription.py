@@ -79,7 +79,9 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     @override
     async def receive(self) -> Event[P]:
         """Waits for the next event and returns it. Always a checkpoint."""
-        self._claim()
+        if self._is_receiving:
+            raise BusyResourceError("receiving from")
+        self._is_receiving = True
         try:
             await self._pause()
             while (event := self._take()) is None:
@@ -97,7 +99,9 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         """
         if max_events is not None and max_events < 1:
             raise ValueError(f"max_events is at least 1, not {max_events}")
-        self._claim()
+        if self._is_receiving:
+            raise BusyResourceError("receiving from")
+        self._is_receiving = True
         try:
             await self._pause()
             while not (events := self._take_batch(max_events)):
@@ -196,15 +200,11 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
             return SubscriptionState.CLOSED if self._end.reason is None else SubscriptionState.FORCE_CLOSED
         return SubscriptionState.LIVE if self._snapshot is None else SubscriptionState.SNAPSHOT
 
-    def _claim(self) -> None:
-        if self._is_receiving:
-            raise BusyResourceError("receiving from")
-        self._is_receiving = True
-
     def _pause(self) -> Awaitable[None]:
         """One checkpoint, awaited at once: until there is something to look at, or just that if there is."""
         backend = self._state.parking.backend
-        if self._is_ready():
+        source = self._source
+        if self._position < source.end or self._is_marker_due or self._end is not None:
             return backend.checkpoint()
-        self._source.waiting[self] = None
+        source.waiting[self] = None
         return backend.park(self)

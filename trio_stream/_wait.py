@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Final, Protocol, cast
 
 import trio
+from trio.lowlevel import current_task, reschedule, wait_task_rescheduled
 from typing_extensions import override
 
 AT_ONCE: Final = 16  # tasks that one wake() wakes on the spot; a small fan-out pays no extra hop
@@ -38,6 +39,11 @@ class Slot:
         """Whether a task waits here and was neither woken nor cancelled."""
         parked = self._parked
         return parked is not None and not (isinstance(parked, asyncio.Future) and parked.done())
+
+    def _give_up(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        """What trio calls when the parked task is cancelled."""
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Lot:
@@ -72,16 +78,11 @@ class Backend(Protocol):
 class TrioBackend(Backend):
     @override
     def park(self, slot: Slot) -> Awaitable[None]:
-        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-            slot._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        slot._parked = trio.lowlevel.current_task()
-        return trio.lowlevel.wait_task_rescheduled(abort)
+        slot._parked = current_task()
+        return wait_task_rescheduled(slot._give_up)
 
     @override
     def wake(self, slots: Iterable[Slot]) -> None:
-        reschedule = trio.lowlevel.reschedule
         for slot in slots:
             task = slot._parked
             if task is not None:

@@ -9,7 +9,15 @@ from typing import Final
 import anyio
 import anyio.abc
 
-from trio_stream import Event, EventPublisher, SnapshotAppender, SubscribeRequest, Topic, open_publisher
+from trio_stream import (
+    Event,
+    EventPublisher,
+    SnapshotAppender,
+    SubscribeRequest,
+    Topic,
+    open_publisher,
+    running,
+)
 
 from ._errors import HistoryLostError, StoreError
 from ._store import Store
@@ -79,10 +87,6 @@ class _Feed:
     def _restart(self, head: Head) -> None:
         """Ends all subscriptions, and begins again at the oldest commit that is there and to be kept."""
         self._position = _first_position(head, self._history)
-        if head.epoch == self._publisher.epoch:
-            # Commits are missing, and nobody may resume from before or between them. The publisher takes its
-            # own epoch for a mistake, so there is another one in between, which nobody gets to see.
-            self._publisher.refresh(index=self._position)
         self._publisher.refresh(index=self._position, epoch=head.epoch)
 
     def _publish(self, commit: Commit) -> None:
@@ -135,7 +139,6 @@ async def open_store_publisher(
     if isinstance(topics, str):
         raise TypeError(f"topics are several names, not the one string {topics!r}")
     head = await store.head()
-    failure: BaseException | None = None
     async with open_publisher(
         snapshot_cache_ttl=snapshot_cache_ttl,
         history=history,
@@ -143,14 +146,5 @@ async def open_store_publisher(
         epoch=head.epoch,
     ) as publisher:
         feed = _Feed(store, publisher, topics, history)
-        async with anyio.create_task_group() as tasks:
-            try:
-                await tasks.start(feed.run)
-                yield publisher
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as error:  # noqa: BLE001 - raised below, outside the task group
-                failure = error
-            tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        async with running(feed.run):
+            yield publisher
