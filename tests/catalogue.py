@@ -90,7 +90,9 @@ class Catalogue:
         self, *changes: tuple[str, str | None], topic: Topic[Health] = HEALTH, namespace: str = "default"
     ) -> int:
         """One commit of (key, value) changes; None deletes. Returns its index."""
-        return self.commit_events(event(self.index + 1, k, v, topic=topic, namespace=namespace) for k, v in changes)
+        return self.commit_events(
+            event(self.index + 1, k, v, topic=topic, namespace=namespace) for k, v in changes
+        )
 
     def commit_events(self, events: Iterable[Event[Health]]) -> int:
         commit = list(events)
@@ -114,10 +116,12 @@ class Catalogue:
     async def snapshot(self, request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
         """A snapshot function: consistent at the index at which it is called."""
         self.runs += 1
-        index = self.index
+        index, modified_at = self.index, dict(self.modified)
         for subject, value in self.state_at(index, request).items():
-            modified = self.modified[request.topic, subject]
-            await snapshot.append([Event(request.topic, modified, Health(subject.key, value, subject.namespace))])
+            modified = modified_at[request.topic, subject]
+            await snapshot.append(
+                [Event(request.topic, modified, Health(subject.key, value, subject.namespace))]
+            )
         return index
 
 

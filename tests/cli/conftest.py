@@ -1,5 +1,6 @@
 """A folder of its own for each test, and the command line in this process."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from trio_stream.__main__ import main
 def anyio_backend() -> str:
     """What the tests run on; what the command runs on is up to its --backend."""
     return "trio"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """What is started by a script in the background ignores Ctrl-C, and so would the commands under test."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

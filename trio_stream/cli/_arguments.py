@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 from typing_extensions import override
 
-from trio_stream.stores import JSON
+from trio_stream.stores import JSON, MAX_DEPTH
+
+_MOST_DIGITS: Final = 20  # of an index; more than any store counts to
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,19 @@ def parse_json(text: str | bytes) -> JSON:
         raise ValueError("not JSON: half of a surrogate pair") from None
     except RecursionError:
         raise ValueError("too deeply nested") from None
+    if _is_deeper(value, MAX_DEPTH):
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
     return value
+
+
+def _is_deeper(value: JSON, depth: int) -> bool:
+    match value:
+        case list() | tuple():
+            return depth == 0 or any(_is_deeper(item, depth - 1) for item in value)
+        case dict():
+            return depth == 0 or any(_is_deeper(item, depth - 1) for item in value.values())
+        case _:
+            return False
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -72,7 +86,7 @@ def check_cursor(_: click.Context, __: click.Parameter, text: str | None) -> Cur
     if text is None:
         return None
     index, _separator, epoch = text.partition("@")
-    if not (index.isascii() and index.isdecimal() and epoch):
+    if not (index.isascii() and index.isdecimal() and len(index) < _MOST_DIGITS and epoch):
         raise click.BadParameter(f"{text!r} is not of the form INDEX@EPOCH, which watch prints when it ends")
     return Cursor(int(index), epoch)
 

@@ -7,10 +7,11 @@ from ._errors import ConflictError, HistoryLostError, StoreError
 from ._feed import open_store_publisher
 from ._open import open_store
 from ._store import Store
-from ._values import JSON, Commit, Delete, Entry, Head, Name, Operation, Put, Record, topic
+from ._values import JSON, MAX_DEPTH, Commit, Delete, Entry, Head, Name, Operation, Put, Record, topic
 
 __all__ = [
     "JSON",
+    "MAX_DEPTH",
     "Commit",
     "ConflictError",
     "Delete",

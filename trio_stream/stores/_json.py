@@ -4,16 +4,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ._values import JSON, Delete, Operation, Put
+from ._values import JSON, MAX_DEPTH, Delete, Operation, Put
 
 
 def encode_value(put: Put) -> str:
     """The value as JSON; a `ValueError` that names the key if JSON cannot hold it."""
     try:
-        _check(put.value)
+        _check(put.value, MAX_DEPTH)
         text = json.dumps(put.value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         topic, key, namespace = put.name
         raise ValueError(f"the value of {namespace}/{key} of {topic} is not JSON: {error}") from error
     return text
@@ -46,18 +46,20 @@ def _decode(item: Any) -> Operation:
             raise ValueError(f"not an operation: {item!r}")
 
 
-def _check(value: JSON) -> None:
-    """Raises for what `json.dumps` would take and change."""
+def _check(value: JSON, depth: int) -> None:
+    """Raises for what `json.dumps` would take and change, and for more than `depth` levels."""
+    if depth == 0 and isinstance(value, list | tuple | dict):
+        raise ValueError(f"more than {MAX_DEPTH} levels deep")
     match value:
         case None | bool() | int() | float() | str():
             pass
         case list() | tuple():
             for item in value:
-                _check(item)
+                _check(item, depth - 1)
         case dict():
             for key, item in value.items():
                 if not isinstance(key, str):
                     raise TypeError(f"the key {key!r} of an object is not a string")
-                _check(item)
+                _check(item, depth - 1)
         case _:
             raise TypeError(f"{value!r} is of type {type(value).__name__}")

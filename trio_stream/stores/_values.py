@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from typing_extensions import override
 
@@ -10,6 +10,9 @@ from trio_stream import Payload, Subject, Topic
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """None, bool, int, finite float, str, list, dict with string keys; a tuple comes back as a list."""
+
+MAX_DEPTH: Final = 200
+"""How many lists and objects a value may have one in the other; far below what JSON readers can take."""
 
 
 class Name(NamedTuple):

@@ -147,6 +147,7 @@ class _SQLiteStore(Store):
     @asynccontextmanager
     async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
         check_index(after)
+        after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
         epoch, ready = await self._run(partial(self._database.read_log, after, None))
 
         async def fetch() -> Sequence[Commit]:
