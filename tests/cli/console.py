@@ -28,7 +28,7 @@ class Result:
     @property
     def objects(self) -> list[Any]:
         """What was written with --json."""
-        return [json.loads(line) for line in self.out.splitlines()]
+        return [json.loads(line) for line in self.out.split("\n")[:-1]]
 
 
 Command: TypeAlias = Callable[..., Result]

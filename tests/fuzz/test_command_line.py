@@ -1,0 +1,79 @@
+"""Cursors, names and values on the command line: a message of one line and the right exit code, never a traceback."""
+
+from pathlib import Path
+
+import pytest
+from cli.console import Command
+from fuzz.fuzzing import fuzzed
+from hypothesis import given, strategies as st
+
+# What can be in an argument at all: no NUL, and bytes that are no UTF-8 come as half of a surrogate pair.
+arguments = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12
+) | st.sampled_from(
+    [
+        "",
+        "@",
+        "1@",
+        "@x",
+        "-1@x",
+        "1.0@x",
+        "+1@x",
+        "1_0@x",
+        "٣@x",
+        "²@x",
+        "1@x",
+        "1@@",
+        "0@x",
+        " 1@x",
+        "1@ ",
+        "\udcff",
+        "--",
+        "-",
+    ]
+)
+numerals = st.sampled_from(["9" * 30, "9" * 4300, "9" * 4301, "9" * 5000])
+
+
+@fuzzed
+@given(arguments | numerals.map(lambda digits: f"{digits}@x"))
+def test_a_cursor_of_any_form_is_refused_or_looked_for(command: Command, folder: Path, cursor: str) -> None:
+    """There is no store, so that a right cursor ends there."""
+    result = command("watch", "jobs", f"--from={cursor}")
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    index, separator, epoch = cursor.partition("@")
+    is_right = index.isascii() and index.isdecimal() and bool(separator and epoch)
+    assert result.code in ((1, 2) if is_right else (2,))
+    assert not list(folder.iterdir())
+
+
+@fuzzed
+@given(arguments, arguments, arguments)
+def test_names_and_values_are_taken_or_refused(
+    command: Command, folder: Path, topic: str, key: str, value: str
+) -> None:
+    for old in folder.glob("trio-stream.db*"):
+        old.unlink()
+    result = command("put", "--", topic, key, value)
+    assert "Traceback" not in result.err
+    assert result.code in (0, 2)
+    if result.code == 0:
+        assert command("get", "--", topic, key).code == 0
+
+
+@fuzzed
+@given(arguments | numerals)
+def test_an_index_to_compact_to_is_taken_or_refused(command: Command, folder: Path, index: str) -> None:
+    command("put", "jobs", "a", "1")
+    result = command("compact", "--", index)
+    assert "Traceback" not in result.err
+    assert result.code in (0, 2)
+
+
+@pytest.mark.parametrize("depth", [10, 900, 1_500, 30_000])
+def test_a_value_of_any_depth_is_kept_or_refused(command: Command, depth: int) -> None:
+    result = command("put", "jobs", "a", "[" * depth + "]" * depth)
+    assert "Traceback" not in result.err
+    assert result.code in (0, 2)
+    assert (command("get", "jobs", "a").code == 0) == (result.code == 0)

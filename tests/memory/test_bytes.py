@@ -1,0 +1,131 @@
+"""What things cost in bytes, as tracemalloc counts them; the figures go where the report asks for them."""
+
+import gc
+import json
+import os
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from catalogue import HEALTH, Health, event, until_live
+from proof import amount
+from scenes import opened, quiet
+
+from trio_stream import EventPublisher, SubscribeRequest, Subscription
+from trio_stream.testing import collect
+
+pytestmark = pytest.mark.anyio
+
+SUBSCRIPTIONS = amount(1_000, 10_000)
+SNAPSHOTS = amount(100, 3_000)
+READERS = 1_000
+EVENTS = amount(200, 1_000)
+
+
+@dataclass
+class Measured:
+    size: int = 0  # bytes that are held at the end of the block and were not at its beginning
+
+
+@contextmanager
+def measured() -> Iterator[Measured]:
+    result = Measured()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        yield result
+        gc.collect()
+        result.size = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+def note(what: str, value: float) -> None:
+    """Adds a figure to the file that TRIO_STREAM_EVIDENCE names, one JSON object in a line."""
+    if target := os.environ.get("TRIO_STREAM_EVIDENCE"):
+        with Path(target).open("a") as file:
+            file.write(json.dumps({"kind": "bytes", "what": what, "value": round(value, 3)}) + "\n")
+
+
+def subscribe(publisher: EventPublisher, count: int, **options: str) -> list[Subscription[Health]]:
+    request = SubscribeRequest(HEALTH, "web", index=1, **options)
+    return [publisher.subscribe(request) for _ in range(count)]
+
+
+async def test_an_idle_subscription_costs_at_most_600_bytes() -> None:
+    """D11."""
+    async with opened(index=1) as (_, publisher):
+        subscribe(publisher, 1, token="x")
+        with measured() as held:
+            idle = subscribe(publisher, SUBSCRIPTIONS)
+        note("idle subscription", held.size / SUBSCRIPTIONS)
+        assert held.size / SUBSCRIPTIONS <= 600
+        assert publisher.statistics().subscriptions == len(idle) + 1
+
+
+async def test_a_subscription_behind_its_snapshot_costs_as_much() -> None:
+    """D11: what it has read is not held by it."""
+    async with opened() as (store, publisher):
+        store.commit(*((f"{n}", "x" * 100) for n in range(100)))
+        whole = SubscribeRequest(HEALTH)
+        first = publisher.subscribe(whole)
+        await collect(first)
+        with measured() as held:
+            live = [publisher.subscribe(whole) for _ in range(SUBSCRIPTIONS)]
+            for subscription in live:
+                while not subscription.receive_nowait().is_end_of_snapshot:
+                    pass
+            del subscription
+        note("subscription that has read its snapshot", held.size / SUBSCRIPTIONS)
+        assert held.size / SUBSCRIPTIONS <= 600
+        assert len(live) == SUBSCRIPTIONS
+
+
+async def test_a_stalled_reader_costs_at_most_half_a_byte_for_each_event() -> None:
+    """D10, D11: the events are in the history, once for all."""
+    async with opened(index=1, history=EVENTS) as (_, publisher):
+        commits = [[event(index, "web")] for index in range(2, EVENTS + 2)]
+        stalled = subscribe(publisher, READERS)
+        with measured() as held:
+            for commit in commits:
+                publisher.publish(commit)
+        per_event = held.size / READERS / EVENTS
+        note("stalled (reader, event)", per_event)
+        assert stalled[-1].statistics().lag == EVENTS
+        assert per_event <= 0.5
+
+
+async def test_a_cached_snapshot_costs_its_events_and_a_kilobyte() -> None:
+    """D11, D13: the bytes of the payloads are the store's, and not counted."""
+    async with opened(snapshot_cache_ttl=1e9) as (store, publisher):
+        store.commit(*((f"{n}", "x") for n in range(SNAPSHOTS + 1)))
+
+        async def cache(keys: range) -> None:
+            for key in keys:
+                async with publisher.subscribe(SubscribeRequest(HEALTH, f"{key}")) as subscription:
+                    await until_live(subscription)
+
+        await cache(range(1))
+        with measured() as held:
+            await cache(range(1, SNAPSHOTS + 1))
+            await quiet()
+        note("cached snapshot of one event", held.size / SNAPSHOTS)
+        assert publisher.statistics().topics["health"].snapshots == SNAPSHOTS + 1
+        assert held.size / SNAPSHOTS <= 2048
+
+
+async def test_what_was_closed_costs_nothing() -> None:
+    """D13."""
+    async with opened(index=1) as (_, publisher):
+        for subscription in subscribe(publisher, SUBSCRIPTIONS):
+            subscription.unsubscribe()
+        with measured() as held:
+            for subscription in subscribe(publisher, SUBSCRIPTIONS, token="another"):
+                subscription.unsubscribe()
+            del subscription
+        note("closed subscription", held.size / SUBSCRIPTIONS)
+        assert held.size / SUBSCRIPTIONS <= 1

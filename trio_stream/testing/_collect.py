@@ -1,0 +1,35 @@
+"""Takes from a subscription what is there, without sleeping and without guessing how much it is."""
+
+from typing import Any
+
+from typing_extensions import TypeVar
+
+from trio_stream import Event, Subscription, SubscriptionState, WouldBlock
+
+P = TypeVar("P", default=Any)
+
+
+async def collect(
+    subscription: Subscription[P], *, upto: int | None = None, into: list[Event[P]] | None = None
+) -> list[Event[P]]:
+    """Receives until the snapshot is complete and nothing more is ready; returns all of it.
+
+    `upto`: goes on until the publisher has published this index, of whatever topic, and what it brought is received.
+    `into`: the list to add to and to return; it keeps what was received when the subscription ends, or this is
+    cancelled.
+
+    It waits for a snapshot and for `upto`, never for an event that may not come: wrap it in `fail_after`.
+    A checkpoint; raises what receiving raises.
+    """
+    events: list[Event[P]] = [] if into is None else into
+    await subscription.wait_published(0)
+    while True:
+        while subscription.statistics().state is SubscriptionState.SNAPSHOT:
+            events.append(await subscription.receive())
+        try:
+            while subscription.statistics().state is not SubscriptionState.SNAPSHOT:
+                events.append(subscription.receive_nowait())
+        except WouldBlock:
+            if upto is None or subscription.horizon >= upto:
+                return events
+            await subscription.wait_published(subscription.horizon + 1)

@@ -1,0 +1,217 @@
+"""Checks what one subscription has returned against the commits that there were: promises D1 to D5.
+
+Which of the right sequences it is depends on where the snapshot was taken, and the trace says so itself with
+end-of-snapshot.
+After that nothing is open any more: the next event must be the next commit that touches the subscription, whole.
+The state is compared at end-of-snapshot; from there on D1 follows, because what comes is what the state is made of.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, TypeAlias
+
+from typing_extensions import TypeVar
+
+from trio_stream import Event, PayloadEvents, Subject, SubscribeRequest
+
+from ._broken import PromiseBroken
+
+P = TypeVar("P", default=Any)
+
+State: TypeAlias = dict[Any, Any]
+"""What a reader makes of the events: whatever keys and values its `apply` puts there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(Generic[P]):
+    """What was true for one subscription: from it follows S(i), the state that its reader must have at index i."""
+
+    request: SubscribeRequest[P]
+    """What the subscription asked for."""
+    commits: Sequence[Sequence[Event[P]]]
+    """All commits, oldest first, of whatever topics and subjects; a list that grows may be checked again."""
+    apply: Callable[[State, Event[P]], None]
+    """Changes a state by one single event, as the reader does it."""
+    initial: Iterable[Event[P]] = ()
+    """What made the state before the first of the commits, if it was not empty."""
+    authorizer: Any = None
+    """What the subscription was given. May decide by the subject only: what is hidden cannot be taken back."""
+    resets: bool = False
+    """Whether `on_lag="reset"` was asked for, so that a new snapshot may come at any time."""
+
+    def touches(self, event: Event[P]) -> bool:
+        """Whether the request asks for this single event."""
+        payload: Any = event.payload
+        subject = payload.subject if isinstance(payload.subject, Subject) else Subject(payload.subject)
+        asked = self.request.subject
+        return event.topic == self.request.topic and asked == (
+            subject if asked.key else subject._replace(key="")
+        )
+
+    def shows(self, event: Event[P]) -> bool:
+        """Whether the reader may see this single event."""
+        payload: Any = event.payload
+        return self.authorizer is None or bool(payload.has_read_permission(self.authorizer))
+
+    def part(self, commit: Iterable[Event[P]]) -> tuple[Event[P], ...]:
+        """What of a commit the subscription is about, and its reader may see."""
+        return tuple(event for event in commit if self.touches(event) and self.shows(event))
+
+    def state(self, index: int) -> State:
+        """S(index), made anew."""
+        state: State = {}
+        for event in self.part(self.initial):
+            self.apply(state, event)
+        for commit in self.commits[: bisect_right(self.commits, index, key=_index_of)]:
+            for event in self.part(commit):
+                self.apply(state, event)
+        return state
+
+    def after(self, index: int) -> Sequence[Event[P]] | None:
+        """The next commit with a greater index of which the reader must get something; None if there is none."""
+        for commit in self.commits[bisect_right(self.commits, index, key=_index_of) :]:
+            if self.part(commit):
+                return commit
+        return None
+
+
+def check_trace(events: Iterable[Event[P]], model: Model[P], *, upto: int | None = None) -> None:
+    """Checks all that a subscription has returned, in order, framing included.
+
+    `upto`: the index up to which it must have everything, as `collect(subscription, upto=...)` has.
+    None: it may have stopped anywhere, even inside the snapshot.
+
+    A request with an index may have been resumed or answered with a snapshot; the first event says which.
+    Raises `PromiseBroken` with the number of the promise: D1 for a wrong state, D2 for the order, D3 for what is
+    lost, doubled or foreign, D4 for a commit that is torn, D5 for the framing.
+    """
+    trace = _Trace(model)
+    for event in events:
+        trace.take(event)
+    if upto is not None:
+        trace.end(upto)
+
+
+class _Trace(Generic[P]):
+    """How far a trace has come."""
+
+    def __init__(self, model: Model[P]) -> None:
+        self._model = model
+        self._is_begun = False
+        self._is_live = False
+        # While live: the index reached, and the change that brought it there, None before the first one.
+        self._index = 0
+        self._last: Event[P] | None = None
+        # What the reader has made of the snapshot.
+        self._state: State = {}
+
+    def take(self, event: Event[P]) -> None:
+        """Checks the next event."""
+        request = self._model.request
+        if event.topic != request.topic:
+            self._fail(
+                "D3", event.index, f"an event of topic {str(event.topic)!r} in one of {str(request.topic)!r}"
+            )
+        if event.is_new_snapshot_to_follow:
+            self._take_marker(event)
+        elif not self._is_begun and request.index > 0:
+            if event.is_end_of_snapshot:
+                self._fail(
+                    "D5", event.index, "end-of-snapshot without new-snapshot-to-follow in answer to a resume"
+                )
+            self._go_live(request.index)
+            self._take_commit(event)
+        elif event.is_end_of_snapshot:
+            self._take_end(event)
+        elif self._is_live:
+            self._take_commit(event)
+        else:
+            self._take_state(event)
+        self._is_begun = True
+
+    def end(self, upto: int) -> None:
+        """Checks that nothing is missing at the end."""
+        if not self._is_begun and self._model.request.index > 0:
+            self._go_live(self._model.request.index)
+        if not self._is_live:
+            self._fail("D5", None, "the trace ends before end-of-snapshot")
+        lost = self._model.after(self._index)
+        if lost is not None and _index_of(lost) <= upto:
+            self._fail(
+                "D3", _index_of(lost), f"the trace ends at {self._index} without this commit: {_shown(lost)}"
+            )
+
+    def _take_marker(self, event: Event[P]) -> None:
+        if event.index:
+            self._fail("D5", event.index, "new-snapshot-to-follow has index 0")
+        if self._is_begun and not self._model.resets:
+            self._fail("D5", self._index, "new-snapshot-to-follow after the beginning")
+        if not self._is_begun and not self._model.request.index:
+            self._fail("D5", 0, "new-snapshot-to-follow in answer to a fresh request")
+        self._is_live = False
+        self._state = {}
+
+    def _take_end(self, event: Event[P]) -> None:
+        if self._is_live:
+            self._fail("D5", event.index, "end-of-snapshot where no snapshot has begun")
+        truth = self._model.state(event.index)
+        if self._state != truth:
+            self._fail("D1", event.index, f"the snapshot gives {self._state!r}, but the state is {truth!r}")
+        self._go_live(event.index)
+
+    def _take_state(self, event: Event[P]) -> None:
+        for single in event.events:
+            if not self._model.touches(single):
+                self._fail("D3", single.index, f"the snapshot has what was not asked for: {single}")
+            if not self._model.shows(single):
+                self._fail("D3", single.index, f"the snapshot has what the reader may not see: {single}")
+            self._model.apply(self._state, single)
+
+    def _go_live(self, index: int) -> None:
+        self._is_live = True
+        self._index = index
+        self._last = None
+
+    def _take_commit(self, event: Event[P]) -> None:
+        self._check_order(event)
+        commit = self._model.after(self._index)
+        if commit is None or event.index < _index_of(commit):
+            self._fail("D3", event.index, f"nothing that this subscription should get: {event}")
+        if event.index > _index_of(commit):
+            lost = _index_of(commit)
+            self._fail("D3", lost, f"lost: after {self._index} came {event.index}, without {_shown(commit)}")
+        expected = self._model.part(commit)
+        if event.events != expected:
+            self._fail(
+                "D4", event.index, f"the commit is {_shown(expected)}, but {_shown(event.events)} came"
+            )
+        touching = sum(map(self._model.touches, commit))
+        if isinstance(event.payload, PayloadEvents) != (touching > 1):
+            self._fail(
+                "D4", event.index, f"a commit of {touching} here came as {type(event.payload).__name__}"
+            )
+        self._index = event.index
+        self._last = event
+
+    def _check_order(self, event: Event[P]) -> None:
+        if event.index > self._index:
+            return
+        if self._last is None:
+            self._fail("D2", event.index, f"late: the stream was at {self._index} before its first change")
+        if event.index < self._index:
+            self._fail("D2", event.index, f"came after {self._index}")
+        if event == self._last:
+            self._fail("D3", event.index, f"delivered twice: {event}")
+        self._fail("D4", event.index, f"one commit in two events: {_shown(self._last.events + event.events)}")
+
+    def _fail(self, promise: str, index: int | None, difference: str) -> NoReturn:
+        raise PromiseBroken(promise, index, difference)
+
+
+def _index_of(commit: Sequence[Event[Any]]) -> int:
+    return commit[0].index
+
+
+def _shown(events: Iterable[Event[Any]]) -> str:
+    return " + ".join(repr(event.payload) for event in events)
