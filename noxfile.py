@@ -135,6 +135,24 @@ def check_wheel(session: nox.Session, paths: list[PurePosixPath]) -> None:
 
 
 @nox.session
+def proof(session: nox.Session) -> None:
+    """The reference model and the explored schedules; posargs go to pytest."""
+    install(session, "tests", extras="[cli,view]")
+    paths = ["tests/model", "tests/schedules"]
+    session.run("python", "-m", "pytest", "-o", "norecursedirs=.*", *paths, *session.posargs, env=INSTALLED)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmark; `-- --quick`, `-- --row NAME`, `-- --report docs/explanation` for the documentation."""
+    install(session, "bench", extras="[view]")
+    result = Path(session.create_tmp()) / "benchmarks.json"
+    benchmarks = str(Path("tests").absolute())
+    environment = {**INSTALLED, "PYTHONPATH": benchmarks}
+    session.run("python", "-m", "benchmarks", "--json", str(result), *session.posargs, env=environment)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The demonstration, from the installed package, on both back ends."""
     install(session, extras="[cli,view]")

@@ -212,13 +212,15 @@ class EventPublisher:
             self._force_close(open_, CloseReason.REFRESH)
             for state in self._topics.values():
                 state.clear(floor=start, dropped=start if goes_on else 0)
+                state.farthest = start
         else:
             if index is not None or epoch is not None:
                 raise ValueError("one topic cannot have an index or an epoch of its own")
             state = self._state(topic)
             self._force_close([s for s in open_ if s.request.topic == topic], CloseReason.REFRESH)
-            # Who was here before, and saw the newest commit, must not resume either.
-            state.clear(floor=self._timeline.index + 1, dropped=state.history.newest)
+            # Who was here before, and saw the newest commit or a snapshot ahead of it, must not resume either.
+            floor = max(self._timeline.index, state.farthest) + 1
+            state.clear(floor=floor, dropped=state.history.newest)
 
     def statistics(self) -> PublisherStatistics:
         """Figures for introspection; taking them changes nothing, and takes time with the subscriptions."""
@@ -288,9 +290,8 @@ class EventPublisher:
     def _can_resume(self, request: SubscribeRequest[Any], history: History) -> bool:
         if request.index == 0 or request.epoch not in (None, self._timeline.epoch):
             return False
-        if request.index > self._timeline.index:
-            return request.epoch is not None
-        return request.index >= history.floor
+        is_ahead = request.index > self._timeline.index
+        return request.index >= history.floor and not (is_ahead and request.epoch is None)
 
     def _forget(self, cursor: Cursor[Any]) -> None:
         assert isinstance(cursor, Subscription)

@@ -77,7 +77,17 @@ class Timeline:
 class TopicState:
     """The history and the snapshots of one topic."""
 
-    __slots__ = ("_ageing", "_serial", "_start", "history", "parking", "snapshots", "timeline", "topic")
+    __slots__ = (
+        "_ageing",
+        "_serial",
+        "_start",
+        "farthest",
+        "history",
+        "parking",
+        "snapshots",
+        "timeline",
+        "topic",
+    )
 
     def __init__(
         self,
@@ -96,6 +106,8 @@ class TopicState:
         # {subject: what a new subscriber is given}; being made, or cached.
         self.snapshots: dict[Subject, Snapshot] = {}
         self._serial: int = 0
+        # The greatest index of a snapshot on this timeline; it may be ahead of what is published.
+        self.farthest: int = 0
         # What dies when the history passes its index, lowest first: the complete ones that are cached or read,
         # and those whose handler waits for readers.
         self._ageing: list[Snapshot] = []
@@ -141,6 +153,7 @@ class TopicState:
             return
         snapshot.index = index
         snapshot.is_complete = True
+        self.farthest = max(self.farthest, index)
         snapshot.append(Event(self.topic, index, END_OF_SNAPSHOT))
         insort(self._ageing, snapshot, key=_age)
         snapshot.is_cached = cache

@@ -10,12 +10,13 @@ import pytest
 import trio_stream
 import trio_stream.stores
 import trio_stream.testing
+import trio_stream.view
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 ENTRY = re.compile(r"^\.\. (?:auto)?(?:class|data|exception|function):: ([\w.]+)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("module", [trio_stream, trio_stream.stores, trio_stream.testing])
+@pytest.mark.parametrize("module", [trio_stream, trio_stream.stores, trio_stream.testing, trio_stream.view])
 def test_every_public_name_has_its_entry(module: ModuleType) -> None:
     public = {
         f"{module.__name__}.{name}"

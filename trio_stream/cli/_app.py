@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from trio_stream import SubscribeRequest
-from trio_stream.stores import JSON, Delete, Name, Operation, Put, StoreError, topic as topic_of
+from trio_stream.stores import JSON, Delete, Name, Operation, Put, Record, StoreError, topic as topic_of
 
 from . import _arguments as arguments
 from ._arguments import Cursor, check_cursor, check_json, check_optional_name
@@ -21,6 +21,7 @@ from ._opening import opening_of
 from ._output import Output, ReaderLeftError
 from ._records import Format, Reader
 from ._run import Backend, SignalError, run_async
+from ._view import ViewWatch
 from ._watch import Watch
 
 _STORE: Final = "sqlite:trio-stream.db"
@@ -212,6 +213,12 @@ def import_(
     callback=check_cursor,
     help="Go on from here, without a snapshot.",
 )
+@click.option(
+    "--view",
+    "as_view",
+    is_flag=True,
+    help="Show the current state as a table; without a terminal, in the end.",
+)
 @arguments.namespace
 @arguments.as_json
 @arguments.backend
@@ -222,6 +229,7 @@ def watch(
     topic: str,
     key: str | None,
     start: Cursor | None,
+    as_view: bool,
     namespace: str,
     as_json: bool,
     backend: Backend,
@@ -247,9 +255,14 @@ def watch(
     Apply a line as a whole, and the state is right at every commit.
     """  # noqa: D301 - see above
     request = SubscribeRequest(topic_of(topic), key or "", namespace=namespace)
+    logging.basicConfig(format="trio-stream: %(message)s")
+    if as_view:
+        if start or as_json:
+            raise click.UsageError("--view goes with neither --from nor --json")
+        _watch_view(url, request, backend)
+        return
     if start:
         request = replace(request, index=start.index, epoch=start.epoch)
-    logging.basicConfig(format="trio-stream: %(message)s")
     following = Watch(request, start, Output(), as_json=as_json)
 
     async def main() -> None:
@@ -264,6 +277,14 @@ def watch(
         )
         # On a terminal the line has a ^C in it already.
         click.echo(f"\r{end}" if sys.stderr.isatty() and sys.stdout.isatty() else end, err=as_json)
+
+
+def _watch_view(url: str, request: SubscribeRequest[Record], backend: Backend) -> None:
+    watching = ViewWatch(request)
+    try:
+        run_async(partial(watching.run, opening_of(url)), backend=backend)
+    except (SignalError, KeyboardInterrupt):
+        click.echo(watching.final, nl=False)
 
 
 @app.command()

@@ -1,0 +1,91 @@
+"""`python -m benchmarks`: runs the rows, prints their tables and how the aims were met, writes JSON."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from .machine import describe
+from .row import Row
+from .rows import ROWS
+from .run import Measurement, run_row
+from .table import aims_of, table_of
+
+QUICK_SECONDS, SECONDS = 0.08, 0.5
+QUICK_ROUNDS, ROUNDS = 2, 5
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="few sizes, short measurements, no plots: 3 minutes"
+    )
+    parser.add_argument(
+        "--row", action="append", choices=ROWS, metavar="NAME", help=f"one of: {', '.join(ROWS)}"
+    )
+    parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    parser.add_argument(
+        "--seconds", type=float, help="of the processor for one measurement, where it is free"
+    )
+    parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where the figures go")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIRECTORY",
+        help="write the tables and plots for the documentation there",
+    )
+    return parser.parse_args(arguments)
+
+
+def run(row: Row, arguments: argparse.Namespace) -> list[Measurement]:
+    sizes = row.quick if arguments.quick else row.sizes
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    rounds = min(rounds, row.rounds or rounds)
+    seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
+    return list(run_row(row, sizes, rounds, seconds))
+
+
+def show(*lines: str) -> None:
+    sys.stdout.write("\n".join((*lines, "")))
+    sys.stdout.flush()
+
+
+def main(arguments: argparse.Namespace) -> int:
+    before = describe()
+    show(*(f"{name}: {value}" for name, value in before.items()), "")
+    measured: dict[str, list[Measurement]] = {}
+    tables: list[str] = []
+    aims: list[str] = []
+    for name in arguments.row or ROWS:
+        measured[name] = run(ROWS[name], arguments)
+        aims += aims_of(ROWS[name], measured[name])
+        tables.append(table_of(ROWS[name], measured[name]))
+        show(tables[-1])
+    machine = {**before, "load at the end": describe()["load"]}
+    show("### Aims", "", *aims, "", f"load at the end: {machine['load at the end']}")
+    every = [asdict(each) for name in measured for each in measured[name]]
+    arguments.json.write_text(json.dumps({"machine": machine, "measurements": every}, indent=1) + "\n")
+    if arguments.report:
+        write_report(arguments.report, machine, measured, tables, aims)
+    return 1 if any(each["error"] for each in every) else 0
+
+
+def write_report(
+    directory: Path,
+    machine: Mapping[str, str],
+    measured: Mapping[str, Sequence[Measurement]],
+    tables: Sequence[str],
+    aims: Sequence[str],
+) -> None:
+    """What docs/explanation/performance.md includes."""
+    from .plots import draw
+
+    lines = [*(f"- {name}: {value}" for name, value in machine.items()), "", *tables, "### Aims", "", *aims]
+    (directory / "performance.inc").write_text("\n".join(lines) + "\n")
+    draw(measured, directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main(parse()))

@@ -1,0 +1,398 @@
+"""A publisher beside the model of what it must do: every call is made to both, and every answer is judged.
+
+It knows no event loop: who calls decides what runs when.
+"""
+
+# ruff: noqa: PT018, SLF001 - the model may know private names of the core
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from catalogue import Health
+from model.books import OWN, Plan, Planned, Reader, Run
+from model.checker import Phase, Trace
+from model.timeline import TOPICS, Line, Store
+
+from trio_stream import (
+    CloseReason,
+    Event,
+    EventPublisher,
+    SnapshotAppender,
+    SnapshotFailed,
+    Subject,
+    SubscribeRequest,
+    Subscription,
+    SubscriptionForceClosed,
+    SubscriptionLagged,
+    Topic,
+    close_subscription_event,
+)
+from trio_stream._topic import Snapshot, TopicState
+
+DROP = (CloseReason.TOKEN, CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED)
+
+
+class World:
+    """`pause` is one checkpoint, `now` the clock of the cache."""
+
+    def __init__(
+        self,
+        pause: Callable[[], Awaitable[None]],
+        now: Callable[[], float],
+        *,
+        history: int,
+        ttl: float,
+        index: int = 0,
+    ) -> None:
+        self.pause = pause
+        self.now = now
+        self.ttl = ttl
+        self.publisher = EventPublisher(history=history, snapshot_cache_ttl=ttl, index=index, epoch="e0")
+        self.store = Store(history, index, "e0")
+        self.epochs = 0
+        self.readers: list[Reader] = []
+        self.runs: dict[Snapshot, Run] = {}
+        # {(topic, subject): the run that was asked for last}
+        self.latest: dict[tuple[Topic[Any], Subject], Run] = {}
+        self.plans: deque[Plan] = deque()
+        self.is_stopped = False
+        self.started = 0
+        self.events = 0
+        self._watch_starts()
+        for topic in TOPICS:
+            self.publisher.register_handler(topic, self.snapshot)
+
+    def _watch_starts(self) -> None:
+        start = self.publisher._maker.start
+
+        def watched(state: TopicState, snapshot: Snapshot) -> None:
+            key = state.topic, snapshot.subject
+            older = self.latest.get(key)
+            if older is not None and self.is_shared(older):
+                newer = self.store.lines[state.topic].newer_than(older.index or 0)
+                assert older.index is not None, "D14: a second run while the first is at work"
+                assert newer * 2 > self.store.limit, "D14: a second run although the first is cached"
+            self.runs[snapshot] = self.latest[key] = Run(*key, snapshot)
+            self.started += 1
+            start(state, snapshot)
+
+        self.publisher._maker.start = watched  # type: ignore[method-assign]
+
+    # What the model expects of a run:
+
+    def is_gone(self, run: Run) -> bool:
+        """Whether the history has passed it."""
+        return run.index is not None and run.index < self.store.lines[run.topic].dropped
+
+    def is_shared(self, run: Run) -> bool:
+        """Whether a new subscriber certainly gets this one."""
+        if run.is_abandoned or run.error is not None or self.is_gone(run) or run.snapshot.is_gone:
+            return False
+        if run.index is None:
+            return bool(run.readers)
+        return self.now() < run.done_at + self.ttl
+
+    def may_have_lost(self, run: Run) -> bool:
+        dropped = self.store.lines[run.topic].dropped
+        return min(i for i in (run.newest, run.index, dropped) if i is not None) < dropped
+
+    async def snapshot(self, request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        """The snapshot function of every topic."""
+        run = self.runs[snapshot._snapshot]  # type: ignore[attr-defined]
+        assert not run.is_running and run.newest is None
+        assert (request.topic, request.subject) == (run.topic, run.subject)
+        assert not (request.index or request.token or request.epoch)
+        plan = self.plans.popleft() if self.plans else Plan()
+        line = self.store.lines[run.topic]
+        run.newest, run.dropped = line.newest, line.dropped
+        run.is_running = True
+        try:
+            return await self._fill(run, plan, request, snapshot)
+        except Planned as error:
+            run.error = error
+            raise
+        finally:
+            run.is_running = False
+
+    async def _fill(
+        self, run: Run, plan: Plan, request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]
+    ) -> int:
+        if plan.is_late:
+            await self.pause()
+        line = self.store.lines[run.topic]
+        index = self._read(plan, line)
+        for number, group in enumerate(line.rows(request, index)):
+            for _ in range(plan.pauses):
+                await self.pause()
+            if number == plan.fails_after:
+                raise Planned
+            await snapshot.append(group)
+            run.appended.append(group[0])
+        for _ in range(plan.pauses):
+            await self.pause()
+        if plan.fails_after is not None:
+            raise Planned
+        if index < run.dropped:
+            run.error = ValueError()
+        run.index, run.done_at = index, self.now()
+        return index
+
+    def _read(self, plan: Plan, line: Line) -> int:
+        """The index at which the snapshot function reads its store."""
+        match plan.reads:
+            case "published":
+                return self.store.published
+            case "ahead":
+                return self.store.index
+            case "behind":
+                return max(line.start, min(line.newest, self.store.published) - 2)
+
+    # What is done to both:
+
+    def publish(self, *, revoked: Sequence[str] = ()) -> None:
+        """The next commit of the store, with a close event in front of it, perhaps."""
+        events: list[Event[Any]] = [close_subscription_event(revoked)] if revoked else []
+        self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in revoked)
+        if self.store.pending:
+            events += self.store.take_pending()
+        self.publisher.publish(events)
+
+    def revoke(self, tokens: Sequence[str]) -> None:
+        closed = self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in tokens)
+        assert self.publisher.close_subscriptions(tokens) == closed
+
+    def refresh(self, topic: Topic[Health], state: list[tuple[Subject, str]]) -> None:
+        self._expect_end(CloseReason.REFRESH, lambda r: r.subscription.request.topic == topic)
+        self.publisher.refresh(topic)
+        self.store.replace(topic, state)
+        self._forget_runs(lambda run: run.topic == topic)
+
+    def restore(self, index: int, state: list[tuple[Subject, str]]) -> None:
+        self.epochs += 1
+        self._expect_end(CloseReason.REFRESH, lambda _: True)
+        self.publisher.refresh(index=index, epoch=f"e{self.epochs}")
+        self.store.restore(index, f"e{self.epochs}", state)
+        self._forget_runs(lambda _: True)
+
+    def skip(self, count: int) -> None:
+        self._expect_end(CloseReason.REFRESH, lambda _: True)
+        index = self.store.skip(min(count, len(self.store.pending)))
+        self.publisher.refresh(index=index, epoch=self.store.epoch)
+        self._forget_runs(lambda _: True)
+
+    def stopping(self) -> None:
+        """The publisher is about to stop, and tells everybody."""
+        self.is_stopped = True
+        self._expect_end(CloseReason.STOPPED, lambda _: True)
+        self._forget_runs(lambda _: True)
+
+    def subscribe(
+        self,
+        request: SubscribeRequest[Health],
+        *,
+        can_see: frozenset[str] | None = None,
+        resets: bool = False,
+        held: dict[Any, Any] | None = None,
+    ) -> Reader:
+        begins, started = self.store.begins(request), self.started
+        shared = self.latest.get((request.topic, request.subject))
+        expected = shared if shared is not None and self.is_shared(shared) else None
+        subscription = self.publisher.subscribe(
+            request, authorizer=can_see, on_lag="reset" if resets else "close"
+        )
+        line = self.store.lines[request.topic]
+        model = line.model(request, authorizer=can_see, begins=begins, held=held, resets=resets)
+        run = None
+        if begins == "resume":
+            assert started == self.started, "D7: a snapshot for a resume"
+        else:
+            run = self._run_of(subscription)
+            if expected is not None:
+                assert (run, self.started) == (expected, started), "D14: not shared"
+        reader = Reader(subscription, Trace(model), run, can_see, resets)
+        self.readers.append(reader)
+        if run is not None:
+            self._join(reader, run)
+        return reader
+
+    def unsubscribe(self, reader: Reader) -> None:
+        reader.subscription.unsubscribe()
+        if reader.is_open:
+            self._end(reader, OWN)
+
+    def resume(self, reader: Reader) -> Reader:
+        """Subscribes again with what the subscription says itself; the client keeps its state if it may."""
+        request = reader.subscription.resume_request()
+        assert request == self._expected_resume(reader)
+        held = dict(reader.trace.state) if request.index and reader.trace.count else None
+        return self.subscribe(request, can_see=reader.can_see, resets=reader.resets, held=held)
+
+    # What a receiving call gave:
+
+    def took(self, reader: Reader, events: Sequence[Event[Health]]) -> None:
+        assert events
+        for event in events:
+            assert reader.is_open, f"D9: {event} after {reader.end}"
+            self.events += 1
+            if event.is_new_snapshot_to_follow:
+                self._took_marker(reader)
+            reader.trace.take(event)
+            reader.rows += not event.is_framing
+            if reader.trace.phase is Phase.LIVE:
+                self._leave(reader)
+        self.check_reader(reader)
+
+    def _took_marker(self, reader: Reader) -> None:
+        if reader.trace.phase is not Phase.BEGIN or reader.trace.model.begins != "stale":
+            assert self._is_lost(reader, reader.trace.index), "D6: a new snapshot although nothing was lost"
+            self._leave(reader)
+            if reader.subscription._snapshot is not None:
+                self._join(reader, self._run_of(reader.subscription))
+        reader.rows = 0
+
+    def raised(self, reader: Reader, error: Exception) -> None:
+        match error:
+            case SubscriptionLagged() if reader.is_open:
+                assert not reader.resets, "D11: closed although it asked for a new snapshot"
+                lost = self._is_lost(reader, reader.subscription.index)
+                assert lost, "D6: lagged although nothing was lost"
+                assert error.missed >= lost
+                self._end(reader, CloseReason.LAGGED)
+            case SnapshotFailed() if reader.is_open:
+                run = reader.run
+                assert run is not None and run.error is not None, (
+                    f"D14: a failure of another: {error.__cause__!r}"
+                )
+                assert type(error.__cause__) is type(run.error)
+                self._end(reader, CloseReason.SNAPSHOT_FAILED)
+        if isinstance(error, SubscriptionForceClosed):
+            assert error.reason is reader.end, f"D16: {error!r}, not {reader.end}"
+            assert (error.index, error.epoch) == (reader.subscription.index, reader.subscription.epoch)
+        else:
+            assert reader.end == OWN, f"D16: {error!r}, not {reader.end}"
+        same = type(error), error.args
+        assert reader.raised in (None, same), f"D5: {same} after {reader.raised}"
+        reader.raised = same
+        self.check_reader(reader)
+
+    def blocked(self, reader: Reader) -> None:
+        """The call would wait."""
+        assert reader.is_open, "D16: waits after its end"
+        trace = reader.trace
+        if trace.phase is Phase.LIVE:
+            missing = trace.missing(self.store.published)
+            assert missing is None or missing > self.store.published, f"D3: commit {missing} is not there"
+            assert reader.subscription.horizon >= self.store.published
+            return
+        run = reader.run
+        assert run is not None
+        assert run.index is None and run.error is None, "D5: waits although the snapshot is complete"
+        if reader.can_see is None:
+            assert reader.rows == len(run.appended), "D3: rows of the snapshot are not there"
+
+    # The invariants:
+
+    def check_reader(self, reader: Reader) -> None:
+        subscription, trace = reader.subscription, reader.trace
+        if trace.phase is Phase.LIVE:
+            assert subscription.index >= trace.index, "D1: the index reached goes back"
+            assert trace.missing(subscription.index) is None, "D6: the index reached is after what is missing"
+        else:
+            assert subscription.index == 0
+        assert subscription.resume_request() == self._expected_resume(reader)
+        assert subscription.statistics().delivered == trace.count
+        if reader.is_open:
+            assert subscription.epoch == self.publisher.epoch
+
+    def check(self) -> None:
+        """What must hold between any two calls."""
+        statistics = self.publisher.statistics()
+        store = self.store
+        opened = [reader for reader in self.readers if reader.is_open]
+        assert (statistics.index, statistics.epoch) == (store.published, store.epoch)
+        assert statistics.subscriptions == len(opened), "D13: subscriptions"
+        assert statistics.tokens == len({r.subscription.request.token for r in opened}), "D13: tokens"
+        for topic, line in store.lines.items():
+            found = statistics.topics[topic.name]
+            if self.is_stopped:
+                assert (found.commits, found.feeds, found.snapshots) == (0, 0, 0), "D13: after the stop"
+                continue
+            assert (found.commits, found.floor) == (len(line.log), line.floor), "D7: the history"
+            read = {r.subscription.request.subject for r in opened if r.subscription.request.topic == topic}
+            assert found.feeds == len(line.subjects() | read), "D13: feeds"
+            for feed in self.publisher._topics[topic].history.feeds.values():
+                assert len(feed.items) <= 2 * max(line.limit, 64), "D11: a feed grows"
+        for run in self.runs.values():
+            if self.is_gone(run) and run.readers:
+                assert not run.snapshot.items, "D11: a snapshot that is passed is kept"
+
+    def check_settled(self) -> None:
+        """What must hold when everybody waits."""
+        for run in self.runs.values():
+            if run.is_running:
+                assert run.readers and not run.is_abandoned, "D13: a run that nobody waits for"
+        for topic in TOPICS:
+            shared = {key for key, run in self.latest.items() if key[0] == topic and self.is_shared(run)}
+            assert set(self.publisher._topics[topic].snapshots) == {s for _, s in shared}, (
+                "D13, D14: the cache"
+            )
+
+    # How the model keeps its books:
+
+    def _run_of(self, subscription: Subscription[Health]) -> Run:
+        assert subscription._snapshot is not None
+        run = self.runs[subscription._snapshot]
+        assert run.error is None, "D14: a failed snapshot was shared"
+        assert not (run.is_abandoned or self.is_gone(run)), "D14: a snapshot was shared that is gone"
+        return run
+
+    def _join(self, reader: Reader, run: Run) -> None:
+        reader.run = run
+        run.readers.add(reader)
+
+    def _leave(self, reader: Reader) -> None:
+        run, reader.run = reader.run, None
+        if run is not None:
+            run.readers.discard(reader)
+            if not run.readers and run.index is None:
+                run.is_abandoned = True
+
+    def _end(self, reader: Reader, end: CloseReason | str) -> None:
+        reader.end = end
+        self._leave(reader)
+
+    def _expect_end(self, reason: CloseReason, concerns: Callable[[Reader], bool]) -> int:
+        ending = [reader for reader in self.readers if reader.is_open and concerns(reader)]
+        for reader in ending:
+            self._end(reader, reason)
+        return len(ending)
+
+    def _forget_runs(self, concerns: Callable[[Run], bool]) -> None:
+        for run in self.runs.values():
+            run.is_abandoned |= concerns(run)
+
+    def _is_lost(self, reader: Reader, index: int) -> int:
+        """How many deliveries were dropped before the reader had them; within a snapshot, whether they were."""
+        if reader.run is not None:
+            return int(self.may_have_lost(reader.run))
+        line, model = self.store.lines[reader.subscription.request.topic], reader.trace.model
+        return sum(
+            index < commit[0].index <= line.dropped
+            for commit in line.commits
+            if any(map(model.touches, commit))
+        )
+
+    def _expected_resume(self, reader: Reader) -> SubscribeRequest[Health]:
+        subscription = reader.subscription
+        asked = subscription.request
+        index = 0 if reader.end in DROP or reader.trace.phase is not Phase.LIVE else subscription.index
+        return SubscribeRequest(
+            asked.topic,
+            asked.key,
+            namespace=asked.namespace,
+            partition=asked.partition,
+            token=asked.token,
+            index=index,
+            epoch=subscription.epoch if index else None,
+        )

@@ -1,0 +1,115 @@
+"""Runs the mutants: `python tests/mutants` all, `--quick` a sample, `--only WORDS` those with these in the name.
+
+Each is applied to a copy of the package in a directory of its own, which comes first on the path.
+Its own tests run first and then, if they have not noticed, all tests of the core.
+The exit code is 1 if a mutant survives or no longer applies.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from evidence import note
+from mutants.catalogue import CHECKOUT, MUTANTS, problem
+from mutants.mutant import Mutant
+
+TESTS = CHECKOUT / "tests"
+SAMPLE = 11  # every so many is in the sample
+SECONDS = 300  # that a run of tests may take
+HANGS = 15  # seconds after which a contract test that hangs is stopped, and has noticed
+LONG = 120  # the same for the model and the schedules, which take their time
+PYTEST = ("-x", "-v", "--tb=no", "-p", "no:cacheprovider")
+
+
+def everything() -> list[str]:
+    """The tests of the core, quickest first."""
+    core = sorted(path.name for path in TESTS.glob("test_*.py") if path.name != "test_packaging.py")
+    return ["model/test_model.py", "schedules", *core]
+
+
+def run_tests(package: Path, files: list[str]) -> str | None:
+    """Runs tests against this copy of the package; the name of the first that fails, None if none does."""
+    existing = [str(TESTS / file) for file in files if (TESTS / file).exists()]
+    if not existing:
+        return None
+    hangs = HANGS if all(file.startswith("test_") for file in files) else LONG
+    hanging = ("-o", f"faulthandler_timeout={hangs}")
+    command = [sys.executable, "-P", "-m", "pytest", *PYTEST, *hanging, *existing]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+        "PYTHONPATH": str(package),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TRIO_STREAM_FIRST_FAILURE": "1",  # is enough
+    }
+    for name in ("TRIO_STREAM_PROOF", "TRIO_STREAM_EVIDENCE"):
+        environment.pop(name, None)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=CHECKOUT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{existing[0]} hangs"
+    if done.returncode == 0:
+        return None
+    output = done.stdout.decode(errors="replace")
+    if failed := re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - .*)?$", output, re.MULTILINE):
+        return failed[1]
+    started = re.findall(r"^tests/(\S+::.+?\S)(?: [A-Z]+ +\[.*)?$", output, re.MULTILINE)
+    return (
+        f"{started[-1].partition(' Timeout')[0]} hangs" if started else f"pytest ends with {done.returncode}"
+    )
+
+
+def kill(mutant: Mutant) -> dict[str, object]:
+    """Applies it and finds who notices."""
+    result: dict[str, object] = {"name": mutant.name, "origin": mutant.origin, "file": mutant.file}
+    if (why := problem(mutant)) is not None:
+        return {**result, "killer": None, "problem": why}
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        package = Path(directory) / "trio_stream"
+        shutil.copytree(CHECKOUT / "trio_stream", package, ignore=shutil.ignore_patterns("__pycache__"))
+        file = package / mutant.file
+        file.write_text(file.read_text().replace(mutant.old, mutant.new))
+        killer = run_tests(package.parent, list(mutant.killers)) or run_tests(package.parent, everything())
+    return {**result, "killer": killer, "seconds": round(time.monotonic() - start, 1)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a sample only")
+    parser.add_argument("--only", default="", help="those with this in the name")
+    arguments = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if arguments.only in mutant.name]
+    if arguments.quick:
+        mutants = mutants[::SAMPLE]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        results = []
+        for result in pool.map(kill, mutants):
+            results.append(result)
+            note("mutant", str(result["name"]), result)
+            shown = result["killer"] or result.get("problem") or "SURVIVES"
+            sys.stdout.write(f"{result['name']}: {shown} ({result.get('seconds', '-')} s)\n")
+            sys.stdout.flush()
+    alive = [result["name"] for result in results if result["killer"] is None]
+    sys.stdout.write(f"{len(results) - len(alive)} of {len(results)} mutants killed\n")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

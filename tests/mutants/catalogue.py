@@ -1,0 +1,16 @@
+"""All mutants, and whether they fit the package as it is."""
+
+from pathlib import Path
+
+from mutants.keeping import KEEPING
+from mutants.mutant import Mutant
+from mutants.reading import READING
+
+MUTANTS = (*READING, *KEEPING)
+CHECKOUT = Path(__file__).parents[2]
+
+
+def problem(mutant: Mutant) -> str | None:
+    """Why it cannot be applied; None if it can."""
+    count = (CHECKOUT / "trio_stream" / mutant.file).read_text().count(mutant.old)
+    return None if count == 1 else f"does not apply: {count} times in {mutant.file}"

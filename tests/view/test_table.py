@@ -1,0 +1,99 @@
+"""The table against a dict."""
+
+import sys
+import tracemalloc
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from trio_stream.view import GONE, Gone, Table
+
+KEYS = st.one_of(st.integers(0, 3), st.integers(0, 40))
+VALUES: st.SearchStrategy[int | Gone | None] = st.one_of(st.integers(), st.none(), st.just(GONE))
+CHANGES = st.dictionaries(KEYS, VALUES, max_size=30)
+
+
+def change(model: Mapping[int, Any], changes: Mapping[int, Any]) -> dict[int, Any]:
+    return {key: value for key, value in {**model, **changes}.items() if value is not GONE}
+
+
+class Tables(RuleBasedStateMachine):
+    """Any table may be changed, also one that was changed before; none of them ever changes itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[tuple[Table[int, Any], dict[int, Any]]] = [(Table(), {})]
+
+    @initialize(content=CHANGES)
+    def of(self, content: dict[int, Any]) -> None:
+        self.tables.append((Table.of(dict(content)), change({}, content)))
+
+    @rule(changes=CHANGES)
+    def newest(self, changes: dict[int, Any]) -> None:
+        self.derive(len(self.tables) - 1, changes)
+
+    @rule(at=st.integers(0, 1000), changes=CHANGES)
+    def any(self, at: int, changes: dict[int, Any]) -> None:
+        self.derive(at % len(self.tables), changes)
+
+    def derive(self, at: int, changes: dict[int, Any]) -> None:
+        parent, model = self.tables[at]
+        table = parent.changed(changes)
+        assert set(table.changed_since(parent) or ()) == set(changes)
+        for other, _ in self.tables:
+            assert other is parent or table.changed_since(other) is None
+        self.tables.append((table, change(model, changes)))
+
+    @invariant()
+    def the_same(self) -> None:
+        for table, model in self.tables[-4:]:
+            assert dict(table) == model
+            assert len(table) == len(model) == len(list(table))
+            assert [table.get(key, "no") for key in range(41)] == [model.get(key, "no") for key in range(41)]
+
+
+TestTables = Tables.TestCase
+TestTables.settings = settings(max_examples=60, stateful_step_count=20)
+
+
+def test_what_it_is_made_of_shows_in_its_repr() -> None:
+    assert repr(Table[str, int].of({"a": 1})) == "Table({'a': 1})"
+
+
+def test_a_table_that_is_changed_key_by_key_copies_little() -> None:
+    """By its memory: to keep a hundred of them costs less than two."""
+    table = Table[int, int].of(dict.fromkeys(range(50_000), 0)).changed({-1: 0})
+    tables = []
+    tracemalloc.start()
+    for number in range(100):
+        table = table.changed({number: number})
+        tables.append(table)
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(set(map(len, tables))) == 1
+    assert size < sys.getsizeof(dict.fromkeys(range(50_000)))
+
+
+def test_a_table_of_which_the_last_key_is_deleted_is_empty() -> None:
+    table = Table[str, int].of({"a": 1}).changed({"a": GONE})
+    assert (dict(table), len(table)) == ({}, 0)
+
+
+def test_changing_nothing_costs_nothing() -> None:
+    table = Table[str, int].of({"a": 1})
+    tracemalloc.start()
+    for _ in range(1000):
+        table = table.changed({})
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert table == {"a": 1}
+    assert size < 4000
+
+
+def test_a_table_does_not_see_what_happens_to_the_dict_of_its_changes() -> None:
+    changes: dict[str, int | Gone] = {"a": 1}
+    table = Table[str, int]().changed(changes)
+    changes["a"] = 2
+    assert table["a"] == 1

@@ -1,0 +1,176 @@
+"""Keeps a view: connects, follows, and connects again."""
+
+import random
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, Generic
+
+import anyio
+import anyio.abc
+from typing_extensions import TypeVar
+
+from trio_stream import (
+    ClosedResourceError,
+    PublisherDisabledError,
+    SubscribeRequest,
+    SubscriptionForceClosed,
+    UnknownTopicError,
+    running,
+)
+
+from ._connection import Connect, Connection
+from ._fold import Fold
+from ._shown import Shown
+from ._state import Status
+
+K = TypeVar("K", bound=Hashable, default=Any)
+V = TypeVar("V", default=Any)
+
+CHUNK: Final = 1024  # deliveries folded between two checkpoints
+
+BROKEN: Final = (SubscriptionForceClosed, OSError, anyio.BrokenResourceError)
+"""What ends a connection, and not the view."""
+
+
+class _Unmendable(Exception):
+    """Carries, as its cause, what no other connection would mend: an error of the reducer, whatever its type."""
+
+
+@contextmanager
+def _unmendable() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _Unmendable from error
+
+
+TERMINAL: Final = (
+    UnknownTopicError,
+    PublisherDisabledError,
+    ClosedResourceError,
+    PermissionError,
+    TypeError,
+    ValueError,
+    _Unmendable,
+)
+"""What ends the view, also while connecting, where any other exception is taken for temporary."""
+
+# Seconds until the next attempt: none after a healthy connection and after the first failure, then evenly random
+# below a bound that doubles each time, so that the clients of what comes back do not all come at once ("full
+# jitter": Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
+_FIRST_BOUND: Final = 0.2
+_LAST_BOUND: Final = 60.0
+
+
+class Keeper(Generic[K, V]):
+    """The task of a view."""
+
+    def __init__(
+        self, connect: Connect, request: SubscribeRequest[Any], shown: Shown[K, V], fold: Fold[K, V]
+    ) -> None:
+        self._connect = connect
+        # For the next connection.
+        self._request = request
+        self._shown = shown
+        self._fold = fold
+        # Whether the present connection has given something that is shown.
+        self._is_healthy = False
+        self.connections: int = 0
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Until it is cancelled, or until an error that cannot be mended, which ends the view and nothing else."""
+        if self.connections:
+            raise RuntimeError("this view has been run already")
+        task_status.started()
+        reason: BaseException | None = None
+        try:
+            await self._keep()
+        except _Unmendable as error:
+            reason = error.__cause__
+        except Exception as error:  # noqa: BLE001 - it reaches everybody who waits for the view
+            reason = error
+        finally:
+            self._shown.set_status(Status.CLOSED, reason)
+
+    async def _keep(self) -> None:
+        failures = 0  # in a row
+        while True:
+            began = anyio.current_time()
+            reason = await self._follow()
+            # One that had nothing to tell for that long was healthy too.
+            was_healthy = self._is_healthy or anyio.current_time() - began >= _LAST_BOUND
+            failures = 0 if was_healthy else failures + 1
+            if failures > 1:
+                status = Status.CONNECTING if self._shown.status.status is Status.CONNECTING else Status.STALE
+                self._shown.set_status(status, reason)
+            await anyio.sleep(_delay(failures))
+
+    async def _follow(self) -> Exception | None:
+        """Connects and folds everything until the connection ends; returns why it has ended, or did not begin."""
+        self.connections += 1
+        self._is_healthy = False
+        is_connected = False
+        try:
+            async with self._connect(self._request) as connection:
+                is_connected = True
+                await self._fold_all(connection)
+        except TERMINAL:
+            raise
+        except BROKEN as error:
+            return error
+        except Exception as error:
+            if is_connected:
+                raise
+            return error
+        return None  # the connection keeps to itself why it has ended
+
+    async def _fold_all(self, connection: Connection) -> None:
+        self._begin(connection)
+        async with running(partial(self._watch, connection)):
+            while True:
+                try:
+                    events = await connection.receive_batch(CHUNK)
+                except BROKEN:
+                    self._request = connection.resume_request()
+                    raise
+                horizon = connection.horizon
+                with _unmendable():
+                    self._fold.fold(events, horizon)
+                self._is_healthy = self._fold.is_current
+                self._shown.waiters.arrived.fire()
+
+    def _begin(self, connection: Connection) -> None:
+        self._shown.enter_epoch(connection.epoch)
+        if not self._request.index:
+            with _unmendable():
+                self._fold.begin_snapshot()
+        elif connection.horizon:
+            self._fold.reach(connection.horizon)
+
+    async def _watch(
+        self, connection: Connection, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Notices that an index is published which brings no event, as long as that matters."""
+        task_status.started()
+        waiters, fold = self._shown.waiters, self._fold
+        while True:
+            if not waiters and not fold.is_behind:
+                await waiters.arrived.wait()
+                continue
+            index = fold.horizon + 1
+            try:
+                await connection.wait_published(index)
+                horizon = connection.horizon
+            except Exception:  # noqa: BLE001 - it has ended, or a payload has raised: the reader learns that too
+                return
+            fold.reach(horizon)
+            if fold.horizon < index:
+                await waiters.arrived.wait()  # what is published is on its way to the reader
+
+
+def _delay(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    if failures <= 1:
+        return 0
+    return random.uniform(0, min(_FIRST_BOUND * 2 ** min(failures - 2, 16), _LAST_BOUND))  # noqa: S311 - no secret

@@ -1,0 +1,103 @@
+"""What a view shows: its mapping at one index, and how well that is known to be current."""
+
+import enum
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import FrozenInstanceError, dataclass
+from typing import Any, Generic, Never
+
+from typing_extensions import TypeVar, override
+
+K = TypeVar("K", bound=Hashable, default=Any)
+V = TypeVar("V", default=Any)
+
+
+class Frozen(Mapping[K, V], Generic[K, V]):
+    """The state of a view at one index; immutable, and shared by all who ask for it.
+
+    Any thread may read it.
+    To keep one costs what has changed since, at most one dict of the size of the view.
+    """
+
+    __slots__ = ("epoch", "index", "mapping")
+
+    mapping: Mapping[K, V]
+    """What the reducer made."""
+    index: int
+    """The index of the state; 0 before the first snapshot."""
+    epoch: str
+    """The timeline that the index belongs to; empty before the first snapshot."""
+
+    def __init__(self, mapping: Mapping[K, V], index: int, epoch: str) -> None:
+        object.__setattr__(self, "mapping", mapping)
+        object.__setattr__(self, "index", index)
+        object.__setattr__(self, "epoch", epoch)
+
+    @override
+    def __setattr__(self, name: str, value: object) -> Never:
+        raise FrozenInstanceError(f"a Frozen is immutable: {name!r} cannot be changed")
+
+    @override
+    def __delattr__(self, name: str) -> Never:
+        raise FrozenInstanceError(f"a Frozen is immutable: {name!r} cannot be changed")
+
+    @override
+    def __getitem__(self, key: K) -> V:
+        return self.mapping[key]
+
+    @override
+    def __contains__(self, key: object) -> bool:
+        return key in self.mapping  # which may, like a Counter, have a value for what is not in it
+
+    @override
+    def __len__(self) -> int:
+        return len(self.mapping)
+
+    @override
+    def __iter__(self) -> Iterator[K]:
+        return iter(self.mapping)
+
+    @override
+    def __repr__(self) -> str:
+        return f"Frozen({self.mapping!r}, index={self.index}, epoch={self.epoch!r})"
+
+
+class Status(enum.Enum):
+    """How a view stands to what it follows."""
+
+    CONNECTING = "connecting"
+    """There has been no whole snapshot yet; the mapping is empty."""
+    CURRENT = "current"
+    """The mapping follows every change."""
+    STALE = "stale"
+    """The mapping is the last that was whole, and does not follow; the view tries to reconnect."""
+    CLOSED = "closed"
+    """The view has ended; the mapping is the last that was whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewStatus:
+    """Whether a view is current, and if not, why."""
+
+    status: Status
+    """Where the view stands."""
+    reason: BaseException | None = None
+    """The error that keeps it from being current, if there is one: what connecting failed with twice in a row or
+    more, or what has ended the view."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewStatistics:
+    """What one view has done so far; all are counts."""
+
+    keys: int
+    """Keys in the mapping."""
+    events: int
+    """Events folded, those of snapshots too; several of one commit count as one."""
+    snapshots: int
+    """Whole snapshots received."""
+    connections: int
+    """How often `connect` was called."""
+    waiting: int
+    """Tasks in `wait_index`."""
+    changes: int
+    """Readers of `changes`."""

@@ -1,0 +1,206 @@
+"""A view: the state of a subscription as a mapping that is always right."""
+
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from operator import attrgetter
+from typing import Any, Generic
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+from typing_extensions import TypeVar, override
+
+from trio_stream import SubscribeRequest, running
+
+from ._changes import Changes
+from ._connection import Connect
+from ._errors import EpochChanged
+from ._fold import Fold
+from ._keep import Keeper
+from ._reducer import KeyedReducer, Reducer
+from ._shown import Shown
+from ._state import Frozen, Status, ViewStatistics, ViewStatus
+
+P = TypeVar("P", default=Any)
+K = TypeVar("K", bound=Hashable, default=Any)
+V = TypeVar("V", default=Any)
+
+
+class View(Mapping[K, V], Generic[K, V]):
+    """A read-only mapping that follows a subscription; made by `open_view`.
+
+    Reading never waits, and shows the newest whole state.
+    It changes only while the reading task waits for something; `frozen` keeps one state for longer.
+    It belongs to its event loop; what `frozen` gives may be read by any thread.
+    """
+
+    def __init__(self, connect: Connect, request: SubscribeRequest[Any], reducer: Reducer[Any, K, V]) -> None:
+        if not callable(connect):
+            raise TypeError(f"connect is called with a request, as `publisher.subscribe` is; not {connect!r}")
+        if not isinstance(request, SubscribeRequest):
+            raise TypeError(f"a request is a SubscribeRequest, not {request!r}")
+        if request.index:
+            raise ValueError(f"a view begins with a snapshot, and not after index {request.index}")
+        self._request: SubscribeRequest[Any] = request
+        self._shown: Shown[K, V] = Shown()
+        self._fold: Fold[K, V] = Fold(reducer, self._shown)
+        self._keeper: Keeper[K, V] = Keeper(connect, request, self._shown, self._fold)
+
+    @property
+    def request(self) -> SubscribeRequest[Any]:
+        """What the view follows."""
+        return self._request
+
+    @property
+    def index(self) -> int:
+        """The index of what is shown, 0 before the first snapshot; never lower than before within an epoch."""
+        return self._shown.state.index
+
+    @property
+    def epoch(self) -> str:
+        """The timeline that `index` belongs to; empty before the first snapshot."""
+        return self._shown.state.epoch
+
+    @property
+    def status(self) -> ViewStatus:
+        """Whether what is shown is current, and if not, why."""
+        return self._shown.status
+
+    @override
+    def __getitem__(self, key: K) -> V:
+        return self._shown.state.mapping[key]
+
+    @override
+    def __contains__(self, key: object) -> bool:
+        return key in self._shown.state.mapping
+
+    @override
+    def __len__(self) -> int:
+        return len(self._shown.state.mapping)
+
+    @override
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._shown.state.mapping)
+
+    @override
+    def __repr__(self) -> str:
+        request, status = self._request, self.status.status.value
+        return f"<View of {str(request.topic)!r} {str(request.subject)!r}, {status} at {self.index}>"
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Keeps the view until it is cancelled or has ended; `open_view` and `ViewPool` do this, once."""
+        await self._keeper.run(task_status=task_status)
+
+    def frozen(self) -> Frozen[K, V]:
+        """What is shown now, which will not change. O(1): it is the state itself."""
+        return self._shown.state
+
+    def statistics(self) -> ViewStatistics:
+        """Figures for introspection; taking them changes nothing."""
+        return ViewStatistics(
+            keys=len(self),
+            events=self._fold.events,
+            snapshots=self._fold.snapshots,
+            connections=self._keeper.connections,
+            waiting=len(self._shown.waiters),
+            changes=len(self._shown.readers),
+        )
+
+    async def wait_current(self) -> Frozen[K, V]:
+        """Waits until the view is current, and returns what it shows. Raises `ViewEnded`. A checkpoint."""
+        return await self.wait_for(lambda _: True)
+
+    async def wait_for(self, predicate: Callable[[Frozen[K, V]], object]) -> Frozen[K, V]:
+        """Waits until the view is current and `predicate` is true of what it shows, and returns that.
+
+        The predicate is called in this task, about the newest state whenever there is one; a state that was
+        replaced before this task had its turn is not asked about.
+        Raises `ViewEnded`, and what the predicate raises.
+        A checkpoint.
+        """
+        shown = self._shown
+        await anyio.lowlevel.checkpoint()
+        while not (shown.status.status is Status.CURRENT and predicate(shown.state)):
+            shown.check()
+            await shown.changed.wait()
+        return shown.state
+
+    async def wait_index(self, index: int) -> Frozen[K, V]:
+        """Waits until the view has everything up to `index`, and returns what it shows then.
+
+        For reading your own writes: `index` is that of a commit, whether or not it touched what the view follows.
+        It belongs to the epoch that the view follows when the wait begins.
+        Raises `ViewEnded`, and `EpochChanged` when the view comes to another epoch first.
+        A checkpoint.
+        """
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise TypeError(f"an index is an integer, not {index!r}")
+        shown = self._shown
+        epoch = shown.epoch
+        await anyio.lowlevel.checkpoint()
+        while True:
+            if epoch and shown.epoch != epoch:
+                raise EpochChanged(epoch, shown.epoch)
+            if shown.has_reached(index):
+                return shown.state
+            shown.check()
+            state = await shown.waiters.wait(index)
+            if state is not None:
+                return state
+            epoch = epoch or shown.epoch
+
+    def state_at(self, index: int) -> Frozen[K, V] | None:
+        """The state at an index of the present epoch; None if it is not known.
+
+        That is so if the view has not reached it, if more than 1,024 keys have changed since, or if it lies in the
+        middle of commits that came all at once.
+        """
+        return self._shown.state_at(index) if self._shown.has_reached(index) else None
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncIterator[Changes[K, V]]:
+        """Tells what changes from now on: `async with view.changes() as changes: async for change in changes`.
+
+        What `frozen` returns at the beginning of the block is what the first change is a change of.
+        A reader that falls behind gets one `Change` for each key, from what it was told last to the newest.
+        When the view has ended, and all was told, it raises `ViewEnded`.
+        """
+        shown = self._shown
+        reader: Changes[K, V] = Changes(self.frozen, shown.changed, shown.check)
+        shown.readers.add(reader)
+        try:
+            yield reader
+        finally:
+            shown.readers.remove(reader)
+            reader.close()
+
+
+@asynccontextmanager
+async def open_view(
+    connect: Connect,
+    request: SubscribeRequest[Any],
+    *,
+    key: Callable[[Any], K] = attrgetter("key"),
+    is_delete: Callable[[Any], bool] = attrgetter("is_delete"),
+    reducer: Reducer[Any, K, V] | None = None,
+) -> AsyncIterator[View[K, V]]:
+    """A view that is kept while the block runs; `connect` is `EventPublisher.subscribe` or has its shape.
+
+    `key` tells the key of a payload, `is_delete` whether the payload removes that key; the defaults are the
+    payload's attributes of these names.
+    A `reducer` takes the place of both, for another fold.
+
+    The view connects by itself and again when it must: by its index first, from the beginning after a force-close
+    that says so, at once and then within 0.2 s, 0.4 s ... 60 s, evenly random.
+    What was shown stays until there is something newer that is whole.
+    An error that cannot be mended ends the view: `UnknownTopicError`, `PublisherDisabledError`, `PermissionError`,
+    `ClosedResourceError`, `TypeError` or `ValueError` of `connect`, what a payload raises when it is asked who may
+    read it, and what the reducer, `key` or `is_delete` raises.
+    It is the reason of `View.status` and the cause of the `ViewEnded` that everybody gets who waits.
+
+    An exception of the block leaves it as it is, not in an exception group.
+    """
+    fold: Reducer[Any, Any, Any] = KeyedReducer(key, is_delete) if reducer is None else reducer
+    view: View[K, V] = View(connect, request, fold)
+    async with running(view.run):
+        yield view
