@@ -19,11 +19,10 @@ async def test_without_a_terminal_the_last_state_is_written_in_the_end(
 ) -> None:
     await put("web", '{"port": 80}')
     await put("db", "1")
+    await put("a b", "2")
+    await run("delete", "jobs", "db")
     async with started("watch", "jobs", "--view", "--backend", backend) as watch:
-        await anyio.sleep(2)
-        await run("put", "jobs", "a b", "2")
-        await run("delete", "jobs", "db")
-        await anyio.sleep(1)
+        assert "following" in await watch.warning()
         ended = await watch.end(signum)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == '"a b"  2\nweb  {"port": 80}\n-- as of 4\n'

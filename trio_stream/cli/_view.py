@@ -60,6 +60,8 @@ class ViewWatch:
 
     async def _follow(self, view: View[str, Record]) -> None:
         try:
+            await view.wait_current()
+            click.echo("-- following; the state is written in the end", err=True)
             await view.wait_for(lambda _: False)
         finally:
             self.final = _text(view.frozen())
