@@ -33,7 +33,7 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests on every Python; the back ends are parameters of the tests."""
-    install(session, "tests", extras="[cli,view]")
+    install(session, "tests", extras="[cli]")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
         return
@@ -61,7 +61,7 @@ def lowest(session: nox.Session) -> None:
         bounds += extra
     constraints = Path(session.create_tmp()) / "constraints.txt"
     constraints.write_text("\n".join(re.sub(r"(\[.*\])?>=", "==", bound) for bound in bounds))
-    session.install(".[cli,view]", "-c", str(constraints), *nox.project.dependency_groups(PROJECT, "tests"))
+    session.install(".[cli]", "-c", str(constraints), *nox.project.dependency_groups(PROJECT, "tests"))
     session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
 
 
@@ -82,7 +82,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """The types of the library, of its tests and of what its users see."""
-    install(session, "typing", extras="[cli,view]")
+    install(session, "typing", extras="[cli]")
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "trio_stream", "--ignoreexternal")
@@ -91,7 +91,7 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation: every example and code block runs, every page builds, every reference resolves."""
-    install(session, "docs", extras="[cli,view]")
+    install(session, "docs", extras="[cli]")
     session.run("python", "-m", "pytest", "tests/docs", env=INSTALLED)
     session.run("sphinx-build", "-W", "--keep-going", "-n", "-E", "docs", "docs/_build/html")
 
@@ -137,7 +137,7 @@ def check_wheel(session: nox.Session, paths: list[PurePosixPath]) -> None:
 @nox.session
 def proof(session: nox.Session) -> None:
     """The reference model and the explored schedules; posargs go to pytest."""
-    install(session, "tests", extras="[cli,view]")
+    install(session, "tests", extras="[cli]")
     paths = ["tests/model", "tests/schedules"]
     session.run("python", "-m", "pytest", "-o", "norecursedirs=.*", *paths, *session.posargs, env=INSTALLED)
 
@@ -145,7 +145,7 @@ def proof(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmark; `-- --quick`, `-- --row NAME`, `-- --report docs/explanation` for the documentation."""
-    install(session, "bench", extras="[view]")
+    install(session, "bench")
     result = Path(session.create_tmp()) / "benchmarks.json"
     benchmarks = str(Path("tests").absolute())
     environment = {**INSTALLED, "PYTHONPATH": benchmarks}
@@ -155,7 +155,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """The demonstration, from the installed package, on both back ends."""
-    install(session, extras="[cli,view]")
+    install(session, extras="[cli]")
     session.chdir(session.create_tmp())
     session.run("trio-stream", "demo", *session.posargs)
     session.run("trio-stream", "demo", "--backend", "asyncio", *session.posargs)

@@ -130,3 +130,15 @@ async def test_thousands_that_give_up_waiting_for_an_index_leave_nothing() -> No
 
         before = await give_up(10)
         assert await give_up(1000) < before + 500
+
+
+async def test_the_horizon_passes_over_what_the_reader_may_not_see() -> None:
+    """D3: they are as good as had, and the next visible one still comes."""
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(LIVE, authorizer=frozenset({"web=shown"}))
+        publisher.publish([event(2, "web", "hidden")])
+        publisher.publish([event(3, "other")])
+        assert (subscription.horizon, subscription.index) == (3, 2)
+        publisher.publish([event(4, "web", "shown")])
+        assert (subscription.horizon, subscription.index) == (2, 2)
+        assert [received.index for received in ready(subscription)] == [4]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("trio", "anyio", "outcome", "immutables", "broadcaster", "aio-broadcast", "reactivex")
+LIBRARIES = ("trio", "anyio", "outcome", "broadcaster", "aio-broadcast", "reactivex")
 
 
 def describe() -> dict[str, str]:
