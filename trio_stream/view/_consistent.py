@@ -20,7 +20,7 @@ async def consistent(*views: View[Any, Any], at: int) -> tuple[Frozen[Any, Any],
     states: dict[int, Frozen[Any, Any]] = {}
     failures: list[Exception] = []
 
-    async def wait(position: int, view: View[Any, Any]) -> None:
+    async def wait(position: int, view: View[Any, Any]) -> None:  # noqa: ASYNC910 - leaving its task group is one
         try:
             reached = await view.wait_index(at)
             state = reached if reached.index <= at else view.state_at(at)

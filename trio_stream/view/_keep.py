@@ -78,7 +78,7 @@ class Keeper(Generic[K, V]):
         self._is_healthy = False
         self.connections: int = 0
 
-    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC910 - run as a task
         """Until it is cancelled, or until an error that cannot be mended, which ends the view and nothing else."""
         if self.connections:
             raise RuntimeError("this view has been run already")
@@ -118,11 +118,11 @@ class Keeper(Generic[K, V]):
         except TERMINAL:
             raise
         except BROKEN as error:
-            return error
+            return error  # noqa: ASYNC910 - the caller waits next
         except Exception as error:
             if is_connected:
                 raise
-            return error
+            return error  # noqa: ASYNC910 - the caller waits next
         return None  # the connection keeps to itself why it has ended
 
     async def _fold_all(self, connection: Connection) -> None:
@@ -163,7 +163,7 @@ class Keeper(Generic[K, V]):
                 await connection.wait_published(index)
                 horizon = connection.horizon
             except Exception:  # noqa: BLE001 - it has ended, or a payload has raised: the reader learns that too
-                return
+                return  # noqa: ASYNC910 - a task that ends
             fold.reach(horizon)
             if fold.horizon < index:
                 await waiters.arrived.wait()  # what is published is on its way to the reader
