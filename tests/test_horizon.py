@@ -142,3 +142,15 @@ async def test_the_horizon_passes_over_what_the_reader_may_not_see() -> None:
         publisher.publish([event(4, "web", "shown")])
         assert (subscription.horizon, subscription.index) == (2, 2)
         assert [received.index for received in ready(subscription)] == [4]
+
+
+async def test_the_horizon_passes_over_late_events_that_the_reader_has_had() -> None:
+    """D2, D7: a reader that has come back with an index ahead of what is published."""
+    async with opened(index=1) as (_, publisher):
+        request = SubscribeRequest(HEALTH, "web", index=5, epoch=publisher.epoch)
+        subscription = publisher.subscribe(request)
+        publisher.publish([event(3, "web")])
+        assert subscription.horizon == 5
+        publisher.publish([event(6, "other")])
+        assert (subscription.horizon, subscription.index) == (6, 5)
+        assert ready(subscription) == []
