@@ -65,6 +65,8 @@ class Cursor(Slot, Generic[P]):
         "_snapshot",
         "_source",
         "_state",
+        "_stop",
+        "_unchecked",
         "epoch",
         "request",
     )
@@ -96,7 +98,11 @@ class Cursor(Slot, Generic[P]):
         # What the position is in: the snapshot if there is one, otherwise the feed.
         self._source: Feed = self._feed
         self._snapshot: Snapshot | None = None
+        # The feed too, while whatever comes in it is for the reader as it is: no authorizer, and past the bound.
+        self._unchecked: Feed = _NOWHERE
         self._position = 0
+        # Up to which position `async for` may go before its next checkpoint; 0 after a leap to another position.
+        self._stop = 0
         self._index = 0
         self._is_marker_due = False
         self._end: End | None = None
@@ -154,6 +160,7 @@ class Cursor(Slot, Generic[P]):
                 self._delivered += 1
                 if feed.end - position > self._peak_lag:
                     self._peak_lag = feed.end - position
+                self._unchecked = feed
                 return event
         if self._end is not None:
             raise self._error()
@@ -280,7 +287,8 @@ class Cursor(Slot, Generic[P]):
 
     def _enter_snapshot(self, *, fresh: bool) -> None:
         self._source = self._snapshot = self._state.join(self.request.subject, fresh=fresh)
-        self._position = 0
+        self._unchecked = _NOWHERE
+        self._position = self._stop = 0
         self._index = 0
 
     def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> None:
@@ -290,6 +298,7 @@ class Cursor(Slot, Generic[P]):
             self._index = snapshot.index
             self._source = self._feed
             self._position = self._feed.after(snapshot.index)
+            self._stop = 0
             self._snapshot = None
             self._state.leave(snapshot)
 
@@ -316,8 +325,8 @@ class Cursor(Slot, Generic[P]):
         if self._snapshot is not None:
             self._state.leave(self._snapshot)
         self._snapshot = None
-        self._source = self._feed = _NOWHERE
-        self._position = 0
+        self._source = self._feed = self._unchecked = _NOWHERE
+        self._position = self._stop = 0
         if self._state.timeline.watchers.waiting:
             self._state.parking.wake((self._state.timeline.watchers,))
 

@@ -1,7 +1,7 @@
 """A subscription: a cursor that one task waits at, as a trio channel and an anyio stream."""
 
 import enum
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -63,33 +63,21 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     An error of a payload's `has_read_permission` passes through, and the event is not consumed.
     """
 
-    __slots__ = ("_burst", "_is_receiving")
+    __slots__ = ("_is_receiving",)
 
-    # How many events `async for` has returned since the last checkpoint; BURST asks for one.
-    _burst: int
-    # Whether a task is inside receive() or receive_batch().
+    # Whether a task is inside receive() or receive_batch(); then `_stop` is 0, so that no other gets ahead of it.
     _is_receiving: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._burst = BURST
         self._is_receiving = False
 
     @enable_ki_protection
     @override
     async def receive(self) -> Event[P]:
         """Waits for the next event and returns it. Always a checkpoint."""
-        if self._is_receiving:
-            raise BusyResourceError("receiving from")
-        self._is_receiving = True
-        try:
-            await self._pause()
-            while (event := self._take()) is None:
-                await self._pause()
-        finally:
-            self._is_receiving = False
-        self._burst = 1
-        return event
+        self._stop = 0
+        return await self.__anext__()
 
     @enable_ki_protection
     async def receive_batch(self, max_events: int | None = None) -> Sequence[Event[P]]:
@@ -99,16 +87,13 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         """
         if max_events is not None and max_events < 1:
             raise ValueError(f"max_events is at least 1, not {max_events}")
-        if self._is_receiving:
-            raise BusyResourceError("receiving from")
-        self._is_receiving = True
+        self._begin_to_receive()
         try:
             await self._pause()
             while not (events := self._take_batch(max_events)):
                 await self._pause()
         finally:
             self._is_receiving = False
-        self._burst = BURST
         return events
 
     @enable_ki_protection
@@ -139,21 +124,29 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     def __aiter__(self) -> Self:
         return self
 
-    @override
-    def __anext__(self) -> Coroutine[Any, Any, Event[P]]:
-        """The next event; a checkpoint if it has to wait, if the subscription has ended, and every 64 events."""
-        if self._burst < BURST and self._position < self._source.end:
-            return self._receive_in_burst()
-        return self.receive()
-
     @enable_ki_protection
-    async def _receive_in_burst(self) -> Event[P]:
-        if self._burst < BURST and self._position < self._source.end and not self._is_receiving:
-            event = self._take()
-            if event is not None:
-                self._burst += 1
-                return event  # noqa: ASYNC910 - every BURST events it does
-        return await self.receive()
+    @override
+    async def __anext__(self) -> Event[P]:
+        """The next event; a checkpoint if it has to wait, if the subscription has ended, and every 64 events."""
+        feed = self._unchecked
+        position = self._position
+        if position < self._stop and 0 < feed.end - position <= self._peak_lag and feed.start <= position:
+            event = feed.items[position - feed.base]  # the common case; what follows covers it too
+            self._position = position + 1
+            self._index = event.index
+            self._delivered += 1
+            return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
+        self._begin_to_receive()
+        try:
+            shown = self._take() if position < self._stop and position < self._source.end else None
+            if shown is None:
+                await self._pause()
+                while (shown := self._take()) is None:
+                    await self._pause()
+                self._stop = self._position + BURST - 1
+        finally:
+            self._is_receiving = False
+        return shown  # noqa: ASYNC910 - the same
 
     @enable_ki_protection
     def unsubscribe(self) -> None:
@@ -200,8 +193,14 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
             return SubscriptionState.CLOSED if self._end.reason is None else SubscriptionState.FORCE_CLOSED
         return SubscriptionState.LIVE if self._snapshot is None else SubscriptionState.SNAPSHOT
 
+    def _begin_to_receive(self) -> None:
+        if self._is_receiving:
+            raise BusyResourceError("receiving from")
+        self._is_receiving = True
+
     def _pause(self) -> Awaitable[None]:
         """One checkpoint, awaited at once: until there is something to look at, or just that if there is."""
+        self._stop = 0
         backend = self._state.parking.backend
         source = self._source
         if self._position < source.end or self._is_marker_due or self._end is not None:
