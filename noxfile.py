@@ -22,6 +22,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 CORE = ",".join(
     f"*/{path}" for path in sorted(Path("trio_stream").glob("_*.py")) if path.name != "__main__.py"
 )
+PARALLEL = ("-n", "auto", "--dist", "worksteal")
 INSTALLED = {"PYTHONSAFEPATH": "1"}  # `python -m` would put the checkout in front of what is installed
 
 
@@ -40,7 +41,7 @@ def tests(session: nox.Session) -> None:
     data = Path.cwd() / f".coverage.{session.python}"
     for stale in data.parent.glob(f"{data.name}.*"):
         stale.unlink()
-    session.run("coverage", "run", "-m", "pytest", env={**INSTALLED, "COVERAGE_FILE": str(data)})
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, env={**INSTALLED, "COVERAGE_FILE": str(data)})
 
 
 @nox.session
@@ -62,7 +63,7 @@ def lowest(session: nox.Session) -> None:
     constraints = Path(session.create_tmp()) / "constraints.txt"
     constraints.write_text("\n".join(re.sub(r"(\[.*\])?>=", "==", bound) for bound in bounds))
     session.install(".[cli]", "-c", str(constraints), *nox.project.dependency_groups(PROJECT, "tests"))
-    session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
+    session.run("python", "-m", "pytest", *(session.posargs or PARALLEL), env=INSTALLED)
 
 
 @nox.session
