@@ -229,7 +229,7 @@ class EventPublisher:
             index=self._timeline.index,
             epoch=self._timeline.epoch,
             subscriptions=len(open_),
-            waiting=sum(subscription._is_parked for subscription in open_),
+            waiting=sum(subscription._is_waiting for subscription in open_),
             tokens=len(self._subscriptions),
             topics={
                 topic.name: TopicStatistics(

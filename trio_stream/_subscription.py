@@ -193,6 +193,10 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
             return SubscriptionState.CLOSED if self._end.reason is None else SubscriptionState.FORCE_CLOSED
         return SubscriptionState.LIVE if self._snapshot is None else SubscriptionState.SNAPSHOT
 
+    @property
+    def _is_waiting(self) -> bool:
+        return self._is_receiving and self in self._source.waiting
+
     def _begin_to_receive(self) -> None:
         if self._is_receiving:
             raise BusyResourceError("receiving from")

@@ -8,7 +8,6 @@ cursor, so a task that was woken and cancelled in one go has lost nothing.
 Large wake-ups would block the loop: beyond a few tasks they are left to `Parking.run`, which wakes in slices.
 """
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -36,12 +35,6 @@ class Slot:
 
     def __init__(self) -> None:
         self._parked = None
-
-    @property
-    def _is_parked(self) -> bool:
-        """Whether a task waits here and was neither woken nor cancelled."""
-        parked = self._parked
-        return parked is not None and not (isinstance(parked, asyncio.Future) and parked.done())
 
     def _give_up(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         """What trio calls when the parked task is cancelled."""
@@ -117,9 +110,16 @@ class TrioBackend(Backend):
 
 
 class AsyncioBackend(Backend):
+    def __init__(self) -> None:
+        import asyncio  # it runs already; on trio it would take a third of the time of importing this package
+
+        self._running_loop = asyncio.get_running_loop
+        self._sleep = asyncio.sleep
+
     @override
     def park(self, slot: Slot) -> Awaitable[None]:
-        slot._parked = future = asyncio.get_running_loop().create_future()
+        future: Awaitable[None]
+        slot._parked = future = self._running_loop().create_future()
         return future
 
     @override
@@ -133,11 +133,11 @@ class AsyncioBackend(Backend):
 
     @override
     def checkpoint(self) -> Awaitable[None]:
-        return asyncio.sleep(0)
+        return self._sleep(0)
 
     @override
     def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
-        return asyncio.get_running_loop().call_soon_threadsafe
+        return self._running_loop().call_soon_threadsafe
 
 
 class Parking:
