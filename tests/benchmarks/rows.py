@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from . import (
     rows_fan,
+    rows_import,
     rows_latency,
     rows_memory,
     rows_publish,
@@ -23,6 +24,7 @@ _MODULES = (
     rows_memory,
     rows_view,
     rows_store,
+    rows_import,
 )
 
 ROWS: Mapping[str, Row] = {row.name: row for module in _MODULES for row in module.ROWS}

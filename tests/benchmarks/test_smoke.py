@@ -6,7 +6,16 @@ from benchmarks.rows import ROWS
 from benchmarks.run import Measurement
 from benchmarks.table import aims_of, table_of
 
-SMALL = ("live-trio", "live-asyncio", "backlog-trio", "publish-matching", "herd-cold", "close-one", "resume")
+SMALL = (
+    "import",
+    "live-trio",
+    "live-asyncio",
+    "backlog-trio",
+    "publish-matching",
+    "herd-cold",
+    "close-one",
+    "resume",
+)
 OPTIONAL = {"broadcaster", "aio-broadcast", "reactivex (no tasks)"}  # of the dependency group `bench`
 
 
