@@ -150,25 +150,13 @@ class Cursor(Slot, Generic[P]):
 
         None if nothing is ready, or if so many in a row were hidden that the loop should have its turn.
         """
-        feed = self._feed
-        position = self._position
-        if self._source is feed and self._authorizer is None and feed.start <= position < feed.end:
-            event = feed.items[position - feed.base]
-            if event.index > self._index:  # the common case; what follows covers it too
-                self._position = position + 1
-                self._index = event.index
-                self._delivered += 1
-                if feed.end - position > self._peak_lag:
-                    self._peak_lag = feed.end - position
-                self._unchecked = feed
-                return event
         if self._end is not None:
             raise self._error()
         if self._is_marker_due:
             return self._take_marker()
         if self._snapshot is not None:
             return self._take_of_snapshot(self._snapshot)
-        return self._take_live(feed, position)
+        return self._take_live(self._feed, self._position)
 
     def _take_live(self, feed: Feed, position: int) -> Event[P] | None:
         lag = feed.end - position
@@ -189,6 +177,8 @@ class Cursor(Slot, Generic[P]):
             self._position = position
             if shown is not None:
                 self._delivered += 1
+                if self._authorizer is None:
+                    self._unchecked = feed
                 return shown
         return None
 

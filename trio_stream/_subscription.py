@@ -65,7 +65,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
 
     __slots__ = ("_is_receiving",)
 
-    # Whether a task is inside receive() or receive_batch(); then `_stop` is 0, so that no other gets ahead of it.
+    # Whether a task waits in receive() or receive_batch(); then `_stop` is 0, so that no other gets ahead of it.
     _is_receiving: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -87,14 +87,14 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         """
         if max_events is not None and max_events < 1:
             raise ValueError(f"max_events is at least 1, not {max_events}")
-        self._begin_to_receive()
-        try:
-            await self._pause()
-            while not (events := self._take_batch(max_events)):
+        while True:
+            self._begin_to_receive()
+            try:
                 await self._pause()
-        finally:
-            self._is_receiving = False
-        return events
+            finally:
+                self._is_receiving = False
+            if events := self._take_batch(max_events):
+                return events
 
     @enable_ki_protection
     def receive_nowait(self) -> Event[P]:
@@ -128,25 +128,29 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     @override
     async def __anext__(self) -> Event[P]:
         """The next event; a checkpoint if it has to wait, if the subscription has ended, and every 64 events."""
-        feed = self._unchecked
-        position = self._position
-        if position < self._stop and 0 < feed.end - position <= self._peak_lag and feed.start <= position:
-            event = feed.items[position - feed.base]  # the common case; what follows covers it too
-            self._position = position + 1
-            self._index = event.index
-            self._delivered += 1
-            return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
-        self._begin_to_receive()
-        try:
-            shown = self._take() if position < self._stop and position < self._source.end else None
-            if shown is None:
+        while True:
+            position = self._position
+            if position < self._stop:
+                feed = self._unchecked
+                lag = feed.end - position
+                if lag > 0 and feed.start <= position:  # the common case; what follows covers it too
+                    event = feed.items[position - feed.base]
+                    self._position = position + 1
+                    self._index = event.index
+                    self._delivered += 1
+                    if lag > self._peak_lag:
+                        self._peak_lag = lag
+                    return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
+                if self._is_ready() and (shown := self._take()) is not None:
+                    return shown  # noqa: ASYNC910 - the same
+            self._begin_to_receive()
+            try:
                 await self._pause()
-                while (shown := self._take()) is None:
-                    await self._pause()
-                self._stop = self._position + BURST - 1
-        finally:
-            self._is_receiving = False
-        return shown  # noqa: ASYNC910 - the same
+            finally:
+                self._is_receiving = False
+            if self._end is not None:
+                raise self._error()
+            self._stop = self._position + BURST
 
     @enable_ki_protection
     def unsubscribe(self) -> None:
@@ -205,7 +209,8 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     def _pause(self) -> Awaitable[None]:
         """One checkpoint, awaited at once: until there is something to look at, or just that if there is."""
         self._stop = 0
-        backend = self._state.parking.backend
+        parking = self._state.parking
+        backend = parking._backend or parking.backend  # a property takes its time
         source = self._source
         if self._position < source.end or self._is_marker_due or self._end is not None:
             return backend.checkpoint()
