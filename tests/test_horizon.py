@@ -1,6 +1,7 @@
 """Up to which index a reader has everything, although the commits may not have touched its subject."""
 
 import gc
+from functools import partial
 
 import anyio
 import pytest
@@ -33,6 +34,26 @@ async def test_the_horizon_goes_on_with_commits_of_others_but_not_past_what_is_r
         assert subscription.horizon == 1  # 4 is ready: up to 3 it would be true, but is not known
         ready(subscription)
         assert (subscription.horizon, subscription.index) == (4, 4)
+
+
+@pytest.mark.parametrize("from_thread", [False, True])
+async def test_a_commit_that_is_about_nothing_here_is_past_when_its_index_is_published(
+    from_thread: bool,
+) -> None:
+    """A store has more topics than one publisher; who waits for a commit of another must not wait for ever."""
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        subscription = publisher.subscribe(LIVE)
+        tasks.start_soon(subscription.wait_published, 3)
+        await quiet()
+        if from_thread:
+            await anyio.to_thread.run_sync(partial(publisher.publish_from_thread, [], index=3))
+        else:
+            publisher.publish([], index=3)
+        await quiet()
+        assert (publisher.index, subscription.horizon, subscription.index) == (3, 3, 1)
+        assert not ready(subscription)
+        publisher.publish([event(4, "web")], index=4)
+        assert [each.index for each in ready(subscription)] == [4]
 
 
 async def test_inside_a_snapshot_nothing_is_certain() -> None:

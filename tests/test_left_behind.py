@@ -69,7 +69,7 @@ def test_a_thread_that_comes_when_the_event_loop_has_just_ended_is_refused() -> 
     def ended(_: object) -> None:
         raise RuntimeError("the event loop has ended")
 
-    inbox = Inbox(lambda _: None)
+    inbox = Inbox()
     inbox.open(ended)
     with pytest.raises(ClosedResourceError):
-        inbox.put((event(1, "web"),))
+        inbox.put(lambda: None)

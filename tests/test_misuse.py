@@ -140,6 +140,19 @@ async def test_publishing_nothing_is_no_commit() -> None:
     assert publisher.index == before.index
 
 
+@pytest.mark.parametrize("events", [[], [event(6, "web")], [close_subscription_event(["t"])]])
+@pytest.mark.parametrize(
+    ("index", "kind"), [(5, InvalidCommitError), (-1, ValueError), (True, TypeError), ("7", TypeError)]
+)
+async def test_the_index_of_a_commit_is_a_greater_one_and_that_of_its_events(
+    events: list[Any], index: Any, kind: type[Exception]
+) -> None:
+    """D18."""
+    publisher = publisher_at_5()
+    with refused(publisher, InvalidCommitError if events and events[0].index == 6 else kind):
+        publisher.publish(events, index=index)
+
+
 @pytest.mark.parametrize(
     "commit", [[event(6, "web", topic=UNKNOWN)], [event(6, "web"), event(6, "web", topic=UNKNOWN)]]
 )

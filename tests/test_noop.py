@@ -16,6 +16,7 @@ async def test_a_publisher_that_does_nothing_takes_everything() -> None:
         await tasks.start(publisher.run)
     await publisher.run()
     publisher.publish([event(1, "web"), event(7, "db")])
+    publisher.publish([], index=8)
     publisher.publish_from_thread([close_subscription_event(["t"])])
     await anyio.to_thread.run_sync(publisher.publish_from_thread, [event(1, "web")])
     publisher.refresh()

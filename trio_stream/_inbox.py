@@ -1,26 +1,21 @@
-"""Commits of other threads, on their way to the event loop."""
+"""What other threads publish, on its way to the event loop."""
 
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 from ._errors import ClosedResourceError
-from ._events import Event
-
-Commit = tuple[Event[Any], ...]
 
 
 class Inbox:
-    """Any thread puts a commit in and waits; the event loop takes them out, in their order.
+    """Any thread puts a call in and waits; the event loop makes them, in their order.
 
     After `close` nobody waits: whoever looks at the queue last, the thread or the loop, finds the other's part done.
     """
 
-    def __init__(self, publish: Callable[[Commit], None]) -> None:
-        self._publish = publish
+    def __init__(self) -> None:
         # Any thread appends; the event loop takes, and after the end whoever comes.
-        self._waiting: deque[tuple[Commit, Future[None]]] = deque()
+        self._waiting: deque[tuple[Callable[[], None], Future[None]]] = deque()
         # How a thread has the event loop call something; None before open() and after close().
         self._call_soon: Callable[[Callable[[], object]], object] | None = None
         self._is_closed = False
@@ -33,12 +28,12 @@ class Inbox:
         self._is_closed = True
         self._refuse()
 
-    def put(self, commit: Commit) -> None:
-        """For another thread: returns when the commit is published, or raises what that raised."""
+    def put(self, publish: Callable[[], None]) -> None:
+        """For another thread: returns when the call was made, or raises what that raised."""
         if self._call_soon is None:
             raise RuntimeError("publish_from_thread() needs a publisher that runs")
         result = Future[None]()
-        self._waiting.append((commit, result))
+        self._waiting.append((publish, result))
         if self._is_closed:
             self._refuse()
         else:
@@ -50,9 +45,9 @@ class Inbox:
 
     def _take(self) -> None:
         while next_ := self._pop():
-            commit, result = next_
+            publish, result = next_
             try:
-                self._publish(commit)
+                publish()
             except Exception as error:  # noqa: BLE001 - it belongs to the thread that waits for it
                 result.set_exception(error)
             else:
@@ -62,7 +57,7 @@ class Inbox:
         while next_ := self._pop():
             next_[1].set_exception(ClosedResourceError("this publisher has stopped"))
 
-    def _pop(self) -> tuple[Commit, Future[None]] | None:
+    def _pop(self) -> tuple[Callable[[], None], Future[None]] | None:
         try:
             return self._waiting.popleft()
         except IndexError:  # in the end several threads may look at the same time

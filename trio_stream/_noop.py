@@ -29,10 +29,10 @@ class NoOpEventPublisher:
         task_status.started()
         await anyio.lowlevel.checkpoint()
 
-    def publish(self, events: Iterable[Event[Any]]) -> None:
+    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None) -> None:
         """Does nothing."""
 
-    def publish_from_thread(self, events: Iterable[Event[Any]]) -> None:
+    def publish_from_thread(self, events: Iterable[Event[Any]], *, index: int | None = None) -> None:
         """Does nothing."""
 
     def subscribe(

@@ -8,6 +8,7 @@ It first finds out all that may be wrong and then changes something.
 import secrets
 import threading
 from collections.abc import Iterable
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -72,7 +73,7 @@ class EventPublisher:
         self._parking = Parking()
         self._maker = SnapshotMaker(self._parking, snapshot_cache_ttl)
         self._is_stopped = False
-        self._inbox = Inbox(self.publish)
+        self._inbox = Inbox()
         self._is_running = False
         for topic, handler in handlers.items():
             self.register_handler(topic, handler)
@@ -101,12 +102,14 @@ class EventPublisher:
         self._maker.handlers[topic] = handler
 
     @enable_ki_protection
-    def publish(self, events: Iterable[Event[Any]]) -> None:
+    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None) -> None:
         """Publishes one commit: all its events, over one or more topics and subjects, with one index.
 
         Call it after the store has committed, in the order of the indexes and in the event loop's thread.
         Never waits.
-        Without events nothing happens; close events take no index and are handled first.
+        Close events take no index and are handled first.
+        `index` is that of the events; give it for a commit that may have none here, so that whoever waits for it
+        knows that it is past. Without events and index nothing happens.
 
         Raises, and changes nothing: `InvalidCommitError` unless this is one commit with a greater index than the
         last, `UnknownTopicError`, `RuntimeError` in another thread, `ClosedResourceError` after the publisher has
@@ -122,23 +125,23 @@ class EventPublisher:
             else:
                 commit.append(event)
         parts = [(self._state(topic), groups) for topic, groups in split(commit).items()]
-        index = self._next_index(commit) if commit else self._timeline.index
+        next_index = self._next_index(commit, index)
         if closing:
             self.close_subscriptions(closing)
-        if parts:
-            self._timeline.index = index
-            self._append(index, parts)
+        if next_index is not None:
+            self._timeline.index = next_index
+            self._append(next_index, parts)
 
-    def publish_from_thread(self, events: Iterable[Event[Any]]) -> None:
+    def publish_from_thread(self, events: Iterable[Event[Any]], *, index: int | None = None) -> None:
         """`publish` for any thread: returns when it is done, raises what it raises, keeps each caller's order.
 
         The publisher must be running; before that it is a `RuntimeError`.
         """
         commit = tuple(events)
         if self._parking.thread == threading.get_ident():
-            self.publish(commit)
-            return
-        self._inbox.put(commit)
+            self.publish(commit, index=index)
+        else:
+            self._inbox.put(partial(self.publish, commit, index=index))
 
     @enable_ki_protection
     def subscribe(
@@ -272,8 +275,15 @@ class EventPublisher:
             raise UnknownTopicError(f"no handler is registered for topic {str(topic)!r}")
         return state
 
-    def _next_index(self, commit: list[Event[Any]]) -> int:
-        index = check_one_index(commit)
+    def _next_index(self, commit: list[Event[Any]], index: int | None) -> int | None:
+        """The index of the commit; None if it is none."""
+        if commit:
+            given, index = index, check_one_index(commit)
+            if given not in (None, index):
+                raise InvalidCommitError(f"events of index {index} in commit {given}")
+        elif index is None:
+            return None
+        check_index(index)
         if index <= self._timeline.index:
             raise InvalidCommitError(
                 f"commit {index} is not after {self._timeline.index}, the last one published"
