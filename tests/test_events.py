@@ -3,11 +3,12 @@
 import copy
 import pickle
 from collections.abc import Sequence
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 from typing import Any, cast
 
 import pytest
 from catalogue import HEALTH, Catalogue, Health, event, kinds, ready
+from typing_extensions import override
 
 from trio_stream import (
     Event,
@@ -112,13 +113,54 @@ def test_a_payload_without_a_proper_subject_cannot_be_published() -> None:
     """D18."""
 
     class Lost(Payload):
-        """Has the subject that a protocol's body returns: None."""
+        """Says nothing about its subject."""
+
+    class Odd(Payload):
+        def __init__(self, subject: Any) -> None:
+            self.subject = subject  # type: ignore[misc]
 
     lost: type[Any] = Lost
+    odd: type[Any] = Odd
     publisher = EventPublisher({HEALTH: Catalogue().snapshot})
-    with pytest.raises(InvalidCommitError, match="subject"):
+    with pytest.raises(AttributeError, match="subject"):
         publisher.publish([Event(HEALTH, 1, lost())])
+    for subject in (None, 5, b"web", Subject(5), Subject("web", None), Subject("web", "n", 1)):  # type: ignore[arg-type]
+        with pytest.raises(InvalidCommitError, match="subject"):
+            publisher.publish([Event(HEALTH, 1, odd(subject))])
     assert publisher.index == 0
+
+
+class Public(Payload):
+    __slots__ = ()
+
+    @override
+    def has_read_permission(self, authorizer: object, /) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Plain(Public):
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted(Public):
+    subject: Subject
+    passing: bool
+
+
+class Assigned(Public):
+    def __init__(self) -> None:
+        self.subject = "web"  # type: ignore[misc]  # mypy holds it for a property that cannot be set
+
+
+@pytest.mark.parametrize("payload", [Plain("web"), Slotted(Subject("web"), True), Assigned()])  # type: ignore[abstract]
+def test_the_subject_may_be_a_field_of_a_payload_class(payload: Any) -> None:
+    """A property that `Payload` has would stand in its way."""
+    publisher = EventPublisher({HEALTH: Catalogue().snapshot}, index=1)
+    subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1))
+    publisher.publish([Event(HEALTH, 2, payload)])
+    assert [each.payload for each in ready(subscription)] == [payload]
 
 
 @pytest.mark.parametrize(

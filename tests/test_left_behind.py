@@ -8,7 +8,13 @@ from catalogue import HEALTH, Health, event, kinds, until_live
 from interruptions import on_asyncio
 from scenes import ALL, opened, quiet
 
-from trio_stream import ClosedResourceError, SnapshotAppender, SnapshotFailed, SubscribeRequest
+from trio_stream import (
+    ClosedResourceError,
+    SnapshotAppender,
+    SnapshotFailed,
+    SubscribeRequest,
+    SubscriptionForceClosed,
+)
 from trio_stream._inbox import Inbox
 
 pytestmark = pytest.mark.anyio
@@ -17,9 +23,8 @@ AHEAD = 1024  # how many deliveries a snapshot function may be ahead of its read
 
 
 async def test_appends_that_still_wait_when_the_snapshot_function_returns_are_refused() -> None:
-    """D1, D11: they are in no snapshot, and the one that was returned is whole without them."""
+    """D1, D11, D13: at once; they are in no snapshot, and the one that was returned is whole without them."""
     refused = 0
-    has_returned = False
 
     async def late(snapshot: SnapshotAppender[Health]) -> None:
         nonlocal refused
@@ -28,25 +33,88 @@ async def test_appends_that_still_wait_when_the_snapshot_function_returns_are_re
         refused += 1
 
     async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
-        nonlocal has_returned
         for number in range(AHEAD):
             await snapshot.append([event(1, f"key-{number}")])
         tasks.start_soon(late, snapshot)
         tasks.start_soon(late, snapshot)
         await quiet()
-        has_returned = True
+        assert refused == 0
         return 1
 
     async with opened(handler) as (_, publisher), anyio.create_task_group() as tasks:
         subscription = publisher.subscribe(ALL)
-        while not has_returned:
+        while refused < 2:
             await quiet()
-        assert refused == 0
         received = await until_live(subscription)
-        await quiet()
         assert kinds(received) == [*(f"1:key-{number}=ok" for number in range(AHEAD)), "eos@1"]
-        assert refused == 2
         assert kinds(await until_live(publisher.subscribe(ALL))) == kinds(received)
+
+
+async def test_an_append_when_the_snapshot_function_has_returned_is_refused_although_the_window_is_full() -> (
+    None
+):
+    """D13, D18: no reader that comes closer would let it through."""
+    appenders: list[SnapshotAppender[Health]] = []
+
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        appenders.append(snapshot)
+        for number in range(AHEAD):
+            await snapshot.append([event(1, f"key-{number}")])
+        return 1
+
+    async with opened(handler) as (_, publisher):
+        subscription = publisher.subscribe(ALL)
+        await quiet()
+        with pytest.raises(ClosedResourceError):
+            await appenders[0].append([event(1, "late")])
+        assert len(await until_live(subscription)) == AHEAD + 1
+
+
+async def test_a_snapshot_function_that_cannot_be_cancelled_is_not_left_waiting_for_readers_who_have_gone() -> (
+    None
+):
+    """D13, D16: it comes to its end, and the publisher to its own."""
+    appended = 0
+
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        nonlocal appended
+        with anyio.CancelScope(shield=True):
+            for number in range(AHEAD + 100):
+                await snapshot.append([event(1, f"key-{number}")])
+                appended += 1
+        return 1
+
+    async with opened(handler) as (_, publisher):
+        subscription = publisher.subscribe(ALL)
+        await quiet()
+        assert appended == AHEAD
+        subscription.unsubscribe()
+        await quiet()
+        assert appended == AHEAD + 100
+        assert publisher.statistics().topics["health"].snapshots == 0
+
+
+@on_asyncio
+async def test_a_task_of_a_snapshot_function_that_has_failed_is_not_left_waiting_for_readers() -> None:
+    """D13: `gather` leaves the others running when one fails."""
+    left: list[asyncio.Task[None]] = []
+
+    async def rows(snapshot: SnapshotAppender[Health]) -> None:
+        for number in range(AHEAD + 100):
+            await snapshot.append([event(1, f"key-{number}")])
+
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        left.append(asyncio.create_task(rows(snapshot)))
+        await quiet()
+        raise OSError("the database has gone")
+
+    async with opened(handler) as (_, publisher):
+        subscription = publisher.subscribe(ALL)
+        await quiet()
+        with pytest.raises(SnapshotFailed):
+            subscription.receive_nowait()
+        await quiet()
+        assert isinstance(left[0].exception(), ClosedResourceError)
 
 
 @on_asyncio
@@ -73,3 +141,47 @@ def test_a_thread_that_comes_when_the_event_loop_has_just_ended_is_refused() -> 
     inbox.open(ended)
     with pytest.raises(ClosedResourceError):
         inbox.put(lambda: None)
+
+
+class Stop(BaseException):
+    """No error, as `KeyboardInterrupt` is none."""
+
+
+@pytest.mark.parametrize(
+    "lets_out",
+    [Stop(), BaseExceptionGroup("of a nursery of its own", [Stop()]), asyncio.CancelledError()],
+    ids=["no error", "a group", "a cancellation of asyncio"],
+)
+async def test_whatever_a_snapshot_function_lets_out_fails_its_snapshot_only(lets_out: BaseException) -> None:
+    """D14, D16: but what ends the program."""
+
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        raise lets_out
+
+    async with opened(handler) as (_, publisher):
+        with pytest.raises(SnapshotFailed) as failed:
+            await until_live(publisher.subscribe(SubscribeRequest(HEALTH)))
+        assert failed.value.__cause__ is lets_out
+        publisher.publish([event(1, "web")])
+
+
+async def test_what_goes_wrong_in_a_task_group_of_a_snapshot_function_that_is_stopped_is_nobodys() -> None:
+    """D16: its cancellation and that error come in one group."""
+
+    async def fails_at_the_end() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("the connection is closed already")
+
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        async with anyio.create_task_group() as own:
+            own.start_soon(fails_at_the_end)
+            await anyio.sleep_forever()
+        return 1
+
+    async with opened(handler) as (_, publisher):
+        subscription = publisher.subscribe(ALL)
+        await quiet()
+    with pytest.raises(SubscriptionForceClosed):
+        subscription.receive_nowait()

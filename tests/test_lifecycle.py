@@ -239,6 +239,23 @@ async def test_hundreds_of_readers_are_released_when_the_publisher_stops_in_the_
     assert set(released) <= expected.get(how, {CloseReason.TOKEN})
 
 
+async def test_a_publisher_whose_start_fails_has_stopped() -> None:
+    """D18: whoever waits for it is told."""
+
+    class Unwanted(anyio.abc.TaskStatus[None]):
+        def started(self, value: None = None) -> None:
+            raise ValueError("nobody waits")
+
+    publisher = EventPublisher({HEALTH: endless})
+    subscription = publisher.subscribe(SubscribeRequest(HEALTH))
+    with pytest.raises(ExceptionGroup):
+        await publisher.run(task_status=Unwanted())
+    with pytest.raises(SubscriptionForceClosed):
+        await subscription.receive()
+    with pytest.raises(ClosedResourceError):
+        publisher.publish([])
+
+
 CALLS: dict[str, Callable[[EventPublisher], object]] = {
     "publish": lambda publisher: publisher.publish([event(9, "web")]),
     "publish nothing": lambda publisher: publisher.publish([]),

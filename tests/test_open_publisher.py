@@ -3,10 +3,11 @@
 import asyncio
 
 import anyio
+import anyio.lowlevel
 import pytest
-from catalogue import HEALTH, Catalogue, Health, event, kinds
+from catalogue import HEALTH, Catalogue, Health, event, kinds, until_live
 from interruptions import on_asyncio
-from scenes import quiet
+from scenes import WEB, quiet
 
 from trio_stream import (
     ClosedResourceError,
@@ -123,3 +124,29 @@ async def test_a_native_cancellation_of_the_body_leaves_as_a_cancellation() -> N
         await task
     assert task.cancelled()
     assert publishers[0].statistics().subscriptions == 0
+
+
+@pytest.mark.parametrize("at", range(6))
+@pytest.mark.parametrize("canceller_first", [False, True])
+async def test_whoever_is_cancelled_while_it_enters_never_finds_a_publisher_that_has_stopped(
+    at: int, canceller_first: bool
+) -> None:
+    """D12: the cancellation comes from another task, after so many of its turns."""
+    scope = anyio.CancelScope()
+
+    async def cancel() -> None:
+        for _ in range(at):
+            await anyio.lowlevel.checkpoint()
+        scope.cancel()
+
+    async def use() -> None:
+        with scope:
+            async with open_publisher({HEALTH: one_service().snapshot}) as publisher:
+                with anyio.CancelScope(shield=True):
+                    assert kinds(await until_live(publisher.subscribe(WEB))) == ["1:web=a", "eos@1"]
+
+    for _ in range(20):  # trio shuffles the tasks
+        scope = anyio.CancelScope()
+        async with anyio.create_task_group() as tasks:
+            for task in (cancel, use) if canceller_first else (use, cancel):
+                tasks.start_soon(task)

@@ -1,5 +1,6 @@
 """Publishing from other threads: done when the call returns, in each caller's order, and never for ever."""
 
+import asyncio
 import itertools
 import sys
 import threading
@@ -12,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, Catalogue, Health, event, kinds, ready
+from interruptions import on_asyncio
 from scenes import quiet
 
 from trio_stream import (
@@ -157,6 +159,27 @@ async def test_it_raises_what_publish_raises_and_changes_nothing(commit: Any, ki
         assert publisher.statistics() == before
         await started(publisher.publish_from_thread, [event(2, "web")]).outcome()
         assert publisher.index == 2
+
+
+class Stop(BaseException):
+    """No error, as `KeyboardInterrupt` is none."""
+
+
+class Fatal:
+    @property
+    def subject(self) -> str:
+        raise Stop
+
+
+@on_asyncio
+async def test_a_thread_does_not_wait_for_ever_if_what_it_publishes_stops_the_event_loop() -> None:
+    """D16: on trio that would be the end of everything."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with open_publisher({HEALTH: Catalogue().snapshot}) as publisher:
+        caller = started(publisher.publish_from_thread, [Event(HEALTH, 1, Fatal())])
+        with pytest.raises(Stop):
+            await caller.outcome()
+        assert publisher.index == 0
 
 
 async def test_an_iterable_that_fails_fails_in_the_thread_that_gave_it() -> None:

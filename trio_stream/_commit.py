@@ -46,7 +46,7 @@ def split(events: Iterable[Event[Any]]) -> dict[Topic[Any], Groups]:
 def _subject(event: Event[Any]) -> Subject:
     payload: Any = event.payload
     match payload.subject:
-        case Subject() as subject:
+        case Subject(key=str(), namespace=str(), partition=str()) as subject:
             return subject
         case str() as key:
             return Subject(key)

@@ -58,6 +58,7 @@ class Cursor(Slot, Generic[P]):
         "_feed",
         "_index",
         "_is_marker_due",
+        "_is_receiving",
         "_leave",
         "_peak_lag",
         "_position",
@@ -105,9 +106,10 @@ class Cursor(Slot, Generic[P]):
         self._stop = 0
         self._index = 0
         self._is_marker_due = False
+        # Whether a task waits for an event, and then `_stop` is 0, or a payload is asked who may read it.
+        self._is_receiving = False
         self._end: End | None = None
-        self._delivered = 0
-        self._peak_lag = 0
+        self._delivered = self._peak_lag = 0
         if resume:
             self._index = request.index
             self._position = self._feed.after(request.index)
@@ -139,7 +141,7 @@ class Cursor(Slot, Generic[P]):
 
     def _lag(self) -> int:
         """How many deliveries are there that were not taken; those behind a snapshot count once it is complete."""
-        lag = self._source.end - self._position
+        lag = self._source.end - self._position + self._is_marker_due
         snapshot = self._snapshot
         if snapshot is not None and snapshot.is_complete and not snapshot.is_gone:
             lag += self._feed.end - self._feed.after(snapshot.index)
@@ -160,8 +162,7 @@ class Cursor(Slot, Generic[P]):
 
     def _take_live(self, feed: Feed, position: int) -> Event[P] | None:
         lag = feed.end - position
-        if lag > self._peak_lag:
-            self._peak_lag = lag
+        self._peak_lag = max(self._peak_lag, lag)
         if position < feed.start:
             if feed.dropped > self._index:
                 return self._fall_off(feed.start - position)
@@ -234,21 +235,30 @@ class Cursor(Slot, Generic[P]):
 
     def _take_checked(self, limit: int) -> list[Event[P]]:
         events: list[Event[P]] = []
-        index = self._index
-        while len(events) < limit and not (events and self._position < self._source.start):
+        index, delivered = self._index, self._delivered
+        checked = 0
+        while len(events) < limit and checked < MOST_CHECKED and self._is_ready():
+            position = self._position
+            if events and position < self._source.start:
+                break
             try:
                 event = self._take()
-            except Exception:
+            except BaseException as error:
                 # Raised by a payload that was asked who may read it: the cursor stands before it, and the next call
                 # raises it again. But if that has closed this subscription nothing may be returned any more.
                 if self._end is not None:
-                    self._index = index
-                elif events:
+                    self._index, self._delivered = index, delivered
+                    raise self._error() from error
+                if events:
                     break
                 raise
-            if event is None:
+            checked += max(
+                1, min(self._position - position, SCAN)
+            )  # a leap to the live feed may go either way
+            if event is not None:
+                events.append(event)
+            elif not events:  # the loop has its turn before more is looked for
                 break
-            events.append(event)
         return events
 
     def _slice(self, limit: int) -> list[Event[P]]:
@@ -270,7 +280,11 @@ class Cursor(Slot, Generic[P]):
         return events
 
     def _readable(self, event: Event[P]) -> Event[P] | None:
-        shown = readable(event, self._authorizer)
+        was_receiving, self._is_receiving = self._is_receiving, True
+        try:
+            shown = readable(event, self._authorizer)
+        finally:
+            self._is_receiving = was_receiving
         if self._end is not None:  # the payload, or its authorizer, has just closed this subscription
             raise self._error()
         return shown
@@ -278,8 +292,7 @@ class Cursor(Slot, Generic[P]):
     def _enter_snapshot(self, *, fresh: bool) -> None:
         self._source = self._snapshot = self._state.join(self.request.subject, fresh=fresh)
         self._unchecked = _NOWHERE
-        self._position = self._stop = 0
-        self._index = 0
+        self._position = self._stop = self._index = 0
 
     def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> None:
         self._position += count

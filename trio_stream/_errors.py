@@ -83,7 +83,10 @@ class SubscriptionLagged(SubscriptionForceClosed):
     """
 
     missed: int
-    """How many deliveries were dropped before the subscription could return them."""
+    """How many deliveries left the buffer that it was reading before it could return them.
+
+    Late events that it would have passed over are counted too; inside a snapshot, what was left of that.
+    """
 
     def __init__(self, index: int, epoch: str, missed: int) -> None:
         super().__init__(CloseReason.LAGGED, index, epoch)

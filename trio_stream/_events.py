@@ -1,9 +1,9 @@
 """The values that travel: topics, subjects, payloads, events and requests. All of them are immutable."""
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, FrozenInstanceError, dataclass
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, cast, overload
 
 from typing_extensions import TypeVar, override
 
@@ -67,15 +67,19 @@ class Subject(NamedTuple):
 class Payload(Protocol):
     """What an application puts into events.
 
+    It has a `subject`, an attribute or a property: the slice of the topic that it belongs to; a string means
+    `Subject(that)`.
     A payload is shared by all subscribers and must not change once it has been published.
     """
 
     __slots__ = ()
 
-    @property
-    def subject(self) -> Subject | str:
-        """The slice of the topic that this payload belongs to; a string means `Subject(that)`."""
-        ...
+    if TYPE_CHECKING:  # a property that is there would keep dataclasses that inherit from having such a field
+
+        @property
+        def subject(self) -> Subject | str:
+            """The slice of the topic that this payload belongs to; a string means `Subject(that)`."""
+            ...
 
     def has_read_permission(self, authorizer: Any, /) -> bool:
         """Whether `authorizer` may see this payload; only asked for subscriptions that were given one.
@@ -215,7 +219,10 @@ NEW_SNAPSHOT_TO_FOLLOW: Final = Framing.NEW_SNAPSHOT_TO_FOLLOW
 
 def _is_readable(event: Event[Any], authorizer: Any) -> bool:
     payload: Any = event.payload
-    return bool(payload.has_read_permission(authorizer))
+    answer = payload.has_read_permission(authorizer)
+    if isinstance(answer, Awaitable):  # which would always be true
+        raise TypeError(f"has_read_permission of {type(payload).__name__} is not to be async")
+    return bool(answer)
 
 
 def readable(event: Event[P], authorizer: Any) -> Event[P] | None:
@@ -290,9 +297,6 @@ class SubscribeRequest(Generic[P]):
     def subject(self) -> Subject:
         """The slice of the topic that is asked for."""
         return Subject(self.key, self.namespace, self.partition)
-
-
-SubjectLike: TypeAlias = Subject | str
 
 
 def check_index(index: int) -> None:

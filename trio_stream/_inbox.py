@@ -16,7 +16,7 @@ class Inbox:
     def __init__(self) -> None:
         # Any thread appends; the event loop takes, and after the end whoever comes.
         self._waiting: deque[tuple[Callable[[], None], Future[None]]] = deque()
-        # How a thread has the event loop call something; None before open() and after close().
+        # How a thread has the event loop call something; None before open().
         self._call_soon: Callable[[Callable[[], object]], object] | None = None
         self._is_closed = False
 
@@ -48,8 +48,10 @@ class Inbox:
             publish, result = next_
             try:
                 publish()
-            except Exception as error:  # noqa: BLE001 - it belongs to the thread that waits for it
-                result.set_exception(error)
+            except BaseException as error:
+                result.set_exception(error)  # it belongs to the thread that waits for it
+                if not isinstance(error, Exception):
+                    raise
             else:
                 result.set_result(None)
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from ._publisher import NO_HANDLERS, EventPublisher
 from ._snapshot import SnapshotHandlers
@@ -38,6 +39,8 @@ async def running(run: Runnable) -> AsyncIterator[None]:
             try:
                 await tasks.start(scoped)
                 scope.shield = True
+                # What was cancelled before that has reached `run`: then the block must not be entered.
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 yield
             except cancelled:
                 raise

@@ -47,7 +47,7 @@ class EventPublisher:
 
     A publisher belongs to the event loop that runs it: `await nursery.start(publisher.run)`, or `open_publisher`.
     `publish` and `subscribe` work before that; snapshots wait for it.
-    After it has stopped, every call raises `ClosedResourceError`.
+    After it has stopped, every call raises `ClosedResourceError`, but for what only tells.
     """
 
     def __init__(
@@ -256,10 +256,10 @@ class EventPublisher:
             raise RuntimeError("this publisher runs already")
         self._is_running = True
         async with anyio.create_task_group() as tasks:
-            self._inbox.open(self._parking.backend.call_from_thread())
-            self._maker.open(tasks)
-            task_status.started()
             try:
+                self._inbox.open(self._parking.backend.call_from_thread())
+                self._maker.open(tasks)
+                task_status.started()
                 await self._parking.run()
             finally:
                 self._stop()
@@ -308,8 +308,9 @@ class EventPublisher:
         self._subscriptions.remove(cursor.request.token, cursor)
 
     def _force_close(self, subscriptions: list[Subscription[Any]], reason: CloseReason) -> None:
+        end = End(reason)
         for subscription in subscriptions:
-            subscription._finish(End(reason))
+            subscription._finish(end)
         self._parking.wake_each(subscriptions)
 
     def _stop(self) -> None:

@@ -8,7 +8,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
@@ -23,6 +23,12 @@ from ._wait import SLICE, Parking, Slot
 P = TypeVar("P", default=Any)
 P_contra = TypeVar("P_contra", contravariant=True, default=Any)
 
+FATAL: Final = (
+    KeyboardInterrupt,
+    SystemExit,
+    GeneratorExit,
+)  # from a handler these are not about its snapshot
+
 
 class SnapshotAppender(Protocol[P_contra]):
     """Where a snapshot function puts the state."""
@@ -31,7 +37,8 @@ class SnapshotAppender(Protocol[P_contra]):
         """Adds the events of one commit; they arrive together, as one event.
 
         A checkpoint.
-        Waits while every reader of the snapshot is far behind, and is cancelled when there is no reader left.
+        Waits while every reader of the snapshot is far behind.
+        When there is no reader left, the snapshot function is cancelled, and what it appends all the same is dropped.
 
         Raises `InvalidCommitError` for events of another topic, of different indexes or that are not state, and
         `ClosedResourceError` once the snapshot function has returned.
@@ -73,17 +80,24 @@ class Appender(SnapshotAppender[Any]):
         if group:
             check_one_index(group)
         await state.parking.backend.checkpoint()
-        while snapshot.end - snapshot.furthest >= WINDOW and not snapshot.is_gone:
+        while self._has_to_wait():
             await self._wait_for_readers()
         if self._is_closed:
             raise ClosedResourceError("the snapshot function of this appender has returned")
-        if group and not snapshot.is_gone:
+        if group and snapshot.readers and not snapshot.is_gone:
             snapshot.append(delivery(group))
             state.parking.wake((snapshot,))
 
     def close(self) -> None:
         """The snapshot function has returned, or raised."""
         self._is_closed = True
+        self._state.parking.wake((self._snapshot.writers,))
+
+    def _has_to_wait(self) -> bool:
+        snapshot = self._snapshot
+        if self._is_closed or snapshot.is_gone or not snapshot.readers:
+            return False
+        return snapshot.end - snapshot.furthest >= WINDOW
 
     async def _wait_for_readers(self) -> None:
         self._state.stall(self._snapshot)
@@ -147,12 +161,12 @@ class SnapshotMaker:
                 check_index(index)
                 if not scope.cancel_called:
                     self._complete(state, snapshot, index)
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait for the snapshot
-            state.fail(snapshot, error)
-        except (anyio.get_cancelled_exc_class(), BaseExceptionGroup) as error:
-            if _is_cancelled() or _is_fatal(error):
+        except BaseException as error:
+            if _find(error, FATAL):
                 raise
-            state.fail(snapshot, error)  # nobody has cancelled this task: the handler let out another's
+            if _is_cancelled() and (cancelled := _find(error, anyio.get_cancelled_exc_class())):
+                raise cancelled from None
+            state.fail(snapshot, error)  # it belongs to those who wait for the snapshot
         finally:
             snapshot.cancel = None
 
@@ -194,8 +208,10 @@ def _is_cancelled() -> bool:
     return anyio.current_effective_deadline() == -math.inf
 
 
-def _is_fatal(error: BaseException) -> bool:
-    """Whether it is, or has in it, what is neither an error nor a cancellation, as `KeyboardInterrupt`."""
+def _find(
+    error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
+) -> BaseException | None:
+    """The error if it is of these kinds, or the first one in it if it is a group."""
     if isinstance(error, BaseExceptionGroup):
-        return error.split((Exception, anyio.get_cancelled_exc_class()))[1] is not None
-    return False
+        return next((found for each in error.exceptions if (found := _find(each, kinds))), None)
+    return error if isinstance(error, kinds) else None

@@ -19,7 +19,7 @@ class TopicStatistics:
 
 @dataclass(frozen=True, slots=True)
 class PublisherStatistics:
-    """What a publisher holds; all but `index` and `epoch` are counts."""
+    """What a publisher holds: counts, besides its timeline and what it holds by topic."""
 
     index: int
     """Of the newest commit published."""

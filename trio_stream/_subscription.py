@@ -63,14 +63,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     An error of a payload's `has_read_permission` passes through, and the event is not consumed.
     """
 
-    __slots__ = ("_is_receiving",)
-
-    # Whether a task waits in receive() or receive_batch(); then `_stop` is 0, so that no other gets ahead of it.
-    _is_receiving: bool
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._is_receiving = False
+    __slots__ = ()
 
     @enable_ki_protection
     @override
@@ -83,7 +76,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     async def receive_batch(self, max_events: int | None = None) -> Sequence[Event[P]]:
         """Waits for an event and returns all that are ready, at most `max_events`. Always a checkpoint.
 
-        Where an authorizer checks each event, one call returns at most 4096.
+        Where an authorizer checks each event, one call looks at no more than about 4096.
         """
         if max_events is not None and max_events < 1:
             raise ValueError(f"max_events is at least 1, not {max_events}")

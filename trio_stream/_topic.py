@@ -119,7 +119,7 @@ class TopicState:
         again at once behind an old snapshot.
         """
         snapshot = self.snapshots.get(subject)
-        if snapshot is None or (fresh and not self._is_fresh(snapshot)):
+        if snapshot is None or ((fresh or snapshot.stalled) and not self._is_fresh(snapshot)):
             snapshot = self._create(subject, snapshot)
         snapshot.readers += 1
         return snapshot
@@ -130,7 +130,7 @@ class TopicState:
         if snapshot.readers or snapshot.is_gone or snapshot.is_cached:
             return
         if snapshot.is_complete:
-            self._forget_age(snapshot)
+            self._retire(snapshot)
         else:
             self._abandon(snapshot)
 
@@ -167,6 +167,8 @@ class TopicState:
         What goes wrong while it is cancelled concerns nobody.
         """
         if not snapshot.is_gone:
+            if snapshot.stalled:  # the handler has left an append behind
+                self._forget_age(snapshot)
             snapshot.failure = cause
             self._give_up(snapshot)
 
@@ -176,7 +178,7 @@ class TopicState:
         if snapshot.is_cached:
             snapshot.is_cached = False
             if not snapshot.readers:
-                self._forget_age(snapshot)
+                self._retire(snapshot)
 
     def expire(self) -> None:
         """Empties every snapshot that the history has passed."""
@@ -213,7 +215,7 @@ class TopicState:
 
     def _is_fresh(self, snapshot: Snapshot) -> bool:
         newer = self.history.newer_than(snapshot.index)
-        return not snapshot.is_complete or newer * 2 <= self.history.limit
+        return not (snapshot.is_complete or snapshot.stalled) or newer * 2 <= self.history.limit
 
     def _create(self, subject: Subject, older: Snapshot | None) -> Snapshot:
         if older is not None:
@@ -227,12 +229,19 @@ class TopicState:
         self._unshare(snapshot)
         if snapshot.cancel is not None:
             snapshot.cancel()
+        self.parking.wake(
+            (snapshot.writers,)
+        )  # also who is not cancelled with the handler: nobody will read on
 
     def _give_up(self, snapshot: Snapshot) -> None:
         snapshot.drop_all(and_more=not snapshot.is_complete)
         snapshot.is_cached = False
         self._abandon(snapshot)
         self.parking.wake((snapshot,))
+
+    def _retire(self, snapshot: Snapshot) -> None:
+        self._forget_age(snapshot)
+        snapshot.drop_all(and_more=False)  # the clock of the cache may hold it for long
 
     def _unshare(self, snapshot: Snapshot) -> None:
         if self.snapshots.get(snapshot.subject) is snapshot:

@@ -1,0 +1,170 @@
+"""Batches of a reader with an authorizer: all that is ready and readable, within bounds, whatever the payloads do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from catalogue import HEALTH, Catalogue, event, kinds, ready
+from interruptions import Stepwise
+
+from trio_stream import (
+    BusyResourceError,
+    ClosedResourceError,
+    Event,
+    EventPublisher,
+    SubscribeRequest,
+    Subscription,
+    SubscriptionForceClosed,
+    Topic,
+    close_subscription_event,
+)
+
+pytestmark = pytest.mark.anyio
+
+ALL = SubscribeRequest(HEALTH, token="t", index=1)
+
+
+class Asked:
+    """An authorizer that runs code when it is asked about `key=value`, and shows what that is true of."""
+
+    def __init__(self, answer: Callable[[str], object]) -> None:
+        self._answer = answer
+
+    def __contains__(self, asked: object) -> bool:
+        return "=" in str(asked) and bool(self._answer(str(asked)))
+
+
+def publisher_at_1() -> EventPublisher:
+    return EventPublisher({HEALTH: Catalogue().snapshot}, index=1, history=10_000)
+
+
+@pytest.mark.parametrize("hidden", [1, 300, 2000])
+async def test_a_batch_goes_on_behind_whatever_is_hidden(hidden: int) -> None:
+    """All that is ready, although it was looked at in portions."""
+    publisher = publisher_at_1()
+    subscription = publisher.subscribe(ALL, authorizer=frozenset({"web"}))
+    publisher.publish([event(2, "web")])
+    for index in range(3, 3 + hidden):
+        publisher.publish([event(index, "secret")])
+    publisher.publish([event(publisher.index + 1, "web")])
+    batch = await subscription.receive_batch()
+    assert [each.index for each in batch] == [2, publisher.index]
+
+
+async def test_a_batch_looks_at_a_bounded_number_of_deliveries() -> None:
+    """D15: also where few of them may be seen."""
+    asked = 0
+
+    def every_100th(_: str) -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % 100 == 0
+
+    publisher = publisher_at_1()
+    subscription = publisher.subscribe(ALL, authorizer=Asked(every_100th))
+    for index in range(2, 10_002):
+        publisher.publish([event(index, "web")])
+    looked_at = []
+    received = 0
+    while received < 100:
+        before = asked
+        call = Stepwise(subscription.receive_batch)
+        received += len(await call)
+        looked_at.append((asked - before) / call.suspensions)
+    assert len(looked_at) > 1
+    assert max(looked_at) < 5_000
+
+
+@pytest.mark.parametrize("end", ["unsubscribe", "token", "event", "refresh"])
+async def test_a_payload_that_ends_its_subscription_inside_a_batch_ends_it_where_the_reader_is(
+    end: str,
+) -> None:
+    """D5, D9: nothing of the batch is returned, and the error is the same each time."""
+    ends: dict[str, Callable[[], object]] = {
+        "unsubscribe": lambda: subscription.unsubscribe(),  # noqa: PLW0108 - it is not there yet
+        "token": lambda: publisher.close_subscriptions(["t"]),
+        "event": lambda: publisher.publish([close_subscription_event(["t"])]),
+        "refresh": lambda: publisher.refresh(HEALTH),
+    }
+    publisher = publisher_at_1()
+    subscription: Subscription[Any] = publisher.subscribe(
+        ALL, authorizer=Asked(lambda asked: ends[end]() or True if asked == "bad=ok" else True)
+    )
+    for index, key in enumerate(("web", "db", "bad", "web"), 2):
+        publisher.publish([event(index, key)])
+    assert kinds(await subscription.receive_batch(1)) == ["2:web=ok"]
+    seen = []
+    for _ in range(3):
+        with pytest.raises((SubscriptionForceClosed, ClosedResourceError)) as caught:
+            await subscription.receive_batch()
+        seen.append((type(caught.value), str(caught.value)))
+    assert len(set(seen)) == 1
+    assert (subscription.index, subscription.statistics().delivered) == (2, 1)
+
+
+class Stop(BaseException):
+    """No error, as `KeyboardInterrupt` is none."""
+
+
+async def test_whatever_a_payload_raises_inside_a_batch_what_was_taken_before_it_is_not_lost() -> None:
+    """D12."""
+    is_bad = True
+
+    def answer(asked: str) -> bool:
+        if asked == "bad=ok" and is_bad:
+            raise Stop
+        return True
+
+    publisher = publisher_at_1()
+    subscription = publisher.subscribe(ALL, authorizer=Asked(answer))
+    for index, key in enumerate(("web", "bad", "db"), 2):
+        publisher.publish([event(index, key)])
+    assert kinds(await subscription.receive_batch()) == ["2:web=ok"]
+    with pytest.raises(Stop):
+        await subscription.receive_batch()
+    is_bad = False
+    assert kinds(await subscription.receive_batch()) == ["3:bad=ok", "4:db=ok"]
+
+
+async def test_a_payload_cannot_receive_from_the_subscription_that_asks_it() -> None:
+    """D3, D18: the event that it is asked about would be delivered twice."""
+    refused = 0
+
+    def answer(_: str) -> bool:
+        nonlocal refused
+        with pytest.raises(BusyResourceError):
+            subscription.receive_nowait()
+        refused += 1
+        return True
+
+    publisher = publisher_at_1()
+    subscription: Subscription[Any] = publisher.subscribe(ALL, authorizer=Asked(answer))
+    publisher.publish([event(2, "web")])
+    publisher.publish([event(3, "web")])
+    assert kinds(ready(subscription)) == ["2:web=ok", "3:web=ok"]
+    assert refused == 2
+
+
+class Promise:
+    """What an async function returns, without the warning that nobody awaits it."""
+
+    def __await__(self) -> Any:
+        raise AssertionError
+
+
+class AsyncHealth:
+    subject = "web"
+
+    def has_read_permission(self, authorizer: object, /) -> Any:
+        return Promise()
+
+
+async def test_a_permission_that_would_have_to_be_awaited_is_an_error_and_not_a_yes() -> None:
+    """D9: an awaitable is true, whatever comes of it."""
+    topic = Topic[Any]("async")
+    publisher = EventPublisher({topic: Catalogue().snapshot}, index=1)
+    subscription = publisher.subscribe(SubscribeRequest(topic, index=1), authorizer=object())
+    publisher.publish([Event(topic, 2, AsyncHealth())])
+    with pytest.raises(TypeError, match="AsyncHealth"):
+        subscription.receive_nowait()
+    assert subscription.index == 1
