@@ -14,7 +14,7 @@ def check_event(event: Event[Any]) -> None:
     """Raises `InvalidCommitError` unless this is an event that can be published, with a proper index."""
     if not isinstance(event, Event):
         raise InvalidCommitError(f"not an event: {event!r}")
-    if isinstance(event.payload, Framing | PayloadEvents):
+    if type(event.payload) in (Framing, PayloadEvents):
         raise InvalidCommitError(f"a {type(event.payload).__name__} payload cannot be published or appended")
     try:
         check_index(event.index)

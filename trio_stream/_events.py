@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, FrozenInstanceError, dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, cast, final, overload
 
 from typing_extensions import TypeVar, override
 
@@ -138,13 +138,10 @@ class Event(Generic[P_co]):
     @property
     def events(self) -> "tuple[Event[P_co], ...]":
         """The events of the commit one by one, in order: 1 for a plain event, n for a batch, 0 for framing."""
-        match self.payload:
-            case PayloadEvents():
-                return cast("PayloadEvents[P_co]", self.payload).items
-            case Framing():
-                return ()
-            case _:
-                return (self,)
+        kind = type(self.payload)
+        if kind is PayloadEvents:
+            return cast("PayloadEvents[P_co]", self.payload).items
+        return () if kind is Framing else (self,)
 
     @property
     def payloads(self) -> "tuple[P_co, ...]":
@@ -152,6 +149,7 @@ class Event(Generic[P_co]):
         return tuple(cast("P_co", event.payload) for event in self.events)
 
 
+@final  # so that its type tells what it is; `isinstance` takes long with what is an abstract collection
 @_frozen
 class PayloadEvents(Sequence[Event[P_co]]):
     """The events of one commit for one subscription, in the order they were published.
@@ -220,24 +218,21 @@ NEW_SNAPSHOT_TO_FOLLOW: Final = Framing.NEW_SNAPSHOT_TO_FOLLOW
 def _is_readable(event: Event[Any], authorizer: Any) -> bool:
     payload: Any = event.payload
     answer = payload.has_read_permission(authorizer)
-    if isinstance(answer, Awaitable):  # which would always be true
+    if type(answer) is not bool and isinstance(answer, Awaitable):  # which would always be true
         raise TypeError(f"has_read_permission of {type(payload).__name__} is not to be async")
     return bool(answer)
 
 
 def readable(event: Event[P], authorizer: Any) -> Event[P] | None:
     """What `authorizer` may see of `event`: all of it (the shared event itself), a smaller batch, or None."""
-    match event.payload:
-        case Framing():
-            return event
-        case PayloadEvents():
-            whole = cast("PayloadEvents[P]", event.payload)
-            batch = whole.readable_by(authorizer)
-            if batch is None or len(batch) == len(whole):
-                return event if batch else None
-            return Event(event.topic, event.index, batch)
-        case _:
-            return event if _is_readable(event, authorizer) else None
+    kind = type(event.payload)
+    if kind is PayloadEvents:
+        whole = cast("PayloadEvents[P]", event.payload)
+        batch = whole.readable_by(authorizer)
+        if batch is None or len(batch) == len(whole):
+            return event if batch else None
+        return Event(event.topic, event.index, batch)
+    return event if kind is Framing or _is_readable(event, authorizer) else None
 
 
 _CLOSE: Final = Topic[Any]("close-subscription")
