@@ -66,9 +66,9 @@ class Database:
         """See `Store.head`."""
         return self._read(lambda _, row: Head(row.index, row.floor, row.epoch))
 
-    def get(self, name: Name) -> Entry | None:
-        """See `Store.get`."""
-        return self._read(lambda connection, _: self._get(connection, name))
+    def get(self, name: Name) -> tuple[int, Entry | None]:
+        """See `Store.get`; with the index of the state that it was read in."""
+        return self._read(lambda connection, row: (row.index, self._get(connection, name)))
 
     def read_log(self, after: int, epoch: str | None) -> tuple[str, Sequence[Commit]]:
         """The epoch, which must be `epoch` unless that is None, and some commits after `after` if any."""

@@ -14,16 +14,15 @@ CHUNK: Final = 256  # rows in one go
 
 
 class Scan:
-    """One topic and namespace, or one key of it, in the order of the keys; blocks, in a worker thread.
+    """One topic and namespace in the order of the keys; blocks, in a worker thread.
 
     The transaction lasts until `close`, which must be called: SQLite's log cannot be reset before.
     """
 
-    def __init__(self, database: Database, topic: str, namespace: str, key: str) -> None:
+    def __init__(self, database: Database, topic: str, namespace: str) -> None:
         self._database = database
         self._topic = topic
         self._namespace = namespace
-        self._key = key
         # Guards the fields below: a native cancel on asyncio leaves a thread behind that is still at work.
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -41,7 +40,10 @@ class Scan:
             self._connection, _ = self._database.file.connect()
             while (index := self._database.begin(self._connection)) is None:
                 pass  # the fork that was found has a new epoch now
-            self._rows = self._select(self._connection)
+            self._rows = self._connection.execute(
+                'SELECT key, value, "index" FROM state WHERE topic = ? AND namespace = ? ORDER BY key',
+                (self._topic, self._namespace),
+            )
             return index
 
     def fetch(self, received: int) -> Sequence[tuple[str, Entry]]:
@@ -69,9 +71,3 @@ class Scan:
             self._rows = None
             self._connection.close()
             self._connection = None
-
-    def _select(self, connection: sqlite3.Connection) -> sqlite3.Cursor:
-        columns = 'SELECT key, value, "index" FROM state WHERE topic = ? AND namespace = ?'
-        if self._key:
-            return connection.execute(f"{columns} AND key = ?", (self._topic, self._namespace, self._key))
-        return connection.execute(f"{columns} ORDER BY key", (self._topic, self._namespace))

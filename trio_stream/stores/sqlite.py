@@ -44,6 +44,7 @@ from ._values import Commit, Entry, Head, Name, Operation, Record, check_commit,
 T = TypeVar("T")
 
 _THREADS: Final = 8  # at once for one store; a commit takes one, the others are for readers
+_SCANS: Final = 64  # of whole namespaces at once; each has two files open of those that a process may have
 _BURST: Final = 64  # items that an iterator gives between two checkpoints
 
 
@@ -91,6 +92,8 @@ class _SQLiteStore(Store):
         self._tail = Tail(self._watch, self._run, poll_interval=poll_interval)
         self._busy_timeout = busy_timeout
         self._threads = anyio.CapacityLimiter(_THREADS)
+        # Threads are given in turn: without this, all scans would open before the first one is read and closed.
+        self._scans = anyio.Semaphore(_SCANS)
         # Keeps the writers of this store object in order, and out of threads while they wait for each other.
         self._writing = anyio.Lock()
 
@@ -122,14 +125,15 @@ class _SQLiteStore(Store):
 
     @override
     async def get(self, topic: str, key: str, *, namespace: str = "default") -> Entry | None:
-        return await self._run(partial(self._database.get, Name(topic, key, namespace)))
+        _, entry = await self._run(partial(self._database.get, Name(topic, key, namespace)))
+        return entry
 
     @override
     @asynccontextmanager
     async def list(
         self, topic: str, *, namespace: str = "default"
     ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
-        async with self._scan(topic, namespace, "") as (_, fetch):
+        async with self._scan(topic, namespace) as (_, fetch):
             with _Steps(fetch) as entries:
                 yield entries
 
@@ -137,7 +141,9 @@ class _SQLiteStore(Store):
     async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
         if request.partition != "default":
             return (await self.head()).index
-        async with self._scan(request.topic.name, request.namespace, request.key) as (index, fetch):
+        if request.key:
+            return await self._snapshot_key(request, snapshot)
+        async with self._scan(request.topic.name, request.namespace) as (index, fetch):
             while rows := await fetch():
                 for events in _by_commit(request, rows):
                     await snapshot.append(events)
@@ -170,6 +176,16 @@ class _SQLiteStore(Store):
         async with self._writing:
             await self._run(partial(self._database.compact, index))
 
+    async def _snapshot_key(
+        self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
+    ) -> int:
+        name = Name(request.topic.name, request.key, request.namespace)
+        index, entry = await self._run(partial(self._database.get, name))
+        if entry is not None:
+            for events in _by_commit(request, [(request.key, entry)]):
+                await snapshot.append(events)
+        return index
+
     async def _run(self, work: Callable[[], T]) -> T:
         """Does it in a thread; while the file is locked again and again, until the time is over."""
         deadline = anyio.current_time() + self._busy_timeout
@@ -186,10 +202,10 @@ class _SQLiteStore(Store):
 
     @asynccontextmanager
     async def _scan(
-        self, topic: str, namespace: str, key: str
+        self, topic: str, namespace: str
     ) -> AsyncIterator[tuple[int, Callable[[], Awaitable[Sequence[tuple[str, Entry]]]]]]:
         """The index of what is read, and what gives the next rows of it."""
-        scan = Scan(self._database, topic, namespace, key)
+        scan = Scan(self._database, topic, namespace)
         received = 0
 
         async def fetch() -> Sequence[tuple[str, Entry]]:
@@ -198,10 +214,11 @@ class _SQLiteStore(Store):
             received += len(rows)
             return rows
 
-        try:
-            yield await self._run(scan.open), fetch
-        finally:
-            await self._close(scan.close)
+        async with self._scans:
+            try:
+                yield await self._run(scan.open), fetch
+            finally:
+                await self._close(scan.close)
 
 
 class _Steps(Generic[T]):
