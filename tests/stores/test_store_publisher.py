@@ -11,6 +11,7 @@ import pytest
 from stores.storehouse import (
     ALL_JOBS,
     JOBS,
+    PATIENCE,
     commit_each,
     kinds,
     open_at,
@@ -21,14 +22,15 @@ from stores.storehouse import (
 
 from trio_stream import EventPublisher, SubscribeRequest, UnknownTopicError, WouldBlock
 from trio_stream.stores import Delete, Put, Record, Store, StoreError, open_store_publisher, topic
+from trio_stream.view import open_view
 
 pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
 async def process(path: Path, **options: Any) -> AsyncIterator[tuple[Store, EventPublisher]]:
-    """What a process of the store has."""
-    async with open_at(path) as store, open_store_publisher(store, ["jobs"], **options) as publisher:
+    """What a process of the store has; the options are the store's."""
+    async with open_at(path, **options) as store, open_store_publisher(store, ["jobs"]) as publisher:
         yield store, publisher
 
 
@@ -122,18 +124,34 @@ async def test_a_process_that_is_behind_what_a_subscriber_has_seen_sends_nothing
             assert kinds([await receive(subscription)]) == ["3:c=c"]
 
 
-async def test_a_subscriber_that_saw_only_a_snapshot_ahead_of_the_publisher_resumes(store: Store) -> None:
-    """The newest commits were about other topics: the snapshot's index is one that the publisher never had."""
-    await commit_each(store, "a")
-    await store.commit([Put("users", "u", 1)])
-    async with open_store_publisher(store, ["jobs"]) as publisher:
+async def test_a_subscriber_that_saw_only_a_snapshot_ahead_of_the_publisher_resumes(path: Path) -> None:
+    async with process(path, poll_interval=3600) as (store, publisher), open_at(path) as other:
+        await commit_each(other, "a")
         async with publisher.subscribe(ALL_JOBS) as subscription:
-            assert kinds(await until_live(subscription)) == ["1:a=a", "eos@2"]
+            assert kinds(await until_live(subscription)) == ["1:a=a", "eos@1"]
             request = subscription.resume_request()
         assert request.index > publisher.index
         async with publisher.subscribe(request) as subscription:
             await commit_each(store, "b")
-            assert kinds([await receive(subscription)]) == ["3:b=b"]
+            assert kinds([await receive(subscription)]) == ["2:b=b"]
+
+
+async def test_who_waits_for_the_index_of_a_commit_about_another_topic_is_woken(store: Store) -> None:
+    async with (
+        open_store_publisher(store, ["jobs"]) as publisher,
+        open_view(publisher.subscribe, ALL_JOBS) as view,
+    ):
+        for operation in (put("a"), Put("users", "u", 1)):
+            index = await store.commit([operation])
+            with anyio.fail_after(PATIENCE):
+                await view.wait_index(index)
+
+
+async def test_a_new_publisher_has_the_index_of_commits_about_other_topics(store: Store) -> None:
+    await store.commit([put("a"), Put("users", "u", 1)])
+    await store.commit([Put("users", "u", 2)])
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        assert publisher.index == 2
 
 
 async def test_the_newest_commits_are_loaded_and_older_ones_are_a_new_snapshot(store: Store) -> None:

@@ -40,8 +40,6 @@ class _Feed:
         self._publisher = publisher
         self._topics: dict[str, Topic[Record]] = {name: topic(name) for name in topics}
         self._history = history
-        # The newest commit of the store that was published, or passed over because it is about other topics.
-        self._position = publisher.index
         self._is_started = False
         for each in self._topics.values():
             publisher.register_handler(each, self._snapshot)
@@ -71,12 +69,12 @@ class _Feed:
     async def _follow(self, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Publishes what is committed; returns, or raises `HistoryLostError`, when it must begin again."""
         head = await self._store.head()
-        if head.epoch != self._publisher.epoch or head.floor > self._position:
+        if head.epoch != self._publisher.epoch or head.floor > self._publisher.index:
             self._restart(head)
-        async with self._store.changes(self._position) as commits:
+        async with self._store.changes(self._publisher.index) as commits:
             if (await self._store.head()).epoch != self._publisher.epoch:
                 return  # replaced in between, and these commits may be of either timeline
-            while self._position < head.index:
+            while self._publisher.index < head.index:
                 self._publish(await anext(commits))
             if not self._is_started:
                 self._is_started = True
@@ -86,8 +84,7 @@ class _Feed:
 
     def _restart(self, head: Head) -> None:
         """Ends all subscriptions, and begins again at the oldest commit that is there and to be kept."""
-        self._position = _first_position(head, self._history)
-        self._publisher.refresh(index=self._position, epoch=head.epoch)
+        self._publisher.refresh(index=_first_index(head, self._history), epoch=head.epoch)
 
     def _publish(self, commit: Commit) -> None:
         events = [
@@ -95,8 +92,7 @@ class _Feed:
             for operation in commit.operations
             if operation.topic in self._topics
         ]
-        self._publisher.publish(events)
-        self._position = commit.index
+        self._publisher.publish(events, index=commit.index)
 
     async def _snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
         """The store's, unless that has a timeline already of which the publisher does not know."""
@@ -114,7 +110,7 @@ def _record(operation: Operation) -> Record:
     return Record(operation.key, None, "delete", operation.namespace)
 
 
-def _first_position(head: Head, history: int) -> int:
+def _first_index(head: Head, history: int) -> int:
     return max(head.floor, head.index - history)
 
 
@@ -126,7 +122,8 @@ async def open_store_publisher(
 
     It has the store's epoch and starts with the last `history` commits of the store's log, so that clients
     resume by index after a restart of this process, and at any other process of the same store.
-    A commit is published after it is durable; those about other topics are passed over.
+    A commit is published after it is durable; of those about other topics only the index is.
+    The feed publishes: do not call `publish` yourself, commit to the store.
 
     When commits that it needs were compacted, or the store was restored or replaced, subscribers are closed
     with `CloseReason.REFRESH` and start again.
@@ -142,7 +139,7 @@ async def open_store_publisher(
     async with open_publisher(
         snapshot_cache_ttl=snapshot_cache_ttl,
         history=history,
-        index=_first_position(head, history),
+        index=_first_index(head, history),
         epoch=head.epoch,
     ) as publisher:
         feed = _Feed(store, publisher, topics, history)
