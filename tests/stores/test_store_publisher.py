@@ -136,6 +136,14 @@ async def test_a_subscriber_that_saw_only_a_snapshot_ahead_of_the_publisher_resu
             assert kinds([await receive(subscription)]) == ["2:b=b"]
 
 
+async def test_a_subscriber_gets_no_older_state_than_it_may_have_had_elsewhere(path: Path) -> None:
+    async with process(path, poll_interval=3600) as (_, publisher), open_at(path) as other:
+        for index in (1, 2):
+            await commit_each(other, "a")  # which this process does not look for
+            async with publisher.subscribe(ALL_JOBS) as subscription:
+                assert kinds(await until_live(subscription)) == [f"{index}:a=a", f"eos@{index}"]
+
+
 async def test_who_waits_for_the_index_of_a_commit_about_another_topic_is_woken(store: Store) -> None:
     async with (
         open_store_publisher(store, ["jobs"]) as publisher,

@@ -39,7 +39,7 @@ class ViewWatch:
         view: View[str, Record]
         async with (
             opening as store,
-            open_store_publisher(store, [self._request.topic.name], snapshot_cache_ttl=0) as publisher,
+            open_store_publisher(store, [self._request.topic.name]) as publisher,
             open_view(publisher.subscribe, self._request) as view,
         ):
             try:

@@ -51,7 +51,7 @@ class Watch:
         async with (
             opening as store,
             open_store_publisher(
-                store, [self._request.topic.name], snapshot_cache_ttl=0, history=await self._history(store)
+                store, [self._request.topic.name], history=await self._history(store)
             ) as publisher,
         ):
             async with open_tasks() as tasks:

@@ -116,7 +116,7 @@ def _first_index(head: Head, history: int) -> int:
 
 @asynccontextmanager
 async def open_store_publisher(
-    store: Store, topics: Iterable[str], *, snapshot_cache_ttl: float = 10.0, history: int = 4096
+    store: Store, topics: Iterable[str], *, snapshot_cache_ttl: float = 0.0, history: int = 4096
 ) -> AsyncIterator[EventPublisher]:
     """A running publisher of everything that is committed to these topics of the store, by whomever.
 
@@ -124,6 +124,10 @@ async def open_store_publisher(
     resume by index after a restart of this process, and at any other process of the same store.
     A commit is published after it is durable; of those about other topics only the index is.
     The feed publishes: do not call `publish` yourself, commit to the store.
+
+    Subscribers share a snapshot while it is made, but it is not kept: another process may have committed since,
+    and who comes here may have seen that there.
+    `snapshot_cache_ttl` keeps it for so many seconds all the same, where the load matters more.
 
     When commits that it needs were compacted, or the store was restored or replaced, subscribers are closed
     with `CloseReason.REFRESH` and start again.
