@@ -47,6 +47,7 @@ class Connections:
 
         return Counted
 
+
 @pytest.fixture
 def connections(store: Store, monkeypatch: pytest.MonkeyPatch) -> Connections:
     counting = Connections()
