@@ -51,6 +51,14 @@ async def test_a_snapshot_is_streamed_some_rows_at_a_time(store: Store) -> None:
     assert max(sink.groups) <= 256
 
 
+async def test_large_values_are_read_few_at_a_time_and_come_all(store: Store) -> None:
+    await store.commit([put(f"{n}", "x" * 600_000) for n in range(7)])
+    sink = Sink()
+    await store.snapshot(ALL_JOBS, sink)
+    assert sink.groups == [2, 2, 2, 1]
+    assert list(await state(store)) == [f"{n}" for n in range(7)]
+
+
 async def test_what_is_appended_at_once_is_of_one_commit(store: Store) -> None:
     await store.commit([put("a"), put("b"), put("d")])
     await store.commit([put("c")])

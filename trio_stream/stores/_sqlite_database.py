@@ -26,7 +26,7 @@ from ._values import Commit, Entry, Head, Name, Operation, Put
 T = TypeVar("T")
 
 READ_COMMITS: Final = 512  # at most, in one go
-READ_CHARACTERS: Final = 1 << 20  # of operations, after which no further commit is read in the same go
+READ_CHARACTERS: Final = 1 << 20  # of JSON, after which no further commit or row is read in the same go
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Final
 
 from trio_stream import ClosedResourceError
 
-from ._sqlite_database import Database
+from ._sqlite_database import READ_CHARACTERS, Database
 from ._values import Entry
 
-CHUNK: Final = 256  # rows in one go
+CHUNK: Final = 256  # rows in one go, at most
 
 
 class Scan:
@@ -55,9 +55,8 @@ class Scan:
             if self._rows is None:
                 raise ClosedResourceError("this scan has ended")
             if received == self._fetched:
-                rows = self._rows.fetchmany(CHUNK)
-                self._chunk = [(key, self._database.entry(value, index)) for key, value, index in rows]
-                self._fetched += len(rows)
+                self._chunk = self._read(self._rows)
+                self._fetched += len(self._chunk)
             return self._chunk
 
     def close(self) -> None:
@@ -65,6 +64,16 @@ class Scan:
         with self._lock:
             self._is_closed = True
             self._disconnect()
+
+    def _read(self, rows: sqlite3.Cursor) -> Sequence[tuple[str, Entry]]:
+        chunk: list[tuple[str, Entry]] = []
+        characters = 0
+        for key, value, index in rows:
+            chunk.append((key, self._database.entry(value, index)))
+            characters += len(value)
+            if len(chunk) == CHUNK or characters >= READ_CHARACTERS:
+                break
+        return chunk
 
     def _disconnect(self) -> None:
         if self._connection is not None:
