@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 from stores.storehouse import PATIENCE, commit_each, open_at, put, sql, take
 
-from trio_stream import ClosedResourceError
+from trio_stream import BusyResourceError, ClosedResourceError
 from trio_stream.stores import Commit, HistoryLostError, Put, Store, StoreError
 
 pytestmark = pytest.mark.anyio
@@ -22,6 +22,15 @@ async def test_changes_begin_after_the_index_asked_for(store: Store, after: int,
 
 
 async def test_a_commit_comes_with_all_its_operations(store: Store) -> None:
+async def test_a_second_task_that_iterates_is_refused_and_does_not_disturb_the_first(store: Store) -> None:
+    async with store.changes(0) as commits, anyio.create_task_group() as tasks:
+        tasks.start_soon(take, commits, 1)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(BusyResourceError):
+            await anext(commits)
+        await commit_each(store, "a")
+
+
     operations = (put("a", {"n": [1]}), Put("users", "b", None, "blue"))
     async with store.changes(0) as commits:
         await store.commit(operations)

@@ -32,7 +32,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from typing_extensions import override
 
-from trio_stream import ClosedResourceError, Event, SnapshotAppender, SubscribeRequest
+from trio_stream import BusyResourceError, ClosedResourceError, Event, SnapshotAppender, SubscribeRequest
 
 from ._sqlite_database import Database
 from ._sqlite_file import BusyError, SQLiteFile, Synchronous
@@ -226,7 +226,7 @@ class _Steps(Generic[T]):
 
     def __init__(self, fetch: Callable[[], Awaitable[Sequence[T]]]) -> None:
         self._fetch = fetch
-        self._guard = anyio.ResourceGuard("iterating over")
+        self._is_busy = False  # a task is in __anext__
         self._fetched: deque[T] = deque()
         self._burst = 0  # given since the last checkpoint
         self._is_closed = False
@@ -241,19 +241,24 @@ class _Steps(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        with self._guard:
-            if self._is_closed:
-                raise ClosedResourceError("this iteration has ended: its context was left")
+        if self._is_busy:
+            raise BusyResourceError("iterating over")
+        if self._is_closed:
+            raise ClosedResourceError("this iteration has ended: its context was left")
+        self._is_busy = True
+        try:
             if not self._fetched:
                 self._fetched.extend(await self._fetch())
                 self._burst = 0
             elif self._burst == _BURST:
                 await anyio.lowlevel.checkpoint()
                 self._burst = 0
-            if not self._fetched:
-                raise StopAsyncIteration
-            self._burst += 1
-            return self._fetched.popleft()  # noqa: ASYNC910 - every _BURST items it does
+        finally:
+            self._is_busy = False
+        if not self._fetched:
+            raise StopAsyncIteration
+        self._burst += 1
+        return self._fetched.popleft()  # noqa: ASYNC910 - every _BURST items it does
 
 
 def _by_commit(
