@@ -98,6 +98,13 @@ async def test_the_file_is_of_a_newer_version(path: Path) -> None:
     assert "written by a newer trio_stream (schema 2; this one knows 1)" in await refusal(path)
 
 
+@pytest.mark.parametrize("damage", ["version = 'x'", "epoch = x'00'", "floor = 'x'", "floor_mark = 'x'"])
+async def test_the_head_of_the_file_is_not_what_it_should_be(path: Path, damage: str) -> None:
+    await make(path)
+    sql(path, f"UPDATE head SET {damage}")
+    assert "damaged: its head" in await refusal(path)
+
+
 async def test_the_file_has_no_head(path: Path) -> None:
     await make(path)
     sql(path, "DELETE FROM head")

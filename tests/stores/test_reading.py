@@ -150,6 +150,15 @@ async def test_a_damaged_value_is_a_store_error_that_names_the_file_and_the_comm
         await store.snapshot(ALL_JOBS, Sink())
 
 
+async def test_text_that_is_damaged_is_quoted_escaped_and_in_part(store: Store, path: Path) -> None:
+    await store.commit([put("a")])
+    sql(path, f"UPDATE state SET value = CAST(x'1b5b324a{'41' * 5000}ff' AS TEXT)")
+    with pytest.raises(StoreError, match=f"{path}: .*UTF-8") as caught:
+        await store.get("jobs", "a")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
 async def test_an_error_of_who_takes_the_snapshot_passes_through_and_the_store_goes_on(store: Store) -> None:
     class Refusing(Sink):
         @override

@@ -12,6 +12,7 @@ Whoever notices first gives the file a new epoch, so that no index is misread fr
 
 import json
 import os
+import reprlib
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -161,9 +162,13 @@ class Database:
 
     def _row(self, connection: sqlite3.Connection) -> _Row:
         row = connection.execute('SELECT epoch, "index", floor, floor_mark FROM head').fetchone()
-        if row is None:
-            raise self.file.error("damaged: it has no head")
-        return _Row(*row)
+        match row:
+            case (str(), int(), int(), bytes()):
+                return _Row(*row)
+            case None:
+                raise self.file.error("damaged: it has no head")
+            case _:
+                raise self.file.error(f"damaged: its head is {reprlib.repr(row)}")
 
     def _mark(self, connection: sqlite3.Connection, row: _Row, index: int) -> bytes:
         if index == row.floor:

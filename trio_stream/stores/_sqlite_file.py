@@ -9,6 +9,7 @@ Therefore the `-wal` and `-shm` that are known to be the old file's are unlinked
 """
 
 import os
+import reprlib
 import sqlite3
 import sys
 import threading
@@ -28,6 +29,8 @@ Synchronous: TypeAlias = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 
 # How long one attempt waits for a lock, seconds. The caller tries again, and can be cancelled in between.
 BUSY_SLICE: Final = 0.1
+
+_MOST_QUOTED: Final = 200  # characters of a message of SQLite
 
 _APPLICATION: Final = 0x74726973  # "tris": marks the file as ours
 _VERSION: Final = 1
@@ -108,7 +111,8 @@ class SQLiteFile:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
             kind = BusyError if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} else StoreError
             reason = _REASONS.get(code)
-            raise kind(f"{self.path}: {f'{reason} ({error})' if reason else error}") from error
+            text = _text(error)
+            raise kind(f"{self.path}: {f'{reason} ({text})' if reason else text}") from error
 
     def create(self) -> None:
         """Makes a new store of a file that does not exist or is empty; leaves any other as it is."""
@@ -165,6 +169,8 @@ class SQLiteFile:
         row = connection.execute("SELECT version FROM head").fetchone()
         if row is None:
             raise self.error("damaged: it has no head")
+        if not isinstance(row[0], int):
+            raise self.error(f"damaged: its head has version {reprlib.repr(row[0])}")
         if row[0] > _VERSION:
             raise self.error(f"written by a newer trio_stream (schema {row[0]}; this one knows {_VERSION})")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -238,6 +244,12 @@ class Connection:
 def new_epoch() -> str:
     """A name for a timeline that nobody has used before."""
     return os.urandom(16).hex()
+
+
+def _text(error: sqlite3.Error) -> str:
+    """What it says; that may quote what is in the file, whatever that is."""
+    text = str(error)
+    return text if text.isprintable() and len(text) <= _MOST_QUOTED else repr(text[:_MOST_QUOTED])
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
