@@ -76,7 +76,7 @@ def test_expect_refuses_what_has_changed_since(command: Command) -> None:
     assert command("put", "jobs", "a", "1", "--expect", "0").code == 0
     again = command("put", "jobs", "a", "2", "--expect", "0")
     assert (again.code, again.out) == (1, "")
-    assert again.err.startswith("Error: default/a of topic 'jobs' has index 1, not 0 as expected")
+    assert again.err.startswith("Error: key 'a' in namespace 'default' of topic 'jobs' has index 1, not 0 as expected")
     assert command("delete", "jobs", "a", "--expect", "7").code == 1
     assert command("put", "jobs", "a", "2", "--expect", "1").out == "2\n"
 

@@ -1,5 +1,6 @@
 """The feed of commits: from where one asks on, in order, whoever makes them, until the log has lost some."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,7 +22,6 @@ async def test_changes_begin_after_the_index_asked_for(store: Store, after: int,
         assert await take(commits, len(indexes)) == indexes
 
 
-async def test_a_commit_comes_with_all_its_operations(store: Store) -> None:
 async def test_a_second_task_that_iterates_is_refused_and_does_not_disturb_the_first(store: Store) -> None:
     async with store.changes(0) as commits, anyio.create_task_group() as tasks:
         tasks.start_soon(take, commits, 1)
@@ -31,6 +31,7 @@ async def test_a_second_task_that_iterates_is_refused_and_does_not_disturb_the_f
         await commit_each(store, "a")
 
 
+async def test_a_commit_comes_with_all_its_operations(store: Store) -> None:
     operations = (put("a", {"n": [1]}), Put("users", "b", None, "blue"))
     async with store.changes(0) as commits:
         await store.commit(operations)
@@ -262,3 +263,14 @@ async def test_a_log_with_a_hole_is_a_store_error(store: Store, path: Path, miss
     with pytest.raises(StoreError, match=f"{path}: damaged: commit {missing} is missing from the log"):
         async with store.changes(0):
             pass
+
+
+async def test_a_commit_that_is_damaged_is_quoted_escaped_and_in_part(store: Store, path: Path) -> None:
+    sql(path, 'UPDATE head SET "index" = 1')
+    damaged = json.dumps([["\x9b" + "x" * 5000]], ensure_ascii=False)
+    sql(path, f"INSERT INTO log VALUES (1, x'00', '{damaged}')")
+    with pytest.raises(StoreError, match=f"{path}: damaged: commit 1 of the log") as caught:
+        async with store.changes(0):
+            pass
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500

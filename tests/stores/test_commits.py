@@ -86,7 +86,7 @@ def circle() -> Any:
 async def test_a_value_that_is_not_json_is_refused_before_anything_is_written(
     store: Store, value: Any
 ) -> None:
-    with pytest.raises(ValueError, match="the value of default/b of jobs is not JSON"):
+    with pytest.raises(ValueError, match="the value of key 'b' in namespace 'default' of topic 'jobs' is not JSON"):
         await store.commit([put("a"), put("b", value)])
     assert (await store.head()).index == 0
     assert await state(store) == {}
@@ -103,6 +103,9 @@ async def test_a_commit_without_operations_is_refused(store: Store) -> None:
     [
         (["a"], {}),
         ([put("a")], {"a": 0}),
+        ([put("a")], {("jobs",): 0}),
+        ([put("a")], {("jobs", 7): 0}),
+        ([put("a")], {("jobs", "a", "default", "more"): 0}),
         ([put("a")], {Name("jobs", "a"): "1"}),
         ([put("a")], {Name("jobs", "a"): True}),
     ],
@@ -113,6 +116,22 @@ async def test_what_is_no_operation_or_expectation_is_refused(
     with pytest.raises(TypeError):
         await store.commit(operations, expect=expect)
     assert (await store.head()).index == 0
+
+
+async def test_what_is_expected_may_be_named_by_a_plain_tuple(store: Store) -> None:
+    plain: Any = {("jobs", "a"): 0, ("jobs", "b", "blue"): 0}
+    await store.commit([put("a"), Put("jobs", "b", 1, "blue")], expect=plain)
+    for name in (("jobs", "a"), ("jobs", "b", "blue")):
+        plain = {name: 7}
+        with pytest.raises(ConflictError) as caught:
+            await store.commit([put("c")], expect=plain)
+        assert caught.value.name == Name(*name)
+
+
+async def test_two_expectations_for_one_name_are_refused(store: Store) -> None:
+    twice: Any = {("jobs", "a"): 0, Name("jobs", "a"): 1}
+    with pytest.raises(ValueError, match="twice"):
+        await store.commit([put("a")], expect=twice)
 
 
 async def test_a_negative_expectation_is_refused(store: Store) -> None:
@@ -157,7 +176,9 @@ async def test_an_expectation_that_fails_says_which_and_changes_nothing(
 ) -> None:
     await store.commit([put("a", 1), put("gone")])
     await store.commit([put("a", 2), Delete("jobs", "gone")])
-    with pytest.raises(ConflictError, match=rf"default/{key} of topic 'jobs' has index {actual}") as caught:
+    with pytest.raises(
+        ConflictError, match=rf"key '{key}' in namespace 'default' of topic 'jobs' has index {actual}"
+    ) as caught:
         await store.commit([put("a", 3), put("c")], expect={Name("jobs", key): expected})
     assert (caught.value.name, caught.value.expected, caught.value.actual) == (
         Name("jobs", key),
@@ -166,6 +187,14 @@ async def test_an_expectation_that_fails_says_which_and_changes_nothing(
     )
     assert (await store.head()).index == 2
     assert await state(store) == {"a": 2}
+
+
+async def test_errors_about_a_name_quote_it_escaped(store: Store) -> None:
+    hostile = Name("a\x1b", "b\x9b", "c\u202e")
+    assert str(ConflictError(hostile, 0, 1)).isprintable()
+    with pytest.raises(ValueError) as caught:
+        await store.commit([Put(*hostile[:2], float("nan"), hostile[2])])
+    assert str(caught.value).isprintable()
 
 
 async def test_of_many_who_expect_the_same_one_wins(store: Store, other: Store) -> None:

@@ -22,6 +22,12 @@ def test_a_record_says_whether_its_key_is_gone() -> None:
     assert not Record("a", None).is_delete
 
 
+@pytest.mark.parametrize("bad", [("a", 1, "upsert"), ("a", 1, "delete"), ("a", None, "")])
+def test_a_record_that_is_neither_a_put_nor_a_delete_is_refused(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"operation|delete"):
+        Record(*bad)
+
+
 def test_who_may_read_a_record_is_up_to_the_authorizer() -> None:
     def reads_a(record: Record) -> bool:
         return record.key == "a"
@@ -64,6 +70,12 @@ def test_a_name_that_is_not_a_string_is_refused() -> None:
 def test_a_url_that_names_no_store_is_refused_at_the_call(url: str) -> None:
     with pytest.raises(ValueError, match=url):
         open_store(url)
+
+
+def test_a_path_is_not_taken_for_a_url(tmp_path: Path) -> None:
+    path: Any = tmp_path / "jobs.db"
+    with pytest.raises(TypeError, match=r"'sqlite:PATH', not .*Path"):
+        open_store(path)
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,7 @@ class ConflictError(StoreError):
 
     @override
     def __str__(self) -> str:
-        topic, key, namespace = self.name
-        return (
-            f"{namespace}/{key} of topic {topic!r} has index {self.actual}, not {self.expected} as expected "
-            "(0: does not exist)"
-        )
+        return f"{self.name} has index {self.actual}, not {self.expected} as expected (0: does not exist)"
 
 
 class HistoryLostError(StoreError):

@@ -1,6 +1,7 @@
 """Operations as JSON text and back."""
 
 import json
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,7 @@ def encode_value(put: Put) -> str:
         text = json.dumps(put.value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()
     except (TypeError, ValueError) as error:
-        topic, key, namespace = put.name
-        raise ValueError(f"the value of {namespace}/{key} of {topic} is not JSON: {error}") from error
+        raise ValueError(f"the value of {put.name} is not JSON: {error}") from error
     return text
 
 
@@ -43,7 +43,7 @@ def _decode(item: Any) -> Operation:
         case ["delete", str(topic), str(namespace), str(key)]:
             return Delete(topic, key, namespace)
         case _:
-            raise ValueError(f"not an operation: {item!r}")
+            raise ValueError(f"not an operation: {reprlib.repr(item)}")
 
 
 def _check(value: JSON, depth: int) -> None:

@@ -13,6 +13,8 @@ def open_store(url: str, **options: Any) -> AbstractAsyncContextManager[Store]:
     `sqlite:jobs.db`, `sqlite:/var/jobs.db` or `sqlite:///var/jobs.db`: see `sqlite.open_sqlite_store`.
     Everything after the scheme is the path, as it is: nothing is decoded.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"a store is named by a URL like 'sqlite:PATH', not {url!r}")
     scheme, separator, rest = url.partition(":")
     match scheme:
         case "sqlite" if separator:

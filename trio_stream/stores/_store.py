@@ -28,6 +28,7 @@ class Store(Protocol):
 
         `expect` maps names, of these operations or not, to the index of the commit that put them there,
         0 for a name that must not exist; if one differs: `ConflictError`, and nothing is changed.
+        A plain tuple may stand for a `Name`.
         No operations are a `ValueError`: every index stands for a change.
         A value that is not JSON, or not finite, is a `ValueError` too, before anything is written.
 

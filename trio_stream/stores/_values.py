@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from typing_extensions import override
 
@@ -15,12 +15,20 @@ MAX_DEPTH: Final = 200
 """How many lists and objects a value may have one in the other; far below what JSON readers can take."""
 
 
+_Kind: TypeAlias = Literal["put", "delete"]
+
+
 class Name(NamedTuple):
     """Where a value is: what `expect` is about."""
 
     topic: str
     key: str
     namespace: str = "default"
+
+    @override
+    def __str__(self) -> str:
+        """For messages; what is not printable is escaped."""
+        return f"key {self.key!r} in namespace {self.namespace!r} of topic {self.topic!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +114,14 @@ class Record(Payload):
 
     key: str
     value: JSON = None
-    operation: Literal["put", "delete"] = "put"
+    operation: _Kind = "put"
     namespace: str = "default"
+
+    def __post_init__(self) -> None:
+        if self.operation not in get_args(_Kind):
+            raise ValueError(f"the operation is one of {get_args(_Kind)}, not {self.operation!r}")
+        if self.is_delete and self.value is not None:
+            raise ValueError(f"a delete has no value, not {self.value!r}")
 
     @property
     @override
@@ -131,17 +145,27 @@ def topic(name: str) -> Topic[Record]:
     return Topic[Record](name)
 
 
-def check_commit(operations: Sequence[Operation], expect: Mapping[Name, int]) -> None:
+def check_operations(operations: Sequence[Operation]) -> None:
     """Raises for what no engine should be asked to commit."""
     if not operations:
         raise ValueError("a commit without operations would have an index that stands for no change")
     for operation in operations:
         if not isinstance(operation, Put | Delete):
             raise TypeError(f"an operation is a Put or a Delete, not {operation!r}")
-    for name, index in expect.items():
-        if not isinstance(name, Name):
-            raise TypeError(f"expect has a Name for each index, not {name!r}")
+
+
+def check_expected(expect: Mapping[Any, int]) -> dict[Name, int]:
+    """The same with every plain tuple made a `Name`; raises for what no engine should be asked to look for."""
+    expected: dict[Name, int] = {}
+    for key, index in expect.items():
+        if not (isinstance(key, tuple) and 2 <= len(key) <= 3):
+            raise TypeError(f"expect has a Name for each index, not {key!r}")
+        name = Name(*key)
+        _check_name(*name)
         check_index(index)
+        if expected.setdefault(name, index) != index:
+            raise ValueError(f"{name} is expected twice, with indexes {expected[name]} and {index}")
+    return expected
 
 
 def check_index(index: int) -> None:

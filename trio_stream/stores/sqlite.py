@@ -39,7 +39,17 @@ from ._sqlite_file import BusyError, SQLiteFile, Synchronous
 from ._sqlite_scan import Scan
 from ._sqlite_tail import Tail, Watch
 from ._store import Store
-from ._values import Commit, Entry, Head, Name, Operation, Record, check_commit, check_index
+from ._values import (
+    Commit,
+    Entry,
+    Head,
+    Name,
+    Operation,
+    Record,
+    check_expected,
+    check_index,
+    check_operations,
+)
 
 T = TypeVar("T")
 
@@ -116,10 +126,10 @@ class _SQLiteStore(Store):
     async def commit(
         self, operations: Sequence[Operation], *, expect: Mapping[Name, int] | None = None
     ) -> int:
-        operations, expect = tuple(operations), dict(expect or {})
-        check_commit(operations, expect)
+        operations, expected = tuple(operations), check_expected(expect or {})
+        check_operations(operations)
         async with self._writing:
-            index = await self._run(partial(self._database.commit, operations, expect))
+            index = await self._run(partial(self._database.commit, operations, expected))
         self._tail.announce()
         return index
 
