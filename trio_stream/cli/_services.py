@@ -42,5 +42,6 @@ def _parse(text: str) -> Iterator[tuple[str, JSON]]:
         match line.partition("#")[0].split():
             case [name, where, *aliases]:
                 port, _, protocol = where.partition("/")
-                if port.isascii() and port.isdecimal() and protocol and "\0" not in line:
-                    yield f"{name}/{protocol}", {"port": int(port), "aliases": aliases, "status": "passing"}
+                key = f"{name}/{protocol}"
+                if port.isascii() and port.isdecimal() and protocol and key.isprintable():
+                    yield key, {"port": int(port), "aliases": aliases, "status": "passing"}
