@@ -81,6 +81,7 @@ BAD = [
     ("ndjson", '{"key": "d" "value": 1}', "not JSON: Expecting ',' delimiter at column 13"),
     ("ndjson", '["d", 1]', "not an object"),
     ("ndjson", '{"value": 1}', "no 'key' here (there is: value); --key says which one is the key"),
+    ("ndjson", '{"\x9b": 1}', "no 'key' here (there is: \"\\u009b\"); --key says which one is the key"),
     ("ndjson", '{"key": "d"}', "no 'value' here (there is: key); --key says which one is the key"),
     ("ndjson", "{}", "no 'key' here (there is: none); --key says which one is the key"),
     ("ndjson", '{"key": true, "value": 1}', "the key is true, neither text nor a whole number"),
@@ -142,6 +143,31 @@ def test_a_header_that_does_not_fit_is_named(
     result = command("import", "people", "x.csv", *arguments)
     assert result.code == 1
     assert reason in result.err
+
+
+@pytest.mark.parametrize("rows", ["", "x,y\n"])
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("name,mail", "no 'key' here (there is: name, mail); --key says which one is the key"),
+        ("key", "no 'value' here (there is: key); --key says which one is the key"),
+        ("\x1b[2Jname,key", "no 'value' here (there is: \"\\u001b[2Jname\", key); --key says"),
+        ('{"key":"a","value":1}', "JSON, not the names of columns; NDJSON needs --format ndjson"),
+    ],
+)
+def test_a_header_that_lacks_a_column_is_an_error_with_and_without_rows(
+    command: Command, folder: Path, header: str, rows: str, reason: str
+) -> None:
+    (folder / "x.csv").write_text(f"\n\n{header}\n{rows}")
+    result = command("import", "people", "x.csv")
+    assert result.code == 1
+    assert result.err.startswith(f"Error: x.csv:3: {reason}")
+
+
+def test_blank_lines_may_stand_before_the_header(command: Command, folder: Path) -> None:
+    (folder / "jobs.csv").write_text("\n\r\nkey,value\na,1\n")
+    assert command("import", "jobs", "jobs.csv").code == 0
+    assert values(command) == {"a": "1"}
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])

@@ -3,11 +3,13 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from trio_stream.stores import JSON, Put
 
 from ._arguments import parse_json
+from ._lines import key_text
 
 Format: TypeAlias = Literal["ndjson", "csv"]
 
@@ -85,18 +87,26 @@ class Reader:
             yield record
 
     def _read_csv(self) -> Iterator[dict[str, JSON]]:
-        rows = csv.reader(self._lines, strict=True)
-        header = next(rows, None)
-        if header is None:
+        first = next((line for line in self._lines if not line.isspace()), None)
+        if first is None:
             return
-        if len(set(header)) < len(header):
-            raise RecordError(self._number, "two columns have one name")
+        if _is_object(first):
+            raise RecordError(self._number, "JSON, not the names of columns; NDJSON needs --format ndjson")
+        rows = csv.reader(chain([first], self._lines), strict=True)
+        header = next(rows)
+        self._check_header(header)
         for row in rows:
             if not row:
                 continue
             if len(row) != len(header):
                 raise RecordError(self._number, f"{len(row)} fields under {len(header)} columns")
             yield dict(zip(header, row, strict=True))
+
+    def _check_header(self, header: list[str]) -> None:
+        for name in [self._column] if self._column else ["key", "value"]:
+            self._member(dict.fromkeys(header), name)
+        if len(set(header)) < len(header):
+            raise RecordError(self._number, "two columns have one name")
 
     def _put(self, record: dict[str, JSON]) -> Put:
         key = self._member(record, self._column or "key")
@@ -116,5 +126,12 @@ class Reader:
             return record[name]
         except KeyError:
             hint = "" if self._column else "; --key says which one is the key"
-            names = ", ".join(record) or "none"
+            names = ", ".join(map(key_text, record)) or "none"
             raise RecordError(self._number, f"no {name!r} here (there is: {names}){hint}") from None
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(parse_json(line), dict)
+    except ValueError:
+        return False
