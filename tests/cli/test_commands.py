@@ -55,6 +55,16 @@ def test_what_would_disturb_a_terminal_is_escaped(command: Command) -> None:
     assert command("get", "jobs", "c1").out == '"\\u009b2J"\n'
 
 
+@pytest.mark.parametrize("bad", ["\x85", "\u2028", "\u2029", "\x9b", "\u202e", "\x7f"])
+def test_an_object_is_one_line_and_harmless_however_it_is_read(command: Command, bad: str) -> None:
+    command("put", "jobs", f"a{bad}", json.dumps(f"b{bad}", ensure_ascii=False))
+    for arguments in (["list", "jobs"], ["get", "jobs", f"a{bad}"]):
+        (line,) = command(*arguments, "--json").out.splitlines()
+        assert line.isprintable()
+        fields = json.loads(line)
+        assert (fields["key"], fields["value"]) == (f"a{bad}", f"b{bad}")
+
+
 def test_delete_removes_a_key_and_a_key_that_is_not_there_is_no_error(command: Command) -> None:
     command("put", "jobs", "a", "1")
     assert command("delete", "jobs", "a").out == "2\n"
@@ -76,7 +86,9 @@ def test_expect_refuses_what_has_changed_since(command: Command) -> None:
     assert command("put", "jobs", "a", "1", "--expect", "0").code == 0
     again = command("put", "jobs", "a", "2", "--expect", "0")
     assert (again.code, again.out) == (1, "")
-    assert again.err.startswith("Error: key 'a' in namespace 'default' of topic 'jobs' has index 1, not 0 as expected")
+    assert again.err.startswith(
+        "Error: key 'a' in namespace 'default' of topic 'jobs' has index 1, not 0 as expected"
+    )
     assert command("delete", "jobs", "a", "--expect", "7").code == 1
     assert command("put", "jobs", "a", "2", "--expect", "1").out == "2\n"
 

@@ -10,14 +10,18 @@ from ._arguments import Cursor
 
 
 def json_line(fields: Mapping[str, JSON]) -> str:
-    """One JSON object."""
-    return f"{json.dumps(fields, ensure_ascii=False, separators=(',', ':'))}\n"
+    """One JSON object, which is one line for whoever splits lines at more than a newline, too."""
+    return f"{_dumps(fields, (',', ':'))}\n"
 
 
 def value_text(value: JSON) -> str:
     """JSON for people; what would move the cursor of a terminal is escaped."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(value)
+    return _dumps(value, (", ", ": "))
+
+
+def _dumps(value: JSON, separators: tuple[str, str]) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=separators)
+    return text if text.isprintable() else json.dumps(value, separators=separators)
 
 
 def key_text(key: str) -> str:
