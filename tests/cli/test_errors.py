@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli.console import PROGRAM, Command, put, started
+from cli.console import Command, put, started
 
 USAGE = [
     ([], "Usage:"),
@@ -110,50 +110,6 @@ def test_a_fault_of_our_own_is_not_taken_for_a_missing_extra() -> None:
     )
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
-
-
-def test_a_reader_that_leaves_early_is_no_error(command: Command, folder: Path) -> None:
-    (folder / "many.ndjson").write_text(
-        "".join(f'{{"key": "{number}", "value": "{"x" * 100}"}}\n' for number in range(5000))
-    )
-    command("import", "jobs", "many.ndjson")
-    with subprocess.Popen(
-        [*PROGRAM, "list", "jobs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline().endswith(b"\n")
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait() == 0
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device to write to")
-def test_output_that_cannot_be_written_is_an_error(command: Command) -> None:
-    command("put", "jobs", "a", "1")
-    with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(
-            [*PROGRAM, "list", "jobs"],
-            check=False,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-        )
-    assert ended.returncode == 1
-    assert ended.stderr == f"Error: cannot write to standard output: {os.strerror(28)}\n"
-
-
-def test_a_closed_output_is_an_error(command: Command) -> None:
-    command("put", "jobs", "a", "1")
-    ended = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, "list", "jobs"],
-        check=False,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
-    assert (ended.returncode, ended.stderr) == (1, "Error: standard output is closed\n")
 
 
 @pytest.mark.anyio

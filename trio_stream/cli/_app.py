@@ -9,16 +9,26 @@ from typing import Final
 import click
 
 from trio_stream import SubscribeRequest
-from trio_stream.stores import JSON, Delete, Name, Operation, Put, Record, StoreError, topic as topic_of
+from trio_stream.stores import (
+    JSON,
+    Delete,
+    Name,
+    Operation,
+    Put,
+    Record,
+    Store,
+    StoreError,
+    topic as topic_of,
+)
 
 from . import _arguments as arguments
-from ._arguments import Cursor, check_cursor, check_json, check_optional_name
+from ._arguments import Cursor, check_cursor, check_finite, check_json, check_optional_name
 from ._demo import Demo
 from ._demo_writer import Task, write
 from ._import import Imported, import_records, open_input, size_of
 from ._lines import entry_fields, entry_line, json_line, value_text
 from ._opening import opening_of
-from ._output import Output, ReaderLeftError
+from ._output import Output, ReaderLeftError, guarded_output
 from ._records import Format, Reader
 from ._run import Backend, SignalError, run_async
 from ._view import ViewWatch
@@ -347,7 +357,8 @@ def demo_writer(*, argument: str, backend: Backend) -> None:
 def run() -> int:
     """Does what the command line asks for; returns the exit code of the process."""
     try:
-        return app.main(prog_name="trio-stream", standalone_mode=False) or 0
+        with guarded_output():
+            return app.main(prog_name="trio-stream", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         return error.exit_code

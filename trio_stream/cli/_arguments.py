@@ -1,6 +1,7 @@
 """What the arguments of the commands may be, and what is said where one is not."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -89,6 +90,13 @@ def check_cursor(_: click.Context, __: click.Parameter, text: str | None) -> Cur
     if not (index.isascii() and index.isdecimal() and len(index) < _MOST_DIGITS and epoch):
         raise click.BadParameter(f"{text!r} is not of the form INDEX@EPOCH, which watch prints when it ends")
     return Cursor(int(index), epoch)
+
+
+def check_finite(_: click.Context, __: click.Parameter, number: float) -> float:
+    """A number that is neither infinite nor none at all."""
+    if not math.isfinite(number):
+        raise click.BadParameter(f"{number} is not a finite number")
+    return number
 
 
 topic = click.argument("topic", callback=check_name)

@@ -49,12 +49,51 @@ class Output:
 
     @property
     def _can_block(self) -> bool:
-        return sys.platform != "win32" and (stat.S_ISFIFO(self._mode) or os.isatty(self._descriptor))
+        is_waited_for = stat.S_ISFIFO(self._mode) or stat.S_ISSOCK(self._mode) or os.isatty(self._descriptor)
+        return sys.platform != "win32" and is_waited_for
 
     def _write(self, data: memoryview) -> int:
         try:
             return os.write(self._descriptor, data)
-        except BrokenPipeError:
-            raise ReaderLeftError from None
+        except BlockingIOError:  # it is non-blocking, and another process was faster
+            return 0
         except OSError as error:
-            raise click.ClickException(f"cannot write to standard output: {error.strerror}") from error
+            raise _failure(error) from error
+
+
+@contextmanager
+def guarded_output() -> Iterator[None]:
+    """What is printed inside and cannot be written raises what `Output` raises."""
+    if sys.stdout is None:
+        yield
+        return
+    raw = _Guard(sys.stdout.fileno(), "wb", closefd=False)
+    buffered = io.BufferedWriter(raw)
+    with redirect_stdout(io.TextIOWrapper(buffered, sys.stdout.encoding, sys.stdout.errors)) as output:
+        yield
+        output.flush()
+
+
+class _Guard(io.FileIO):
+    """Drops all that is written after an error, which is told once."""
+
+    _has_failed = False
+
+    @override
+    def write(self, data: Buffer, /) -> int:
+        try:
+            while not self._has_failed:
+                written = super().write(data)
+                if written is not None:
+                    return written
+                select.select([], [self], [])  # it is non-blocking
+        except OSError as error:
+            self._has_failed = True
+            raise _failure(error) from error
+        return memoryview(data).nbytes
+
+
+def _failure(error: OSError) -> ReaderLeftError | click.ClickException:
+    if isinstance(error, BrokenPipeError):
+        return ReaderLeftError()
+    return click.ClickException(f"cannot write to standard output: {error.strerror}")
