@@ -105,3 +105,12 @@ async def test_a_reader_who_stands_still_does_not_keep_a_signal_out() -> None:
         ended = await watch.end(signal.SIGTERM)
     assert ended.code == 0
     assert ended.err == "-- ended inside the snapshot: there is no cursor\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--view"]], ids=["changes", "view"])
+async def test_a_store_that_does_not_exist_yet_is_made_and_waited_on(options: list[str]) -> None:
+    async with started("watch", "jobs", *options) as watch:
+        assert await (watch.warning() if options else watch.line())
+        assert await put("a", "1") == 1
+        if not options:
+            assert await watch.line() == "       1  put     a  1"

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -47,7 +48,7 @@ _ROWS: Final = 256  # of `list` that are written in one go
     show_default=True,
     envvar="TRIO_STREAM_STORE",
     show_envvar=True,
-    help="The store: sqlite:PATH. `put` and `import` make it if there is none.",
+    help="The store: sqlite:PATH. `put`, `import` and `watch` make it if there is none.",
 )
 @click.version_option(package_name="trio-stream")
 @click.pass_context
@@ -265,21 +266,19 @@ def watch(
     Apply a line as a whole, and the state is right at every commit.
     """  # noqa: D301 - see above
     request = SubscribeRequest(topic_of(topic), key or "", namespace=namespace)
+    opening = opening_of(url, makes_store=True)
     logging.basicConfig(format="trio-stream: %(message)s")
     if as_view:
         if start or as_json:
             raise click.UsageError("--view goes with neither --from nor --json")
-        _watch_view(url, request, backend)
+        _watch_view(opening, request, backend)
         return
     if start:
         request = replace(request, index=start.index, epoch=start.epoch)
     following = Watch(request, start, Output(), as_json=as_json)
 
-    async def main() -> None:
-        await following.run(opening_of(url))
-
     try:
-        run_async(main, backend=backend)
+        run_async(partial(following.run, opening), backend=backend)
     except (SignalError, KeyboardInterrupt):
         cursor = following.cursor
         end = (
@@ -289,10 +288,12 @@ def watch(
         click.echo(f"\r{end}" if sys.stderr.isatty() and sys.stdout.isatty() else end, err=as_json)
 
 
-def _watch_view(url: str, request: SubscribeRequest[Record], backend: Backend) -> None:
+def _watch_view(
+    opening: AbstractAsyncContextManager[Store], request: SubscribeRequest[Record], backend: Backend
+) -> None:
     watching = ViewWatch(request)
     try:
-        run_async(partial(watching.run, opening_of(url)), backend=backend)
+        run_async(partial(watching.run, opening), backend=backend)
     except (SignalError, KeyboardInterrupt):
         click.echo(watching.final, nl=False)
 
@@ -311,7 +312,7 @@ def compact(url: str, *, index: int | None) -> None:
             head = await store.head()
             upto = head.index if index is None else index
             if upto > head.index:
-                raise click.BadParameter(f"{upto} is not reached yet: the newest index is {head.index}")
+                raise click.ClickException(f"{upto} is not reached yet: the newest index is {head.index}")
             await store.compact(upto)
         await Output().write(f"commits up to {max(upto, head.floor)} are gone\n")
 
@@ -323,6 +324,7 @@ def compact(url: str, *, index: int | None) -> None:
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.5),
+    callback=check_finite,
     default=10.0,
     show_default=True,
     help="How long changes are made.",

@@ -18,5 +18,7 @@ def opening_of(url: str, *, makes_store: bool = False) -> AbstractAsyncContextMa
     if not makes_store and scheme == "sqlite":
         path = path.removeprefix("//")
         if not Path(path).exists():
-            raise click.ClickException(f"there is no store {Path(path).absolute()}; put and import make one")
+            raise click.ClickException(
+                f"there is no store {Path(path).absolute()}; put, import and watch make one"
+            )
     return opening

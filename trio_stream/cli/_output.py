@@ -2,16 +2,22 @@
 
 Text is written to the descriptor itself, so that nothing is left in a buffer that would be flushed at exit into a
 pipe that nobody reads.
+What is printed by others, as help and tables are, goes through a `sys.stdout` that fails in the same way.
 """
 
+import io
 import os
+import select
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Final
 
 import anyio
 import anyio.lowlevel
 import click
+from typing_extensions import Buffer, override
 
 # Bytes that fit into a pipe which is ready for writing (PIPE_BUF on Linux), so that the write does not block.
 _CHUNK: Final = 4096
