@@ -10,6 +10,8 @@ What to know about the file:
 - It is in WAL mode: while anyone has `jobs.db` open, `jobs.db-wal` and `jobs.db-shm` are part of it.
   Keep it off network file systems, and do not copy it with `cp` while it is in use;
   `sqlite3 jobs.db "VACUUM INTO 'copy.db'"` is safe.
+- Never copy over one that is in use: `cp copy.db jobs.db` writes into the open file behind SQLite's back, and
+  damages it.
 - To restore while processes run, have SQLite do it, under its locks: `sqlite3 jobs.db ".restore copy.db"`.
   A file that is moved to the place of the old one is noticed, too.
   It must be a closed one, without a `-wal`, and the `-wal` and `-shm` of the old one must be removed first: a
