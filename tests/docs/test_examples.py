@@ -32,10 +32,12 @@ def examples() -> Iterator[ParameterSet]:
         yield pytest.param(path, expected.read_text() if expected.exists() else None, id=path.name)
 
 
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts)]
+
+
 def blocks() -> Iterator[ParameterSet]:
-    for page in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]:
-        if "_build" in page.parts:
-            continue
+    for page in pages():
         text = page.read_text()
         for block in BLOCK.finditer(text):
             line = text.count("\n", 0, block.start()) + 1
@@ -62,6 +64,14 @@ def run(program: Path, folder: Path, expected: str | None) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     if expected is not None:
         assert result.stdout == expected
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """One that did not would be run by no test."""
+    fences = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)
+    assert "" not in fences[::2]
+    assert set(fences[1::2]) <= {""}
 
 
 @pytest.mark.parametrize(("program", "expected"), list(examples()))
