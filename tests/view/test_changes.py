@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import anyio
 import pytest
 from catalogue import HEALTH
+from interruptions import Stepwise
 from scenes import quiet
-from view.wires import Exchange, HealthView, put, values, viewed, viewing, whole
+from view.wires import MARKER, Exchange, HealthView, put, values, viewed, viewing, whole
 
 from trio_stream import ClosedResourceError
 from trio_stream.view import Change, Changes, ViewEnded
@@ -107,6 +108,21 @@ async def test_a_change_of_a_hundred_thousand_keys_is_told_in_little_steps() -> 
                 await anext(changes)
             tasks.cancel_scope.cancel()
         assert steps > 1000
+
+
+async def test_a_new_snapshot_that_differs_in_little_is_compared_in_little_steps() -> None:
+    """D15: what is the same is passed over with checkpoints in between."""
+    exchange = Exchange()
+    async with viewing(exchange) as view, view.changes() as changes:
+        same = [put(1, f"{n}") for n in range(20_000)]
+        exchange.wire.give(*same, whole(1))
+        for _ in same:
+            await anext(changes)
+        exchange.wire.give(MARKER, *same, put(2, "new"), whole(2))
+        await view.wait_for(lambda state: "new" in state)
+        reading = Stepwise(lambda: anext(changes))
+        assert (await reading).key == "new"
+        assert reading.suspensions > 600
 
 
 async def test_a_reader_that_is_cancelled_goes_on_where_it_was() -> None:

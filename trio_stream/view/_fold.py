@@ -59,7 +59,7 @@ class Fold(Generic[K, V]):
     def fold(self, events: Sequence[Event[Any]], horizon: int) -> None:
         """Takes what the connection gave, after which it has given everything up to `horizon`."""
         begin = 0
-        for end in [at for at, event in enumerate(events) if isinstance(event.payload, Framing)]:
+        for end in [at for at, event in enumerate(events) if type(event.payload) is Framing]:
             self._fold_state(events[begin:end])
             if events[end].is_end_of_snapshot:
                 self._end_snapshot(events[end].index)

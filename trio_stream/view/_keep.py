@@ -1,17 +1,20 @@
 """Keeps a view: connects, follows, and connects again."""
 
 import random
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Generic
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from typing_extensions import TypeVar
 
 from trio_stream import (
     ClosedResourceError,
+    Event,
+    PayloadEvents,
     PublisherDisabledError,
     SubscribeRequest,
     SubscriptionForceClosed,
@@ -27,7 +30,7 @@ from ._state import Status
 K = TypeVar("K", bound=Hashable, default=Any)
 V = TypeVar("V", default=Any)
 
-CHUNK: Final = 1024  # deliveries folded between two checkpoints
+CHUNK: Final = 512  # events folded between two checkpoints, about; a commit is never divided
 
 BROKEN: Final = (SubscriptionForceClosed, OSError, anyio.BrokenResourceError)
 """What ends a connection, and not the view."""
@@ -127,18 +130,24 @@ class Keeper(Generic[K, V]):
 
     async def _fold_all(self, connection: Connection) -> None:
         self._begin(connection)
+        most = 1
         async with running(partial(self._watch, connection)):
             while True:
                 try:
-                    events = await connection.receive_batch(CHUNK)
+                    events = await connection.receive_batch(most)
                 except BROKEN:
                     self._request = connection.resume_request()
                     raise
                 horizon = connection.horizon
                 with _unmendable():
                     self._fold.fold(events, horizon)
+                most = min(2 * most, _deliveries(events))
                 self._is_healthy = self._fold.is_current
-                self._shown.waiters.arrived.fire()
+                if self._shown.waiters or self._fold.is_behind:
+                    self._shown.waiters.arrived.fire()
+                while self._shown.remains:
+                    self._shown.remains.pop()
+                    await anyio.lowlevel.checkpoint()
 
     def _begin(self, connection: Connection) -> None:
         self._shown.enter_epoch(connection.epoch)
@@ -167,6 +176,12 @@ class Keeper(Generic[K, V]):
             fold.reach(horizon)
             if fold.horizon < index:
                 await waiters.arrived.wait()  # what is published is on its way to the reader
+
+
+def _deliveries(events: Sequence[Event[Any]]) -> int:
+    """How many deliveries, if they are like these, make up a chunk."""
+    more = sum(len(event.payload) - 1 for event in events if type(event.payload) is PayloadEvents)
+    return max(1, CHUNK * len(events) // (len(events) + more))
 
 
 def _delay(failures: int) -> float:
