@@ -118,11 +118,18 @@ async def test_a_new_snapshot_that_differs_in_little_is_compared_in_little_steps
         exchange.wire.give(*same, whole(1))
         for _ in same:
             await anext(changes)
-        exchange.wire.give(MARKER, *same, put(2, "new"), whole(2))
-        await view.wait_for(lambda state: "new" in state)
+        exchange.wire.give(MARKER, *same, whole(2))
+        await view.wait_for(lambda state: state.index == 2)
         reading = Stepwise(lambda: anext(changes))
-        assert (await reading).key == "new"
-        assert reading.suspensions > 600
+
+        async def read() -> None:
+            assert (await reading).key == "new"
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await quiet()
+            assert reading.suspensions > 600
+            exchange.wire.give(put(3, "new"))
 
 
 async def test_a_reader_that_is_cancelled_goes_on_where_it_was() -> None:
