@@ -179,6 +179,23 @@ async def test_a_reader_ends_with_its_block() -> None:
         assert view.statistics().changes == 0
 
 
+async def test_a_reader_is_released_when_the_view_is_left() -> None:
+    got: list[Change] = []
+
+    async def read(view: HealthView) -> None:
+        with pytest.raises(ViewEnded):
+            async with view.changes() as changes:
+                await waiting(changes, got)
+
+    async with anyio.create_task_group() as tasks:
+        async with viewed() as (store, _, view):
+            tasks.start_soon(read, view)
+            await quiet()
+            store.commit(("web", "a"))
+            await quiet()
+    assert told(got) == [("web", None, "a")]
+
+
 async def stall(view: HealthView, exchange: Exchange, updates: int, keys: int) -> int:
     """Bytes that it costs that a reader stalls while so many updates go to so many keys."""
     async with view.changes() as changes:

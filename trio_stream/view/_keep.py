@@ -9,6 +9,7 @@ from typing import Any, Final, Generic
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import trio
 from typing_extensions import TypeVar
 
 from trio_stream import (
@@ -32,7 +33,14 @@ V = TypeVar("V", default=Any)
 
 CHUNK: Final = 512  # events folded between two checkpoints, about; a commit is never divided
 
-BROKEN: Final = (SubscriptionForceClosed, OSError, anyio.BrokenResourceError)
+BROKEN: Final = (
+    SubscriptionForceClosed,
+    OSError,
+    anyio.BrokenResourceError,
+    anyio.EndOfStream,
+    trio.BrokenResourceError,
+    trio.EndOfChannel,
+)
 """What ends a connection, and not the view."""
 
 
@@ -118,12 +126,8 @@ class Keeper(Generic[K, V]):
             async with self._connect(self._request) as connection:
                 is_connected = True
                 await self._fold_all(connection)
-        except TERMINAL:
-            raise
-        except BROKEN as error:
-            return error  # noqa: ASYNC910 - the caller waits next
         except Exception as error:
-            if is_connected:
+            if _is_terminal(error) or (is_connected and not _is_broken(error)):
                 raise
             return error  # noqa: ASYNC910 - the caller waits next
         return None  # the connection keeps to itself why it has ended
@@ -135,8 +139,9 @@ class Keeper(Generic[K, V]):
             while True:
                 try:
                     events = await connection.receive_batch(most)
-                except BROKEN:
-                    self._request = connection.resume_request()
+                except Exception as error:
+                    if _is_broken(error):
+                        self._request = connection.resume_request()
                     raise
                 horizon = connection.horizon
                 with _unmendable():
@@ -176,6 +181,18 @@ class Keeper(Generic[K, V]):
             fold.reach(horizon)
             if fold.horizon < index:
                 await waiters.arrived.wait()  # what is published is on its way to the reader
+
+
+def _is_terminal(error: Exception) -> bool:
+    """Whether it is such an error, or a group with one: a connection may have tasks of its own."""
+    return isinstance(error, TERMINAL) or (
+        isinstance(error, ExceptionGroup) and error.subgroup(TERMINAL) is not None
+    )
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether it is such an error, or a group of nothing else."""
+    return isinstance(error, BROKEN) or (isinstance(error, ExceptionGroup) and error.split(BROKEN)[1] is None)
 
 
 def _deliveries(events: Sequence[Event[Any]]) -> int:

@@ -16,7 +16,7 @@ What it costs, with n keys:
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from typing import Any, Final, Generic, TypeAlias, cast
 
 from typing_extensions import TypeVar, override
@@ -76,7 +76,7 @@ class Table(Mapping[K, V], Generic[K, V]):
     _parts: Sequence[_Layers[K, V]]
     _len: int
     # The numbers of the parts that may have a Gone.
-    _deleted: Set[int]
+    _deleted: AbstractSet[int]
     # Which table this is, and which one it was made of, by which changes.
     _identity: object
     _parent: object
