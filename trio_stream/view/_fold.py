@@ -45,6 +45,11 @@ class Fold(Generic[K, V]):
         return not self._is_aside
 
     @property
+    def is_in_snapshot(self) -> bool:
+        """Whether what comes is of a snapshot that is not whole yet, so that nothing of it is shown."""
+        return self._is_in_snapshot
+
+    @property
     def is_behind(self) -> bool:
         """Whether a whole state is there that is too old to be shown."""
         return self._is_aside and not self._is_in_snapshot

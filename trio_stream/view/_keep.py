@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 from trio_stream import (
     ClosedResourceError,
     Event,
+    Framing,
     PayloadEvents,
     PublisherDisabledError,
     SubscribeRequest,
@@ -134,7 +135,9 @@ class Keeper(Generic[K, V]):
 
     async def _fold_all(self, connection: Connection) -> None:
         self._begin(connection)
-        most = 1
+        # What was missed may be in large commits. After a snapshot it is better to have all that is there in one go:
+        # the view is not current without what a cached snapshot lacks.
+        most = 1 if self._request.index else CHUNK
         async with running(partial(self._watch, connection)):
             while True:
                 try:
@@ -144,15 +147,28 @@ class Keeper(Generic[K, V]):
                         self._request = connection.resume_request()
                     raise
                 horizon = connection.horizon
+                if self._fold.is_in_snapshot:
+                    events = await self._fold_snapshot(events)
+                else:
+                    most = min(2 * most, _deliveries(events))
                 with _unmendable():
                     self._fold.fold(events, horizon)
-                most = min(2 * most, _deliveries(events))
                 self._is_healthy = self._fold.is_current
                 if self._shown.waiters or self._fold.is_behind:
                     self._shown.waiters.arrived.fire()
                 while self._shown.remains:
                     self._shown.remains.pop()
                     await anyio.lowlevel.checkpoint()
+
+    async def _fold_snapshot(self, events: Sequence[Event[Any]]) -> Sequence[Event[Any]]:
+        """Folds what is of the snapshot only, in chunks, and returns the rest."""
+        end = next((at for at, event in enumerate(events) if isinstance(event.payload, Framing)), len(events))
+        step = _deliveries(events)
+        for begin in range(0, end, step):
+            with _unmendable():
+                self._fold.fold(events[begin : min(begin + step, end)], 0)
+            await anyio.lowlevel.checkpoint()
+        return events[end:]  # noqa: ASYNC910 - the caller has just received
 
     def _begin(self, connection: Connection) -> None:
         self._shown.enter_epoch(connection.epoch)
