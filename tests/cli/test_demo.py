@@ -5,13 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from cli.console import PATIENCE, PROGRAM, Command, run, started
+from typing_extensions import override
 
-from trio_stream.cli import _services
+from trio_stream import Event
+from trio_stream.cli import _demo, _kept, _services
+from trio_stream.cli._followers import CLOSED
+from trio_stream.stores import Record
+from trio_stream.view import KeyedReducer, open_view
 
 SHIPPED = Path(_services.__file__).parent / "services.txt"
 
@@ -22,7 +29,7 @@ async def test_everybody_has_what_the_store_has(folder: Path, backend: str) -> N
     demo = await run("demo", "--seconds", "2", "--backend", backend)
     assert demo.code == 0, demo.out + demo.err
     assert demo.err == ""
-    assert demo.out.count("right  ") == 4
+    assert demo.out.count("right  ") == 5
     assert demo.out.endswith("All agree.\n")
     for event in ("left at", "resumes after", "revoked, 1 subscription closed", "comes back with 'token-2'"):
         assert event in demo.out
@@ -97,6 +104,35 @@ def test_a_writer_that_fails_makes_the_demonstration_fail(
     assert result.code == 1
     assert result.err.startswith("Error: what was received is not what was committed:\n")
     assert "  writer 0 failed: exit code 1" in result.err
+
+
+class Deaf(KeyedReducer[Record, str]):
+    """Does not hear that the followed service is closed."""
+
+    @override
+    def apply(self, events: Sequence[Event[Record]], /) -> Mapping[str, Record]:
+        return super().apply([event for event in events if CLOSED not in repr(event)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (lambda: {"is_delete": lambda _: False}, "a wrong state at index "),
+        (lambda: {"key": lambda record: record.key.upper()}, "a wrong state at index "),
+        (lambda: {"reducer": Deaf()}, "got no further than index "),
+    ],
+    ids=["deletions", "keys", "changes"],
+)
+def test_a_view_that_is_wrong_makes_the_demonstration_fail(
+    command: Command, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[], Any], problem: str
+) -> None:
+    monkeypatch.setattr(_demo, "_GRACE", 1.0)
+    monkeypatch.setattr(_kept, "open_view", lambda *to: open_view(*to, **wrong()))
+    result = command("demo", "--seconds", "1", "--input", str(SHIPPED))
+    assert result.code == 1
+    assert f"kept as a view: {problem}" in result.err
+    assert "WRONG  kept as a view" in result.out
+    assert result.out.count("right  ") >= 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the `script` of other systems has other arguments")

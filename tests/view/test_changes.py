@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import anyio
 import pytest
 from catalogue import HEALTH
+from interruptions import Stepwise
 from scenes import quiet
-from view.wires import Exchange, HealthView, put, values, viewed, viewing, whole
+from view.wires import MARKER, Exchange, HealthView, put, values, viewed, viewing, whole
 
 from trio_stream import ClosedResourceError
 from trio_stream.view import Change, Changes, ViewEnded
@@ -109,6 +110,28 @@ async def test_a_change_of_a_hundred_thousand_keys_is_told_in_little_steps() -> 
         assert steps > 1000
 
 
+async def test_a_new_snapshot_that_differs_in_little_is_compared_in_little_steps() -> None:
+    """D15: what is the same is passed over with checkpoints in between."""
+    exchange = Exchange()
+    async with viewing(exchange) as view, view.changes() as changes:
+        same = [put(1, f"{n}") for n in range(20_000)]
+        exchange.wire.give(*same, whole(1))
+        for _ in same:
+            await anext(changes)
+        exchange.wire.give(MARKER, *same, whole(2))
+        await view.wait_for(lambda state: state.index == 2)
+        reading = Stepwise(lambda: anext(changes))
+
+        async def read() -> None:
+            assert (await reading).key == "new"
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await quiet()
+            assert reading.suspensions > 600
+            exchange.wire.give(put(3, "new"))
+
+
 async def test_a_reader_that_is_cancelled_goes_on_where_it_was() -> None:
     """D12: at whatever suspension."""
     async with viewed() as (store, _, view), view.changes() as changes:
@@ -154,6 +177,23 @@ async def test_a_reader_ends_with_its_block() -> None:
         with pytest.raises(ClosedResourceError):
             await anext(changes)
         assert view.statistics().changes == 0
+
+
+async def test_a_reader_is_released_when_the_view_is_left() -> None:
+    got: list[Change] = []
+
+    async def read(view: HealthView) -> None:
+        with pytest.raises(ViewEnded):
+            async with view.changes() as changes:
+                await waiting(changes, got)
+
+    async with anyio.create_task_group() as tasks:
+        async with viewed() as (store, _, view):
+            tasks.start_soon(read, view)
+            await quiet()
+            store.commit(("web", "a"))
+            await quiet()
+    assert told(got) == [("web", None, "a")]
 
 
 async def stall(view: HealthView, exchange: Exchange, updates: int, keys: int) -> int:

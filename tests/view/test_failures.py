@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
+import trio
 from catalogue import HEALTH, Health
 from scenes import ALL, Held, opened, quiet
 from trio.testing import MockClock
@@ -116,6 +117,46 @@ async def test_a_snapshot_function_that_fails_is_asked_again_and_reported() -> N
         with anyio.fail_after(5):
             await view.wait_current()
         assert view.status == ViewStatus(Status.CURRENT)
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    "error",
+    [
+        anyio.EndOfStream(),
+        trio.EndOfChannel(),
+        trio.BrokenResourceError(),
+        ExceptionGroup("tasks", [OSError("down"), ExceptionGroup("more", [anyio.EndOfStream()])]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_however_a_connection_says_that_it_is_over_the_view_goes_on(
+    anyio_backend: object, error: Exception
+) -> None:
+    """Groups too: a connection may have tasks of its own."""
+    exchange = Exchange()
+    async with viewing(exchange) as view:
+        exchange.wire.give(put(1, "web", "a"), whole(1))
+        await view.wait_current()
+        exchange.horizon = 1
+        exchange.errors.extend([error] * 2)
+        exchange.wire.end(error, resume=1)
+        await anyio.sleep(1)
+        assert [request.index for request in exchange.requests] == [0, 1, 1, 1]
+        assert view.status == ViewStatus(Status.CURRENT)
+
+
+@pytest.mark.parametrize("when", ["connecting", "receiving"])
+async def test_a_terminal_error_in_a_group_ends_the_view(when: str) -> None:
+    error = ExceptionGroup("tasks", [OSError("down"), PermissionError("no")])
+    exchange = Exchange(*([error] if when == "connecting" else []))
+    async with viewing(exchange) as view:
+        if when == "receiving":
+            exchange.wire.end(error)
+        with pytest.raises(ViewEnded) as caught:
+            await view.wait_current()
+        assert caught.value.__cause__ is error
+        assert len(exchange.requests) == 1
 
 
 TERMINAL = [

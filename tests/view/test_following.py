@@ -48,6 +48,16 @@ async def test_a_store_with_no_commit_yet_gives_a_view_that_is_current_and_empty
         assert values(await view.wait_index(1)) == {"web": "a"}
 
 
+async def test_a_view_is_current_with_all_that_was_committed_before_it_was_opened() -> None:
+    """D8: also when its snapshot is a cached one that lacks it."""
+    async with viewed() as (store, publisher, _):
+        for number in range(1, 100):
+            store.commit((f"{number}", "a"))
+        async with viewing(publisher.subscribe) as view:
+            assert (await view.wait_current()).index == 99
+        assert store.runs == 1
+
+
 async def test_a_view_shows_only_what_it_asked_for() -> None:
     async with viewed(WEB) as (store, _, view):
         store.commit(("web", "a"), ("db", "b"))

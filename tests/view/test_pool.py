@@ -142,6 +142,21 @@ async def test_a_view_that_has_ended_is_replaced_for_the_next_user() -> None:
             assert same is new
 
 
+async def test_a_view_that_has_ended_takes_no_place_and_stays_readable_for_who_has_it() -> None:
+    exchange = Exchange()
+    pool: ViewPool[str, Health] = ViewPool(exchange, is_delete=is_gone, limit=1)
+    async with pool, pool.view(WEB) as old:
+        await quiet()
+        exchange.wire.give(put(1, "web"), whole(1))
+        await old.wait_current()
+        exchange.wire.end(PermissionError("no"))
+        await quiet()
+        assert len(pool) == 0
+        async with pool.view(ALL):
+            assert values(old) == {"web": "ok"}
+        assert len(pool) == 1
+
+
 async def test_get_returns_at_once_what_is_current() -> None:
     """C19."""
     async with opened() as (store, publisher), pool_of(publisher) as pool:

@@ -10,7 +10,7 @@ from catalogue import HEALTH, Health
 from scenes import ALL, opened, quiet
 from view.wires import MARKER, Exchange, is_gone, put, values, viewing, whole
 
-from trio_stream import Event, PayloadEvents
+from trio_stream import Event, PayloadEvents, SnapshotAppender
 from trio_stream.view import GONE, Change, KeyedReducer, Status, Table, View, ViewEnded, open_view
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +60,34 @@ async def test_a_reducer_is_called_once_without_events_when_a_snapshot_is_whole(
         await view.wait_for(lambda state: state.index == 5)
         assert reducer.calls == [2, 0, 1, 1, 0]
         assert dict(view) == {"ok": 1}
+
+
+async def test_commits_are_folded_in_chunks_of_about_as_many_events_however_large_they_are() -> None:
+    """D15: also after small ones, and where a snapshot comes in large groups."""
+
+    class Counting(KeyedReducer[Health, str]):
+        most = 0
+
+        def apply(self, events: Sequence[Event[Health]], /) -> Mapping[str, Health]:
+            self.most = max(self.most, sum(len(event.events) for event in events))
+            return super().apply(events)
+
+    async def snapshot(_: object, appender: SnapshotAppender[Health]) -> int:
+        for begin in range(0, 50_000, 100):
+            await appender.append([put(1, f"{begin + n}") for n in range(100)])
+        return 1
+
+    reducer = Counting(is_delete=is_gone)
+    async with opened(snapshot, index=1) as (store, publisher):
+        async with open_view(publisher.subscribe, ALL, reducer=reducer) as view:
+            await view.wait_current()
+            assert len(view) == 50_000
+            for size in (1, 3, 10, 50):
+                for _ in range(300):
+                    store.commit(*((f"{n}", f"{store.index}") for n in range(size)))
+                    await quiet() if size == 1 and store.index < 10 else None
+                await view.wait_index(store.index)
+    assert reducer.most < 5000
 
 
 async def test_states_of_another_fold_are_kept_only_as_far_as_they_are_small() -> None:

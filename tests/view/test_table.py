@@ -5,7 +5,7 @@ import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from trio_stream.view import GONE, Gone, Table
@@ -97,3 +97,48 @@ def test_a_table_does_not_see_what_happens_to_the_dict_of_its_changes() -> None:
     table = Table[str, int]().changed(changes)
     changes["a"] = 2
     assert table["a"] == 1
+
+
+def test_no_change_of_a_large_table_copies_much_of_it() -> None:
+    """D15: by its memory, until each key has changed."""
+    keys = range(100_000)
+    table = Table[int, int].of(dict.fromkeys(keys, 0))
+    tracemalloc.start()
+    most = 0
+    for begin in range(0, len(keys), 500):
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        table = table.changed({key * 7919 % len(keys): begin for key in range(begin, begin + 500)})
+        most = max(most, tracemalloc.get_traced_memory()[1] - before)
+    tracemalloc.stop()
+    assert len(table) == len(keys)
+    assert most < sys.getsizeof(dict.fromkeys(keys)) / 3
+
+
+def test_keys_that_come_and_go_leave_nothing() -> None:
+    """D11: what was deleted is forgotten in time, in a small table and in a large one."""
+    for size in (0, 20_000):
+        table = Table[int, int].of(dict.fromkeys(range(-size, 0), 0))
+        tracemalloc.start()
+        sizes = []
+        for begin in range(0, 200_000, 500):
+            table = table.changed(dict.fromkeys(range(begin, begin + 500), 0))
+            table = table.changed(dict.fromkeys(range(begin, begin + 500), GONE))
+            sizes.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        assert len(table) == size
+        assert max(sizes[200:]) < max(sizes[:200]) * 1.5
+
+
+@given(st.dictionaries(st.integers(0, 30_000), st.just(1), max_size=20), st.integers(8_000, 20_000))
+@settings(max_examples=20)
+def test_a_table_that_has_grown_to_many_parts_is_the_same_mapping(changes: dict[int, int], size: int) -> None:
+    model: dict[int, int] = dict.fromkeys(range(size), 0)
+    table = Table[int, int].of(model)
+    small = Table[int, int]()
+    for begin in range(0, size, 1000):
+        small = small.changed({key: 0 for key in model if begin <= key < begin + 1000})
+    assert table == small == model
+    gone = dict.fromkeys(list(model)[::7], GONE)
+    for each in (table, small):
+        assert dict(each.changed(changes).changed(gone)) == change(change(model, changes), gone)

@@ -334,9 +334,9 @@ def compact(url: str, *, index: int | None) -> None:
 def demo(context: click.Context, *, file: str | None, seconds: float, backend: Backend) -> None:
     """Show the library at work.
 
-    Processes change a catalogue of services, and subscribers in this one follow: one everything, one a single service,
-    one comes and goes, and one has its token revoked.
-    In the end what each subscriber has is compared with the store, at every index; exit code 1 if anything differs.
+    Processes change a catalogue of services, and subscribers in this one follow: one everything, two by a view of
+    everything and of a single service, one comes and goes, and one has its token revoked.
+    In the end what each had is compared with the store, at every index that it saw; exit code 1 if anything differs.
     It makes a store of its own, or uses that of --store (not of the environment), in a topic that it removes.
     """
     parent = context.parent

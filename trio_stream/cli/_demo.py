@@ -22,6 +22,7 @@ from ._audit import Truth, View, replay
 from ._demo_writer import Task
 from ._display import Display, open_display
 from ._followers import CLOSED, Follower, Leaver, Revoked
+from ._kept import Kept
 from ._run import Backend, open_tasks
 from ._services import Services, load_services
 
@@ -111,7 +112,8 @@ class Demo:
         revoked.less = View(suffix=f"/{key.rpartition('/')[2]}")
         return [
             Follower("everything", publisher, everything, last=key, note=display.note),
-            Follower(f"only {key}", publisher, one, last=key, note=display.note),
+            Kept("kept as a view", publisher, everything, last=key, note=display.note),
+            Kept(f"only {key}", publisher, one, last=key, note=display.note),
             leaver,
             revoked,
         ], revoked.revoke

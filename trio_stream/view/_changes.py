@@ -10,6 +10,7 @@ from typing_extensions import TypeVar
 from trio_stream import ClosedResourceError
 
 from ._state import Frozen
+from ._table import GONE, Gone
 from ._waiters import Signal
 
 K = TypeVar("K", bound=Hashable, default=Any)
@@ -44,7 +45,7 @@ class Changes(Generic[K, V]):
         # What the present round compares; everything before _old was told.
         self._old = self._new = state()
         # The keys of the present round that are left.
-        self._round: Iterator[K] = iter(())
+        self._round: Iterator[K | Gone] = iter(())
         # Those touched since _new, in order; None for perhaps all that there are.
         self._touched: dict[K, None] | None = {}
         # Keys looked at since the last checkpoint.
@@ -74,10 +75,11 @@ class Changes(Generic[K, V]):
                 await anyio.lowlevel.checkpoint()
             for key in self._round:
                 self._burst += 1
-                old = self._old[key] if key in self._old else None  # noqa: SIM401 - get() may make a value up
-                new = self._new[key] if key in self._new else None  # noqa: SIM401
-                if old is not new and old != new:
-                    return Change(key, old, new)
+                if not isinstance(key, Gone):
+                    old = self._old[key] if key in self._old else None  # noqa: SIM401 - get() may make a value up
+                    new = self._new[key] if key in self._new else None  # noqa: SIM401
+                    if old is not new and old != new:
+                        return Change(key, old, new)
                 if self._burst >= BURST:
                     break
             else:
@@ -97,8 +99,8 @@ class Changes(Generic[K, V]):
         self._round = iter(touched) if touched is not None else _all_keys(self._old, self._new)
 
 
-def _all_keys(old: Frozen[K, V], new: Frozen[K, V]) -> Iterator[K]:
+def _all_keys(old: Frozen[Any, Any], new: Frozen[Any, Any]) -> Iterator[Any]:
+    """Each key once, and GONE in the place of one that was there before, so that no step takes long."""
     yield from old
     for key in new:
-        if key not in old:
-            yield key
+        yield GONE if key in old else key

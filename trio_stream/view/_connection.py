@@ -24,7 +24,10 @@ class Connection(Protocol):
         ...
 
     async def receive_batch(self, max_events: int | None = None) -> Sequence[Event[Any]]:
-        """Waits for an event and returns all that are ready, at most `max_events`."""
+        """Waits for an event and returns all that are ready, at most `max_events`.
+
+        Raises how the connection has ended; for what comes then, see `open_view`.
+        """
         ...
 
     async def wait_published(self, index: int) -> None:

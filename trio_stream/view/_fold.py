@@ -45,6 +45,11 @@ class Fold(Generic[K, V]):
         return not self._is_aside
 
     @property
+    def is_in_snapshot(self) -> bool:
+        """Whether what comes is of a snapshot that is not whole yet, so that nothing of it is shown."""
+        return self._is_in_snapshot
+
+    @property
     def is_behind(self) -> bool:
         """Whether a whole state is there that is too old to be shown."""
         return self._is_aside and not self._is_in_snapshot
@@ -59,7 +64,7 @@ class Fold(Generic[K, V]):
     def fold(self, events: Sequence[Event[Any]], horizon: int) -> None:
         """Takes what the connection gave, after which it has given everything up to `horizon`."""
         begin = 0
-        for end in [at for at, event in enumerate(events) if isinstance(event.payload, Framing)]:
+        for end in [at for at, event in enumerate(events) if type(event.payload) is Framing]:
             self._fold_state(events[begin:end])
             if events[end].is_end_of_snapshot:
                 self._end_snapshot(events[end].index)

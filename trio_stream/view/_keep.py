@@ -1,17 +1,22 @@
 """Keeps a view: connects, follows, and connects again."""
 
 import random
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Generic
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
+import trio
 from typing_extensions import TypeVar
 
 from trio_stream import (
     ClosedResourceError,
+    Event,
+    Framing,
+    PayloadEvents,
     PublisherDisabledError,
     SubscribeRequest,
     SubscriptionForceClosed,
@@ -27,9 +32,16 @@ from ._state import Status
 K = TypeVar("K", bound=Hashable, default=Any)
 V = TypeVar("V", default=Any)
 
-CHUNK: Final = 1024  # deliveries folded between two checkpoints
+CHUNK: Final = 512  # events folded between two checkpoints, about; a commit is never divided
 
-BROKEN: Final = (SubscriptionForceClosed, OSError, anyio.BrokenResourceError)
+BROKEN: Final = (
+    SubscriptionForceClosed,
+    OSError,
+    anyio.BrokenResourceError,
+    anyio.EndOfStream,
+    trio.BrokenResourceError,
+    trio.EndOfChannel,
+)
 """What ends a connection, and not the view."""
 
 
@@ -115,30 +127,48 @@ class Keeper(Generic[K, V]):
             async with self._connect(self._request) as connection:
                 is_connected = True
                 await self._fold_all(connection)
-        except TERMINAL:
-            raise
-        except BROKEN as error:
-            return error  # noqa: ASYNC910 - the caller waits next
         except Exception as error:
-            if is_connected:
+            if _is_terminal(error) or (is_connected and not _is_broken(error)):
                 raise
             return error  # noqa: ASYNC910 - the caller waits next
         return None  # the connection keeps to itself why it has ended
 
     async def _fold_all(self, connection: Connection) -> None:
         self._begin(connection)
+        # What was missed may be in large commits. After a snapshot it is better to have all that is there in one go:
+        # the view is not current without what a cached snapshot lacks.
+        most = 1 if self._request.index else CHUNK
         async with running(partial(self._watch, connection)):
             while True:
                 try:
-                    events = await connection.receive_batch(CHUNK)
-                except BROKEN:
-                    self._request = connection.resume_request()
+                    events = await connection.receive_batch(most)
+                except Exception as error:
+                    if _is_broken(error):
+                        self._request = connection.resume_request()
                     raise
                 horizon = connection.horizon
+                if self._fold.is_in_snapshot:
+                    events = await self._fold_snapshot(events)
+                else:
+                    most = min(2 * most, _deliveries(events))
                 with _unmendable():
                     self._fold.fold(events, horizon)
                 self._is_healthy = self._fold.is_current
-                self._shown.waiters.arrived.fire()
+                if self._shown.waiters or self._fold.is_behind:
+                    self._shown.waiters.arrived.fire()
+                while self._shown.remains:
+                    self._shown.remains.pop()
+                    await anyio.lowlevel.checkpoint()
+
+    async def _fold_snapshot(self, events: Sequence[Event[Any]]) -> Sequence[Event[Any]]:
+        """Folds what is of the snapshot only, in chunks, and returns the rest."""
+        end = next((at for at, event in enumerate(events) if isinstance(event.payload, Framing)), len(events))
+        step = _deliveries(events)
+        for begin in range(0, end, step):
+            with _unmendable():
+                self._fold.fold(events[begin : min(begin + step, end)], 0)
+            await anyio.lowlevel.checkpoint()
+        return events[end:]  # noqa: ASYNC910 - the caller has just received
 
     def _begin(self, connection: Connection) -> None:
         self._shown.enter_epoch(connection.epoch)
@@ -167,6 +197,24 @@ class Keeper(Generic[K, V]):
             fold.reach(horizon)
             if fold.horizon < index:
                 await waiters.arrived.wait()  # what is published is on its way to the reader
+
+
+def _is_terminal(error: Exception) -> bool:
+    """Whether it is such an error, or a group with one: a connection may have tasks of its own."""
+    return isinstance(error, TERMINAL) or (
+        isinstance(error, ExceptionGroup) and error.subgroup(TERMINAL) is not None
+    )
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether it is such an error, or a group of nothing else."""
+    return isinstance(error, BROKEN) or (isinstance(error, ExceptionGroup) and error.split(BROKEN)[1] is None)
+
+
+def _deliveries(events: Sequence[Event[Any]]) -> int:
+    """How many deliveries, if they are like these, make up a chunk."""
+    more = sum(len(event.payload) - 1 for event in events if type(event.payload) is PayloadEvents)
+    return max(1, CHUNK * len(events) // (len(events) + more))
 
 
 def _delay(failures: int) -> float:

@@ -15,7 +15,7 @@ from trio_stream import ClosedResourceError, SubscribeRequest, running
 from ._connection import Connect
 from ._errors import ViewLimitError
 from ._reducer import KeyedReducer, Reducer
-from ._state import Frozen, Status
+from ._state import Frozen
 from ._view import View
 from ._waiters import Signal
 
@@ -124,14 +124,14 @@ class ViewPool(Generic[K, V]):
         if self._tasks is None:
             raise ClosedResourceError("this pool of views is not open")
         entry = self._entries.get(request)
-        if entry is None or entry.view.status.status is Status.CLOSED:
+        if entry is None:
             entry = self._open(request, self._tasks)
         self._idle.pop(request, None)
         entry.users += 1
         return entry
 
     def _open(self, request: SubscribeRequest[Any], tasks: anyio.abc.TaskGroup) -> _Entry[K, V]:
-        is_full = request not in self._entries and len(self._entries) >= self._limit
+        is_full = len(self._entries) >= self._limit
         if is_full and not self._idle:
             raise ViewLimitError(f"all of {self._limit} views are in use")
         entry: _Entry[K, V] = _Entry(View(self._connect, request, self._reducer()))
@@ -153,8 +153,12 @@ class ViewPool(Generic[K, V]):
         self._entries.pop(request).scope.cancel()
 
     async def _keep(self, entry: _Entry[K, V]) -> None:
+        request = entry.view.request
         with entry.scope:
             await entry.view.run()
+            if self._entries.get(request) is entry:  # it has ended by itself
+                del self._entries[request]
+                self._idle.pop(request, None)
 
     async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Closes views that have been idle long enough; all of them in the end."""

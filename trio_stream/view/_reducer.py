@@ -11,7 +11,7 @@ from typing_extensions import TypeVar, override
 
 from trio_stream import Event, PayloadEvents
 
-from ._table import GONE, Gone, Table
+from ._table import GONE, Draft, Gone, Table
 
 P = TypeVar("P", default=Any)
 P_contra = TypeVar("P_contra", contravariant=True, default=Any)
@@ -53,29 +53,26 @@ class KeyedReducer(Reducer[P, K, P]):
         self._key = key
         self._is_delete = is_delete
         # The snapshot while it comes in.
-        self._snapshot: dict[K, P | Gone] = {}
-        # Empty while the snapshot comes in.
+        self._snapshot: Draft[K, P] | None = Draft()
+        # Empty meanwhile.
         self._table: Table[K, P] = Table()
-        self._is_in_snapshot = True
 
     @override
     def reset(self) -> None:
-        self._snapshot = {}
+        self._snapshot = Draft()
         self._table = Table()
-        self._is_in_snapshot = True
 
     @override
     def apply(self, events: Sequence[Event[P]], /) -> Mapping[K, P]:
-        if not self._is_in_snapshot:
-            changes: dict[K, P | Gone] = {}
-            self._collect(events, changes)
+        changes: dict[K, P | Gone] = {}
+        self._collect(events, changes)
+        if self._snapshot is None:
             self._table = self._table.changed(changes)
-        elif events:
-            self._collect(events, self._snapshot)
         else:
-            self._table = Table.of(self._snapshot)
-            self._snapshot = {}
-            self._is_in_snapshot = False
+            self._snapshot.update(changes)
+            if not events:
+                self._table = Table.of_draft(self._snapshot)
+                self._snapshot = None
         return self._table
 
     def _collect(self, events: Sequence[Event[P]], changes: dict[K, P | Gone]) -> None:

@@ -42,6 +42,9 @@ class Shown(Generic[K, V]):
         self.changed: Signal = Signal()
         self.waiters: IndexWaiters[Frozen[K, V]] = IndexWaiters()
         self.readers: set[Changes[K, V]] = set()
+        # Parts of states that were replaced as a whole. The view's task lets go of them one by one, because to free
+        # all of a large state takes long.
+        self.remains: list[object] = []
         # Oldest first, of one epoch; and how many changes they are, but for the oldest.
         self._recent: deque[_Recent] = deque()
         self._kept: int = 0
@@ -73,6 +76,8 @@ class Shown(Generic[K, V]):
         """Shows a state that has the events from index `first` on besides what was shown; None for a new snapshot."""
         before = self.state
         self.state = Frozen(mapping, index, self.epoch)
+        if first is None and isinstance(before.mapping, Table):
+            self.remains += before.mapping.parts
         touched = mapping.changed_since(before.mapping) if isinstance(mapping, Table) else None
         if before.epoch != self.epoch:
             self._recent.clear()

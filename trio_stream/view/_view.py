@@ -195,7 +195,9 @@ async def open_view(
     What was shown stays until there is something newer that is whole.
     An error that cannot be mended ends the view: `UnknownTopicError`, `PublisherDisabledError`, `PermissionError`,
     `ClosedResourceError`, `TypeError` or `ValueError` of `connect`, what a payload raises when it is asked who may
-    read it, and what the reducer, `key` or `is_delete` raises.
+    read it, and what the reducer, `key` or `is_delete` raises; also in an exception group.
+    While it receives, anything else but a `SubscriptionForceClosed`, an `OSError`, a broken channel or its end does so
+    too; while it connects, anything else is taken for temporary.
     It is the reason of `View.status` and the cause of the `ViewEnded` that everybody gets who waits.
 
     An exception of the block leaves it as it is, not in an exception group.
