@@ -87,7 +87,9 @@ def test_a_non_blocking_output_gets_everything(command: Command, folder: Path) -
     here, there = socket.socketpair()
     there.setblocking(False)
     there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that it is full again and again
-    with subprocess.Popen([*PROGRAM, "list", "jobs"], stdout=there.fileno(), stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*PROGRAM, "list", "jobs"], stdout=there.fileno(), stderr=subprocess.PIPE
+    ) as process:
         there.close()
         with here, here.makefile("rb") as lines:
             assert sum(1 for _ in lines) == 5000

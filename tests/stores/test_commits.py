@@ -86,7 +86,9 @@ def circle() -> Any:
 async def test_a_value_that_is_not_json_is_refused_before_anything_is_written(
     store: Store, value: Any
 ) -> None:
-    with pytest.raises(ValueError, match="the value of key 'b' in namespace 'default' of topic 'jobs' is not JSON"):
+    with pytest.raises(
+        ValueError, match="the value of key 'b' in namespace 'default' of topic 'jobs' is not JSON"
+    ):
         await store.commit([put("a"), put("b", value)])
     assert (await store.head()).index == 0
     assert await state(store) == {}
