@@ -204,9 +204,11 @@ def _growth(layers: _Layers[K, V], changes: dict[K, V | Gone]) -> int:
 
 
 def _growth_without_gone(layers: _Layers[K, V], changes: dict[K, V | Gone]) -> int:
-    """The same where nothing is or was deleted; faster, as it mostly finds the key in the first dict."""
-    base, *above = layers
-    return sum(not any(key in layer for layer in above) for key in changes if key not in base)
+    """The same where nothing is or was deleted; faster."""
+    new = set(changes)
+    for layer in layers:
+        new = new.difference(layer)  # looks each of the few up in the layer
+    return len(new)
 
 
 def _laid_on(layers: _Layers[K, V], above: dict[K, V | Gone], budget: int) -> _Layers[K, V]:
