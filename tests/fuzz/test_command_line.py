@@ -38,8 +38,8 @@ numerals = st.sampled_from(["9" * 30, "9" * 4300, "9" * 4301, "9" * 5000])
 @fuzzed
 @given(arguments | numerals.map(lambda digits: f"{digits}@x"))
 def test_a_cursor_of_any_form_is_refused_or_looked_for(command: Command, folder: Path, cursor: str) -> None:
-    """There is no store, so that a right cursor ends there."""
-    result = command("watch", "jobs", f"--from={cursor}")
+    """There is no folder for the store, so that a right cursor ends there."""
+    result = command("--store", "sqlite:missing/jobs.db", "watch", "jobs", f"--from={cursor}")
     assert "Traceback" not in result.err
     assert result.out == ""
     index, separator, epoch = cursor.partition("@")
@@ -68,7 +68,7 @@ def test_an_index_to_compact_to_is_taken_or_refused(command: Command, folder: Pa
     command("put", "jobs", "a", "1")
     result = command("compact", "--", index)
     assert "Traceback" not in result.err
-    assert result.code in (0, 2)
+    assert result.code in (0, 1, 2)
 
 
 @pytest.mark.parametrize("depth", [10, 900, 1_500, 30_000])

@@ -106,7 +106,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Record(Payload):
-    """The payload of a store's events: a key and its new value, or that it was deleted.
+    """The payload of a store's events: a key and its new value, or that it was deleted and has none.
 
     One record is shared by all subscribers: its value must not be changed.
     The read permission is up to the authorizer, a callable that is given the record.
