@@ -150,6 +150,17 @@ async def test_a_damaged_value_is_a_store_error_that_names_the_file_and_the_comm
         await store.snapshot(ALL_JOBS, Sink())
 
 
+async def test_a_list_that_has_failed_does_not_go_on_behind_a_gap(store: Store, path: Path) -> None:
+    await fill(store)
+    sql(path, "UPDATE state SET value = 'not json' WHERE key = '0300'")
+    async with store.list("jobs") as entries:
+        with pytest.raises(StoreError):
+            async for _ in entries:
+                pass
+        with pytest.raises(ClosedResourceError):
+            await anext(entries)
+
+
 async def test_text_that_is_damaged_is_quoted_escaped_and_in_part(store: Store, path: Path) -> None:
     await store.commit([put("a")])
     sql(path, f"UPDATE state SET value = CAST(x'1b5b324a{'41' * 5000}ff' AS TEXT)")

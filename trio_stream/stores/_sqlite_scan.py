@@ -55,8 +55,10 @@ class Scan:
             if self._rows is None:
                 raise ClosedResourceError("this scan has ended")
             if received == self._fetched:
-                self._chunk = self._read(self._rows)
+                rows, self._rows = self._rows, None  # for good if this fails: some rows are lost then
+                self._chunk = self._read(rows)
                 self._fetched += len(self._chunk)
+                self._rows = rows
             return self._chunk
 
     def close(self) -> None:
