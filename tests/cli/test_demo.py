@@ -117,7 +117,7 @@ class Deaf(KeyedReducer[Record, str]):
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        (lambda: {"is_delete": lambda _: False}, "a wrong state at index "),
+        (lambda: {"is_delete": lambda record: record.key.endswith("/udp")}, "a wrong state at index "),
         (lambda: {"key": lambda record: record.key.upper()}, "a wrong state at index "),
         (lambda: {"reducer": Deaf()}, "got no further than index "),
     ],
