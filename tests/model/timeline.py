@@ -23,6 +23,8 @@ class Line:
     start: int
     floor: int
     dropped: int = 0
+    # The greatest index that a reader may have from a snapshot, which may be ahead of what is published.
+    farthest: int = 0
     initial: list[Event[Health]] = field(default_factory=list)
     # Of the store, published or not; only what concerns this topic.
     commits: list[list[Event[Health]]] = field(default_factory=list)
@@ -102,9 +104,9 @@ class Store:
     def replace(self, topic: Topic[Health], state: list[tuple[Subject, str]]) -> None:
         """The state of a topic is another one, without a commit; what is not published yet comes on top."""
         old = self.lines[topic]
-        line = Line(
-            self.limit, old.newest, self.published + 1, old.newest, as_events(topic, old.newest, state)
-        )
+        floor = max(self.published, old.farthest) + 1
+        initial = as_events(topic, old.newest, state)
+        line = Line(self.limit, old.newest, floor, old.newest, old.farthest, initial)
         line.commits += [commit for commit in old.commits if commit[0].index > self.published]
         self.lines[topic] = line
 
@@ -115,14 +117,14 @@ class Store:
         self.pending.clear()
         for topic in TOPICS:
             initial = as_events(topic, index, state) if index else []
-            self.lines[topic] = Line(self.limit, index, index, 0, initial)
+            self.lines[topic] = Line(self.limit, index, index, 0, index, initial)
 
     def skip(self, count: int) -> int:
         """The next commits will never be published; returns the index to go on after."""
         for _ in range(count):
             self.published = self.pending.popleft()[0].index
         for topic, old in self.lines.items():
-            line = self.lines[topic] = Line(self.limit, self.published, self.published, self.published)
+            line = self.lines[topic] = Line(self.limit, *[self.published] * 4)
             for namespace in NAMESPACES:
                 at = SubscribeRequest(topic, namespace=namespace)
                 everything = Model(at, old.commits, fold_event, old.start, old.initial)

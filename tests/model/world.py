@@ -136,6 +136,9 @@ class World:
         if index < run.dropped:
             run.error = ValueError()
         run.index, run.done_at = index, self.now()
+        line = self.store.lines[run.topic]
+        if not run.is_abandoned and index >= max(run.dropped, line.dropped):
+            line.farthest = max(line.farthest, index)
         return index
 
     def _read(self, plan: Plan, line: Line) -> int:
