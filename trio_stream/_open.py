@@ -6,6 +6,7 @@ from typing import Protocol
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from ._publisher import NO_HANDLERS, EventPublisher
 from ._snapshot import SnapshotHandlers
@@ -37,6 +38,7 @@ async def running(run: Runnable) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             try:
                 await tasks.start(scoped)
+                await anyio.lowlevel.checkpoint_if_cancelled()  # `run` is no longer there for the block then
                 scope.shield = True
                 yield
             except cancelled:
