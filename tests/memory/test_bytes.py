@@ -1,16 +1,14 @@
 """What things cost in bytes, as tracemalloc counts them; the figures go where the report asks for them."""
 
 import gc
-import json
-import os
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from catalogue import HEALTH, Health, event, until_live
+from evidence import note
 from proof import amount
 from scenes import opened, quiet
 
@@ -44,13 +42,6 @@ def measured() -> Iterator[Measured]:
         tracemalloc.stop()
 
 
-def note(what: str, value: float) -> None:
-    """Adds a figure to the file that TRIO_STREAM_EVIDENCE names, one JSON object in a line."""
-    if target := os.environ.get("TRIO_STREAM_EVIDENCE"):
-        with Path(target).open("a") as file:
-            file.write(json.dumps({"kind": "bytes", "what": what, "value": round(value, 3)}) + "\n")
-
-
 def subscribe(publisher: EventPublisher, count: int, **options: str) -> list[Subscription[Health]]:
     request = SubscribeRequest(HEALTH, "web", index=1, **options)
     return [publisher.subscribe(request) for _ in range(count)]
@@ -62,7 +53,7 @@ async def test_an_idle_subscription_costs_at_most_600_bytes() -> None:
         subscribe(publisher, 1, token="x")
         with measured() as held:
             idle = subscribe(publisher, SUBSCRIPTIONS)
-        note("idle subscription", held.size / SUBSCRIPTIONS)
+        note("bytes", "idle subscription", round(held.size / SUBSCRIPTIONS, 2))
         assert held.size / SUBSCRIPTIONS <= 600
         assert publisher.statistics().subscriptions == len(idle) + 1
 
@@ -80,7 +71,7 @@ async def test_a_subscription_behind_its_snapshot_costs_as_much() -> None:
                 while not subscription.receive_nowait().is_end_of_snapshot:
                     pass
             del subscription
-        note("subscription that has read its snapshot", held.size / SUBSCRIPTIONS)
+        note("bytes", "subscription that has read its snapshot", round(held.size / SUBSCRIPTIONS, 2))
         assert held.size / SUBSCRIPTIONS <= 600
         assert len(live) == SUBSCRIPTIONS
 
@@ -94,7 +85,7 @@ async def test_a_stalled_reader_costs_at_most_half_a_byte_for_each_event() -> No
             for commit in commits:
                 publisher.publish(commit)
         per_event = held.size / READERS / EVENTS
-        note("stalled (reader, event)", per_event)
+        note("bytes", "stalled (reader, event)", round(per_event, 2))
         assert stalled[-1].statistics().lag == EVENTS
         assert per_event <= 0.5
 
@@ -113,7 +104,7 @@ async def test_a_cached_snapshot_costs_its_events_and_a_kilobyte() -> None:
         with measured() as held:
             await cache(range(1, SNAPSHOTS + 1))
             await quiet()
-        note("cached snapshot of one event", held.size / SNAPSHOTS)
+        note("bytes", "cached snapshot of one event", round(held.size / SNAPSHOTS, 2))
         assert publisher.statistics().topics["health"].snapshots == SNAPSHOTS + 1
         assert held.size / SNAPSHOTS <= 2048
 
@@ -127,5 +118,5 @@ async def test_what_was_closed_costs_nothing() -> None:
             for subscription in subscribe(publisher, SUBSCRIPTIONS, token="another"):
                 subscription.unsubscribe()
             del subscription
-        note("closed subscription", held.size / SUBSCRIPTIONS)
+        note("bytes", "closed subscription", round(held.size / SUBSCRIPTIONS, 2))
         assert held.size / SUBSCRIPTIONS <= 1

@@ -124,7 +124,9 @@ class Store:
         for _ in range(count):
             self.published = self.pending.popleft()[0].index
         for topic, old in self.lines.items():
-            line = self.lines[topic] = Line(self.limit, *[self.published] * 4)
+            line = self.lines[topic] = Line(
+                self.limit, self.published, self.published, self.published, self.published
+            )
             for namespace in NAMESPACES:
                 at = SubscribeRequest(topic, namespace=namespace)
                 everything = Model(at, old.commits, fold_event, old.start, old.initial)
