@@ -41,7 +41,8 @@ def run_tests(package: Path, files: list[str]) -> str | None:
     existing = [str(TESTS / file) for file in files if (TESTS / file).exists()]
     if not existing:
         return None
-    hangs = HANGS if all(file.startswith("test_") for file in files) else LONG
+    takes_time = any(file.startswith(("model", "schedules", "sweep", "memory", "faults")) for file in files)
+    hangs = LONG if takes_time else HANGS
     hanging = ("-o", f"faulthandler_timeout={hangs}")
     command = [sys.executable, "-P", "-m", "pytest", *PYTEST, *hanging, *existing]
     environment = {

@@ -23,16 +23,16 @@ KEEPING = (
         "an index of the future is trusted without an epoch",
         "D7",
         "_publisher.py",
-        "return request.epoch is not None",
-        "return True",
+        " and not (is_ahead and request.epoch is None)",
+        "",
         ("test_resume.py",),
     ),
     Mutant(
         "an index of the future is always stale",
         "D7",
         "_publisher.py",
-        "return request.epoch is not None",
-        "return False",
+        " and not (is_ahead and request.epoch is None)",
+        " and not is_ahead",
         ("test_resume.py",),
     ),
     Mutant(
@@ -55,8 +55,16 @@ KEEPING = (
         "one may resume over a refresh",
         "D6 D7",
         "_publisher.py",
-        "floor=self._timeline.index + 1, dropped",
-        "floor=self._timeline.index, dropped",
+        "floor = max(self._timeline.index, state.farthest) + 1",
+        "floor = max(self._timeline.index, state.farthest)",
+        ("test_refresh_floor.py",),
+    ),
+    Mutant(
+        "one may resume over a refresh from a snapshot that was ahead",
+        "D6 D7",
+        "_publisher.py",
+        "floor = max(self._timeline.index, state.farthest) + 1",
+        "floor = self._timeline.index + 1",
         ("test_refresh_floor.py",),
     ),
     Mutant(
@@ -85,7 +93,7 @@ KEEPING = (
     ),
     Mutant(
         "wake is forgotten after a publish",
-        "wake before append",
+        "D3: wake before append",
         "_publisher.py",
         "        self._parking.wake(lots)",
         "        del lots",
@@ -189,11 +197,28 @@ KEEPING = (
     ),
     Mutant(
         "index 0 becomes 1",
-        "Consul: hides the first commit",
+        "D1, Consul: index 0 became 1, which hid the first commit",
         "_snapshot.py",
         "state.complete(snapshot, index, cache",
         "state.complete(snapshot, index or 1, cache",
         ("test_snapshot.py", "test_snapshot_handlers.py"),
+    ),
+    Mutant(
+        "snapshots are made one at a time",
+        "Consul: a slow snapshot",
+        "_snapshot.py",
+        "                index = await self._call_handler(state, snapshot)\n",
+        '                async with self.__dict__.setdefault("one", anyio.Lock()):\n'
+        "                    index = await self._call_handler(state, snapshot)\n",
+        ("test_snapshot_handlers.py", "test_snapshot_sharing.py"),
+    ),
+    Mutant(
+        "a block is entered although what it uses was cancelled",
+        "D12",
+        "_open.py",
+        "                await anyio.lowlevel.checkpoint_if_cancelled()",
+        "                pass",
+        ("test_open_publisher.py",),
     ),
     Mutant(
         "a failing handler takes the publisher down",
@@ -246,7 +271,7 @@ KEEPING = (
     ),
     Mutant(
         "one can only resume while somebody else is there",
-        "Consul: C4",
+        "D7, Consul: one could only resume beside another subscriber",
         "_buffer.py",
         "        if not feed.readers and feed.start == feed.end:",
         "        if not feed.readers:",
@@ -262,7 +287,7 @@ KEEPING = (
     ),
     Mutant(
         "the blank key misses what has a key",
-        "C10",
+        "D1 D3",
         "_commit.py",
         "        if subject.key:",
         "        if False:",
@@ -270,7 +295,7 @@ KEEPING = (
     ),
     Mutant(
         "an event that matches twice is delivered twice",
-        "Nomad: two asked keys",
+        "Nomad: an event that matches two asked keys",
         "_commit.py",
         "        if subject.key:",
         "        if True:",
@@ -286,7 +311,7 @@ KEEPING = (
     ),
     Mutant(
         "a batch that is partly hidden is shown whole",
-        "Consul: the list aliases shared memory",
+        "D1, Consul: the list of a filtered batch aliased shared memory",
         "_events.py",
         "        return PayloadEvents(items) if items else None",
         "        return PayloadEvents(self.items) if items else None",
@@ -294,7 +319,7 @@ KEEPING = (
     ),
     Mutant(
         "who does not say is readable",
-        "departure 14",
+        "D1",
         "_events.py",
         '        raise NotImplementedError(f"{type(self).__name__} does not say who may read it")',
         "        return True",
