@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from catalogue import HEALTH, JOBS, Health, apply
-from model.checker import Begins, Model
+from model.checker import Begins
 
 from trio_stream import Event, Subject, SubscribeRequest, Topic
+from trio_stream.testing import Model
 
 TOPICS = (HEALTH, JOBS)
 KEYS = ("web", "db", "")
@@ -54,13 +55,13 @@ class Line:
         return found
 
     def model(self, request: SubscribeRequest[Health], **more: Any) -> Model[Health]:
-        return Model(request, self.commits, apply, self.start, self.initial, **more)
+        return Model(request=request, commits=self.commits, apply=apply, initial=self.initial, **more)
 
     def rows(self, request: SubscribeRequest[Health], index: int) -> list[list[Event[Health]]]:
         """What a snapshot at this index has: the events that its state is from, those of one commit together."""
-        model = Model(request, self.commits, fold_event, self.start, self.initial)
+        model = Model(request=request, commits=self.commits, apply=fold_event, initial=self.initial)
         groups: dict[int, list[Event[Health]]] = {}
-        for event in model.state_at(index).values():
+        for event in model.state(index).values():
             groups.setdefault(event.index, []).append(event)
         return [groups[i] for i in sorted(groups)]
 
@@ -129,8 +130,8 @@ class Store:
             )
             for namespace in NAMESPACES:
                 at = SubscribeRequest(topic, namespace=namespace)
-                everything = Model(at, old.commits, fold_event, old.start, old.initial)
-                line.initial += everything.state_at(self.published).values()
+                everything = Model(request=at, commits=old.commits, apply=fold_event, initial=old.initial)
+                line.initial += everything.state(self.published).values()
             line.commits += [commit for commit in old.commits if commit[0].index > self.published]
         return self.published
 
