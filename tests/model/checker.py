@@ -3,7 +3,7 @@
 The model knows beforehand how a stream must begin, and what the client holds that comes back.
 """
 
-# ruff: noqa: PLC2701, SLF001 - the model may know private names
+# ruff: noqa: SLF001 - the model may know private names
 
 import enum
 from typing import Any, Generic, Literal
