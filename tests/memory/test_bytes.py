@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import anyio
+import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, Health, event, until_live
 from evidence import note
 from proof import amount
 from scenes import opened, quiet
+from view.wires import viewed
 
 from trio_stream import EventPublisher, SubscribeRequest, Subscription
 from trio_stream.testing import collect
@@ -20,6 +23,7 @@ pytestmark = pytest.mark.anyio
 SUBSCRIPTIONS = amount(1_000, 10_000)
 SNAPSHOTS = amount(100, 3_000)
 READERS = 1_000
+WAITS = amount(300, 1_000)
 EVENTS = amount(200, 1_000)
 
 
@@ -107,6 +111,28 @@ async def test_a_cached_snapshot_costs_its_events_and_a_kilobyte() -> None:
         note("bytes", "cached snapshot of one event", round(held.size / SNAPSHOTS, 2))
         assert publisher.statistics().topics["health"].snapshots == SNAPSHOTS + 1
         assert held.size / SNAPSHOTS <= 2048
+
+
+async def test_a_wait_for_an_index_that_was_given_up_costs_nothing() -> None:
+    """D13, tokio #5923: on a view, each for an index of its own."""
+    async with viewed() as (_, _, view):
+
+        async def give_up(indexes: range) -> None:
+            for index in indexes:
+                with anyio.CancelScope() as scope:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(view.wait_index, index)
+                        for _ in range(5):
+                            await anyio.lowlevel.checkpoint()
+                        assert view.statistics().waiting == 1
+                        scope.cancel()
+
+        await give_up(range(1_000, 1_010))
+        with measured() as held:
+            await give_up(range(2_000, 2_000 + WAITS))
+        note("bytes", "wait of a view that was given up", round(held.size / WAITS, 2))
+        assert held.size / WAITS <= 100
+        assert view.statistics().waiting == 0
 
 
 async def test_what_was_closed_costs_nothing() -> None:

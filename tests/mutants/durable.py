@@ -33,7 +33,7 @@ DURABLE = (
         "stores/_sqlite_database.py",
         "            if index != after + 1:",
         "            if False:",
-        ("stores/test_file_errors.py",),
+        ("stores/test_changes.py",),
     ),
     Mutant(
         "an expectation is not looked at",
@@ -122,7 +122,7 @@ DURABLE = (
         "            self.cursor = reached if is_live else None\n",
         "            self.cursor = reached if is_live else None\n"
         '            await self._output.write("".join(lines))\n',
-        ("sweep/test_every_call.py",),
+        ("sweep/test_watch.py",),
     ),
     Mutant(
         "a watch may be resumed inside a snapshot",
@@ -130,6 +130,6 @@ DURABLE = (
         "cli/_watch.py",
         "            self.cursor = reached if is_live else None\n",
         "            self.cursor = reached\n",
-        ("cli/test_watch.py", "cli/test_watch_resume.py"),
+        ("sweep/test_watch.py",),
     ),
 )

@@ -57,7 +57,7 @@ VIEWS = (
         "view/_waiters.py",
         "            if not wait.tasks and self._waits.get(index) is wait:",
         "            if False:",
-        ("view/test_wait_index.py", "view/test_cancellation.py"),
+        ("memory/test_bytes.py",),
     ),
     Mutant(
         "a single failure is reported",

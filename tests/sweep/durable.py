@@ -1,9 +1,7 @@
-"""The public async calls of stores, on a file of SQLite's, and the command that follows one."""
+"""The public async calls of stores, on a file of SQLite's."""
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing, redirect_stdout
-from dataclasses import replace
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,9 +11,6 @@ from anyio.lowlevel import checkpoint
 from stores.storehouse import ALL_JOBS, Sink, kinds, open_at, put, state, until_live
 from sweep.driver import Scene, Setting
 
-from trio_stream.cli._arguments import Cursor
-from trio_stream.cli._output import Output
-from trio_stream.cli._watch import Watch
 from trio_stream.stores import Commit, Store, open_store_publisher
 
 LAST = 5  # the newest commit in the end
@@ -234,53 +229,6 @@ async def publishing() -> AsyncIterator[Setting]:
         yield Setting(settle=checkpoint, call=call, wake=keeper.commit)
 
 
-@asynccontextmanager
-async def watching() -> AsyncIterator[Setting]:
-    """One that goes on with the cursor of the one that was cancelled writes what is missing, and nothing twice."""
-    async with kept() as keeper:
-        written = keeper.path.with_name("written")
-        written.touch()
-        starts: list[Cursor | None] = [None]
-        scope = anyio.CancelScope()
-
-        class UpToLast(Output):
-            async def write(self, text: str) -> None:
-                await super().write(text)
-                if f'"cursor":"{LAST}@' in text:
-                    scope.cancel()
-
-        with written.open("a") as file:
-            with redirect_stdout(file):
-                output = UpToLast()
-
-            async def call() -> None:
-                nonlocal scope
-                start = starts[-1]
-                if start is not None and start.index == LAST:
-                    return
-                request = (
-                    ALL_JOBS if start is None else replace(ALL_JOBS, index=start.index, epoch=start.epoch)
-                )
-                watch = Watch(request, start, output, as_json=True)
-                try:
-                    with anyio.CancelScope() as scope:
-                        await watch.run(open_at(keeper.path))
-                finally:
-                    starts.append(watch.cursor)
-
-            async def check() -> None:
-                lines = [json.loads(line) for line in written.read_text().splitlines()]
-                assert [line["index"] for line in lines if line["type"] == "commit"] == commits_after(lines)
-
-            yield Setting(settle=checkpoint, call=call, wake=keeper.commit, check=check, by_scope_only=True)
-
-
-def commits_after(lines: Sequence[dict[str, Any]]) -> list[int]:
-    """All up to the last that come after the snapshot, of which there is only one that is whole."""
-    (end,) = [line["index"] for line in lines if line["type"] == "end-of-snapshot"]
-    return list(range(end + 1, LAST + 1))
-
-
 STORES: dict[str, Any] = {
     "Store.head": asking(head, 1),
     "Store.get": asking(get, 1),
@@ -293,4 +241,3 @@ STORES: dict[str, Any] = {
     "open_store": opening,
     "open_store_publisher": publishing,
 }
-COMMANDS: dict[str, Any] = {"trio-stream watch": watching}

@@ -8,13 +8,15 @@ import pytest
 from evidence import count
 from sweep.core import CORE
 from sweep.driver import ORDERS, natives, sweep
-from sweep.durable import COMMANDS, STORES
+from sweep.durable import STORES
 from sweep.views import VIEW
+from sweep.watching import watching
 
 import trio_stream
 import trio_stream.stores
 import trio_stream.view
 
+COMMANDS = {"trio-stream watch": watching}
 CALLS = {**CORE, **STORES, **VIEW, **COMMANDS}
 # What others implement for a view; the library does it with its subscriptions, which are swept.
 OF_OTHERS = {f"Connection.{name}" for name in ("__aenter__", "__aexit__", "receive_batch", "wait_published")}
