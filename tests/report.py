@@ -108,7 +108,11 @@ def page(figures: Figures, runs: Sequence[Run], minutes: float) -> Iterator[str]
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(shown, line))} |" for line in lines)
+
+
+def shown(cell: object) -> str:
+    return str(cell).replace("|", "\\|")
 
 
 def again(arguments: str) -> str:
