@@ -14,14 +14,14 @@ from schedules.stage import Actor, Script, Stage, play
 
 PARTS = amount(1, 10)
 LIVES = {
-    "trio": amount(30, 200),
-    "asyncio": amount(30, 200),
+    "trio": amount(30, 100),
+    "asyncio": amount(30, 100),
     "uvloop": amount(10, 20),
 }  # random ones in each part
 EVENT_LOOPS = ("manual", "trio", "asyncio")
 # Of each longer script: orders at most, and random ones beyond.
-MOST = amount(100, 20_000)
-RANDOM = amount(30, 2_000)
+MOST = amount(100, 10_000)
+RANDOM = amount(30, 1_000)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
