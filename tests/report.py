@@ -94,8 +94,11 @@ def page(figures: Figures, runs: Sequence[Run], minutes: float) -> Iterator[str]
         f"On Python {platform.python_version()}, {platform.system()} and {os.cpu_count()} cores it took "
         f"{minutes:.0f} minutes, and nothing was found.\n"
         "`nox -s proof` runs all of it again and writes this page anew.\n"
+        "Each part names the command that runs it alone; where `TRIO_STREAM_EVIDENCE` names a file, "
+        "the figures are added to that.\n"
         "The default tests are a short profile of the same."
     )
+    yield table(("what was tried", "number"), summary(figures))
     yield table(("what was run", "seconds"), ((f"`{each.command}`", f"{each.seconds:.0f}") for each in runs))
     yield from model_part(figures)
     yield from orders_part(figures)
@@ -104,6 +107,27 @@ def page(figures: Figures, runs: Sequence[Run], minutes: float) -> Iterator[str]
     yield from bytes_part(figures)
     yield from faults_part(figures)
     yield from fuzz_part(figures)
+
+
+def summary(figures: Figures) -> Iterator[tuple[str, str]]:
+    mutants = figures.of("mutant").values()
+    killed = sum(result["killer"] is not None for result in mutants)
+    yield (
+        "states compared with the model",
+        grouped(figures.of("model")["states checked, one after each rule"]),
+    )
+    yield "distinct orders of tasks", grouped(distinct_orders(figures))
+    yield "calls cancelled at one of their suspensions", grouped(figures.total("swept", "cancelled"))
+    yield "mutants killed", f"{killed} of {len(mutants)}"
+    yield "faults injected", grouped(figures.total("fault"))
+    yield "inputs of any shape", grouped(figures.total("fuzz"))
+
+
+def distinct_orders(figures: Figures) -> int:
+    """Those of scripts, and one for each random course of events whose order was permuted."""
+    longer = sum(count for count, _ in figures.of("orders of longer scripts").values())
+    lives = sum(count for loop, count in figures.of("lives").items() if loop != "uvloop")
+    return figures.total("orders of small scripts") + longer + lives
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -132,11 +156,9 @@ def model_part(figures: Figures) -> Iterator[str]:
 def orders_part(figures: Figures) -> Iterator[str]:
     small, longer = figures.of("orders of small scripts"), figures.of("orders of longer scripts")
     lives = figures.of("lives")
-    orders = sum(small.values()) + sum(count for count, _ in longer.values())
-    orders += sum(count for loop, count in lives.items() if loop != "uvloop")
     yield "## Orders of tasks"
     yield (
-        f"{grouped(orders)} distinct orders of tasks were tried, and the same model judged everything received.\n"
+        f"{grouped(distinct_orders(figures))} distinct orders of tasks were tried, and the same model judged everything received.\n"
         "On trio the tasks of each batch that is ready are permuted, on asyncio the task steps of each turn, "
         "while every other handle stays in its place.\n"
         "The event loop `manual` is the model's own: of all tasks that can go on, any may be the next.\n"
@@ -199,11 +221,16 @@ def mutants_part(figures: Figures) -> Iterator[str]:
     yield table(
         ("mutant", "who shipped it, or what it breaks", "in", "the first test that noticed"),
         (
-            (name, result["origin"], f"`{result['file']}`", f"`{result['killer']}`")
+            (name, result["origin"], f"`{result['file']}`", killer(result["killer"]))
             for name, result in mutants.items()
         ),
     )
     yield "To see it again: `python tests/mutants`, or one of them with `--only` and its name."
+
+
+def killer(test: str) -> str:
+    name = test.removesuffix(" hangs")
+    return f"`{name}`" if name == test else f"`{name}`, which hangs"
 
 
 def bytes_part(figures: Figures) -> Iterator[str]:

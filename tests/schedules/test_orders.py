@@ -13,11 +13,11 @@ from schedules.scripts import LONG, SMALL
 from schedules.stage import Actor, Script, Stage, play
 
 PARTS = amount(1, 10)
-LIVES = {
+LIVES = {  # random ones in each part
     "trio": amount(30, 100),
     "asyncio": amount(30, 100),
     "uvloop": amount(10, 20),
-}  # random ones in each part
+}
 EVENT_LOOPS = ("manual", "trio", "asyncio")
 # Of each longer script: orders at most, and random ones beyond.
 MOST = amount(100, 10_000)
