@@ -125,8 +125,8 @@ def summary(figures: Figures) -> Iterator[tuple[str, str]]:
 
 def distinct_orders(figures: Figures) -> int:
     """Those of scripts, and one for each random course of events whose order was permuted."""
-    longer = sum(count for count, _ in figures.of("orders of longer scripts").values())
-    lives = sum(count for loop, count in figures.of("lives").items() if loop != "uvloop")
+    longer: int = sum(count for count, _ in figures.of("orders of longer scripts").values())
+    lives: int = sum(count for loop, count in figures.of("lives").items() if loop != "uvloop")
     return figures.total("orders of small scripts") + longer + lives
 
 
@@ -158,7 +158,8 @@ def orders_part(figures: Figures) -> Iterator[str]:
     lives = figures.of("lives")
     yield "## Orders of tasks"
     yield (
-        f"{grouped(distinct_orders(figures))} distinct orders of tasks were tried, and the same model judged everything received.\n"
+        f"{grouped(distinct_orders(figures))} distinct orders of tasks were tried, "
+        "and the same model judged everything received.\n"
         "On trio the tasks of each batch that is ready are permuted, on asyncio the task steps of each turn, "
         "while every other handle stays in its place.\n"
         "The event loop `manual` is the model's own: of all tasks that can go on, any may be the next.\n"
