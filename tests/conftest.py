@@ -1,9 +1,10 @@
-"""The back ends that every test marked `anyio` runs on."""
+"""The back ends that every test marked `anyio` runs on, and what is noted when all have run."""
 
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from evidence import note_counts
 from hypothesis import settings
 
 # How long one example takes depends on the machine; a test that hangs is stopped by faulthandler_timeout.
@@ -29,3 +30,7 @@ settings.load_profile("trio_stream")
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """A name and the options, as anyio's pytest plugin wants them."""
     return request.param
+
+
+def pytest_sessionfinish() -> None:
+    note_counts()

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+from evidence import count
 
 on_trio = pytest.mark.parametrize("anyio_backend", ["trio"])
 on_asyncio = pytest.mark.parametrize(
@@ -56,6 +57,7 @@ async def by_scope(call: Call, at: int, otherwise: Step) -> bool:
     """Cancels the call at one suspension by an anyio scope; whether it was cancelled."""
     with anyio.CancelScope() as scope:
         await Stepwise(call, lambda number: scope.cancel() if number == at else otherwise(number))
+    count("cancelled", "by scope", scope.cancelled_caught)
     return scope.cancelled_caught
 
 
@@ -69,6 +71,7 @@ async def natively(call: Call, at: int, otherwise: Step) -> bool:
     await asyncio.wait([task])
     if not task.cancelled():
         task.result()
+    count("cancelled", "natively", task.cancelled())
     return task.cancelled()
 
 

@@ -1,10 +1,9 @@
-"""Runs the whole programme and writes `docs/reference/evidence.md`: `python tests/report.py`.
+"""Runs the whole programme, and writes what it found to `docs/reference/evidence.md`: `python tests/report.py`.
 
-It needs the installed package, and two cores to be done within 15 minutes.
-`--short` runs the short profile and writes nothing that is not measured in it; `--output` names another page.
+It needs the package installed and what its tests need, and on two cores less than 15 minutes.
+If anything fails the page is left as it was.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -12,201 +11,277 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parent
-CHECKOUT = TESTS.parent
+CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs" / "reference" / "evidence.md"
-PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "sweeps", "-o", "faulthandler_timeout=900")
-KITS = ("memory", "faults", "fuzz", "testing")
-# Run side by side, each in its order: what to run, as arguments of the interpreter.
-LANES = (
-    ((*PYTEST, "tests/model", "tests/schedules"),),
-    (
-        (*PYTEST, *(f"tests/{name}" for name in ("test_cancellation.py", "test_promises.py", *KITS))),
-        ("tests/mutants",),
-    ),
+PYTEST = "-m pytest -q -p no:cacheprovider"
+OTHERS = (
+    "test_cancellation.py test_promises.py sweep view stores/test_cancellation.py memory faults fuzz testing"
 )
-
-# What is left to run, what runs, and since when.
-Lane = tuple[list[tuple[str, ...]], "subprocess.Popen[bytes] | None", float]
+# Arguments of the interpreter; those of one line side by side, one line after the other.
+COMMANDS = (
+    (
+        f"{PYTEST} tests/model tests/schedules",
+        f"{PYTEST} {' '.join(f'tests/{name}' for name in OTHERS.split())}",
+    ),
+    ("tests/mutants",),
+)
 
 
 @dataclass
+class Run:
+    """One command that has ended."""
+
+    command: str
+    seconds: float
+    has_passed: bool
+
+
 class Figures:
-    """What the tests have noted, {kind: {what: value}}; what a test notes on several back ends is kept once."""
+    """What the tests have noted."""
 
-    noted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    def __init__(self, lines: Iterable[str]) -> None:
+        # By kind, and by what they are of.
+        self._noted: dict[str, dict[str, Any]] = {}
+        for line in lines:
+            noted = json.loads(line)
+            self._add(self._noted.setdefault(noted["kind"], {}), noted["what"], noted["value"])
 
-    @classmethod
-    def read(cls, path: Path) -> "Figures":
-        figures = cls()
-        for line in path.read_text().splitlines():
-            entry = json.loads(line)
-            figures.noted.setdefault(entry["kind"], {})[entry["what"]] = entry["value"]
-        return figures
+    def of(self, kind: str) -> Mapping[str, Any]:
+        return self._noted.get(kind, {})
 
-    def of(self, kind: str) -> dict[str, Any]:
-        return self.noted.get(kind, {})
+    def total(self, *kinds: str) -> int:
+        return sum(sum(self.of(kind).values()) for kind in kinds)
 
-
-def run_lanes(evidence: Path, *, short: bool) -> list[tuple[str, int, float]]:
-    """(command, exit code, seconds) of each."""
-    environment = {
-        **os.environ,
-        "TRIO_STREAM_EVIDENCE": str(evidence),
-        "TRIO_STREAM_PROOF": "0" if short else "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(TESTS)))),
-    }
-    done: list[tuple[str, int, float]] = []
-    running: list[Lane] = [(list(lane), None, 0.0) for lane in LANES]
-    while running:
-        waiting: list[Lane] = []
-        for left, process, start in running:
-            if process is not None:
-                if process.poll() is None:
-                    waiting.append((left, process, start))
-                    continue
-                done.append((shown(process.args), process.returncode, time.monotonic() - start))
-            if left:
-                command = [sys.executable, *existing(left.pop(0))]
-                if short and command[-1] == "tests/mutants":
-                    command.append("--quick")
-                waiting.append(
-                    (left, subprocess.Popen(command, cwd=CHECKOUT, env=environment), time.monotonic())
-                )
-        running = waiting
-        time.sleep(0.2)
-    return done
+    @staticmethod
+    def _add(noted: dict[str, Any], what: str, value: Any) -> None:
+        match noted.get(what):
+            case int(before):  # counted by several runs
+                noted[what] = before + value
+            case float(before):  # measured on several back ends
+                noted[what] = max(before, value)
+            case _:
+                noted[what] = value
 
 
-def existing(arguments: tuple[str, ...]) -> list[str]:
-    return [part for part in arguments if not part.startswith("tests/") or (CHECKOUT / part).exists()]
-
-
-def shown(command: Any) -> str:
-    return " ".join(["python", *command[1:]])
-
-
-def page(figures: Figures, runs: list[tuple[str, int, float]]) -> Iterator[str]:
-    """The page, line by line."""
-    yield "# Evidence\n"
-    yield "<!-- Written by `python tests/report.py`; do not edit. -->\n"
-    yield "What was tried to prove the [promises](promises.md) wrong, and how often, in the run that wrote this page."
-    yield f"It ran on Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores.\n"
-    yield "`nox -s proof` runs it again and writes this page anew.\n"
-    yield "## What was run\n"
-    yield from table(
-        ("command", "result", "seconds"),
-        ((f"`TRIO_STREAM_PROOF=1 {c}`", "passed" if not r else "FAILED", f"{s:.0f}") for c, r, s in runs),
+def run(command: str, evidence: Path) -> Run:
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=CHECKOUT,
+        env={
+            **os.environ,
+            "TRIO_STREAM_EVIDENCE": str(evidence),
+            "TRIO_STREAM_PROOF": "1",
+            "PYTHONUNBUFFERED": "1",
+        },
+        check=False,
     )
+    return Run(f"TRIO_STREAM_PROOF=1 python {command}", time.monotonic() - start, done.returncode == 0)
+
+
+def page(figures: Figures, runs: Sequence[Run], minutes: float) -> Iterator[str]:
+    """The page, part by part."""
+    yield "# Evidence"
+    yield "<!-- Written by `nox -s proof`; do not edit. -->"
+    yield (
+        "What was tried to prove the [promises](promises.md) wrong, and how often, in the run that wrote this page.\n"
+        f"On Python {platform.python_version()}, {platform.system()} and {os.cpu_count()} cores it took "
+        f"{minutes:.0f} minutes, and nothing was found.\n"
+        "`nox -s proof` runs all of it again and writes this page anew.\n"
+        "Each part names the command that runs it alone; where `TRIO_STREAM_EVIDENCE` names a file, "
+        "the figures are added to that.\n"
+        "The default tests are a short profile of the same."
+    )
+    yield table(("what was tried", "number"), summary(figures))
+    yield table(("what was run", "seconds"), ((f"`{each.command}`", f"{each.seconds:.0f}") for each in runs))
     yield from model_part(figures)
-    yield from schedules_part(figures)
+    yield from orders_part(figures)
     yield from sweep_part(figures)
     yield from mutants_part(figures)
     yield from bytes_part(figures)
-    known = {"model", "lives", "life orders", "life events", "sweep", "mutant", "bytes"}
-    for kind in sorted(set(figures.noted) - known):
-        if not kind.startswith("script orders"):
-            yield f"\n## {kind.capitalize()}\n"
-            yield from table(("what", "outcome"), figures.of(kind).items())
+    yield from faults_part(figures)
+    yield from fuzz_part(figures)
 
 
-def table(head: tuple[str, ...], rows: Any) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
+def summary(figures: Figures) -> Iterator[tuple[str, str]]:
+    mutants = figures.of("mutant").values()
+    killed = sum(result["killer"] is not None for result in mutants)
+    yield (
+        "states compared with the model",
+        grouped(figures.of("model")["states checked, one after each rule"]),
+    )
+    yield "distinct orders of tasks", grouped(distinct_orders(figures))
+    yield "calls cancelled at one of their suspensions", grouped(figures.total("swept", "cancelled"))
+    yield "mutants killed", f"{killed} of {len(mutants)}"
+    yield "faults injected", grouped(figures.total("fault"))
+    yield "inputs of any shape", grouped(figures.total("fuzz"))
+
+
+def distinct_orders(figures: Figures) -> int:
+    """Those of scripts, and one for each random course of events whose order was permuted."""
+    longer: int = sum(count for count, _ in figures.of("orders of longer scripts").values())
+    lives: int = sum(count for loop, count in figures.of("lives").items() if loop != "uvloop")
+    return figures.total("orders of small scripts") + longer + lives
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(shown, line))} |" for line in lines)
+
+
+def shown(cell: object) -> str:
+    return str(cell).replace("|", "\\|")
+
+
+def again(arguments: str) -> str:
+    return f"To see it again: `TRIO_STREAM_PROOF=1 python {arguments}`."
 
 
 def model_part(figures: Figures) -> Iterator[str]:
-    names = {
-        "examples": "courses of events",
-        "rules": "states checked, one after each rule",
-        "steps": "steps of tasks, each chosen by the test",
-        "events": "events received and judged",
-    }
-    yield "\n## The model\n"
-    yield "Hypothesis does whatever can be done to a publisher in any order, one step of one task at a time;"
-    yield "after each the publisher is compared with a model that is a list of commits.\n"
-    yield from table(("what", "number"), ((names.get(k, k), v) for k, v in figures.of("model").items()))
-    yield "\nReproduce: `TRIO_STREAM_PROOF=1 python -m pytest tests/model`.\n"
+    yield "## The model"
+    yield (
+        "Hypothesis does whatever can be done to a publisher in any order, one step of one task at a time.\n"
+        "After each rule the publisher is compared with a model, which is a list of commits."
+    )
+    yield table(("what", "number"), ((what, grouped(n)) for what, n in figures.of("model").items()))
+    yield again("-m pytest tests/model")
 
 
-def schedules_part(figures: Figures) -> Iterator[str]:
-    yield "## Orders of tasks\n"
-    yield "The same rules with real tasks, whose order is permuted by a seed:"
-    yield "on trio that of each batch of ready tasks, on asyncio that of the ready task steps,"
-    yield "while every other handle stays in its place."
-    yield "uvloop keeps its queue in C, out of reach, so that only its one order is tried there,"
-    yield "with as many courses of events.\n"
+def orders_part(figures: Figures) -> Iterator[str]:
+    small, longer = figures.of("orders of small scripts"), figures.of("orders of longer scripts")
     lives = figures.of("lives")
-    rows = (
-        (b, n, figures.of("life orders").get(b), figures.of("life events").get(b)) for b, n in lives.items()
+    yield "## Orders of tasks"
+    yield (
+        f"{grouped(distinct_orders(figures))} distinct orders of tasks were tried, "
+        "and the same model judged everything received.\n"
+        "On trio the tasks of each batch that is ready are permuted, on asyncio the task steps of each turn, "
+        "while every other handle stays in its place.\n"
+        "The event loop `manual` is the model's own: of all tasks that can go on, any may be the next.\n"
+        "Of small scripts, of at most three tasks with at most six steps each, every order was tried, to the last one:"
     )
-    yield from table(("event loop", "random lives", "distinct orders", "events judged"), rows)
-    yield "\nSmall scripts of at most three tasks are run in every order, depth first, and where these are too many in"
-    yield "the first of them and in random ones."
-    yield "The event loop `manual` is the model's own, where any task that can go on may be the next.\n"
-    rows = (
-        (*what.split(": ", 1), number, scope)
-        for scope in ("all", "some")
-        for what, number in figures.of(f"script orders {scope}").items()
+    yield table(("script", "manual", "trio", "asyncio"), by_loop(small, str))
+    yield "Longer ones in every order too where these are not too many, otherwise in the first and in random ones:"
+    yield table(
+        ("script", "manual", "trio", "asyncio"),
+        by_loop(longer, lambda found: f"{'all' if found[1] else 'some'}: {grouped(found[0])}"),
     )
-    yield from table(("event loop", "script", "distinct orders", "of all"), rows)
-    yield "\nReproduce: `TRIO_STREAM_PROOF=1 python -m pytest tests/schedules`."
-    yield "A failure prints the command that replays it.\n"
+    yield (
+        "Random courses of events by real tasks, each in a random order of its own.\n"
+        "uvloop keeps its queue out of reach, so that there only the events vary:"
+    )
+    yield table(
+        ("event loop", "courses of events", "events judged"),
+        ((loop, grouped(n), grouped(figures.of("life events")[loop])) for loop, n in lives.items()),
+    )
+    yield f"{again('-m pytest tests/schedules')}\nA failure prints the command that replays it."
+
+
+def by_loop(noted: Mapping[str, Any], shown: Any) -> Iterator[list[str]]:
+    for name in dict.fromkeys(what.rpartition(": ")[0] for what in noted):
+        yield [name, *(shown(noted[f"{name}: {loop}"]) for loop in ("manual", "trio", "asyncio"))]
 
 
 def sweep_part(figures: Figures) -> Iterator[str]:
-    yield "## Cancellation\n"
-    yield "Every public async call is cancelled at its first, second, third ... suspension until it completes,"
-    yield "by a scope on every event loop and natively on asyncio.\n"
-    yield from table(("what", "number"), figures.of("sweep").items())
-    yield "\nReproduce: `PYTHONPATH=tests python -m pytest -p sweeps tests/test_cancellation.py`.\n"
+    swept = figures.of("swept")
+    ways = ("by scope", "natively")
+    yield "## Cancellation"
+    yield (
+        "Every public async call was cancelled at its first, second, third ... suspension until it came to its end, "
+        f"{grouped(figures.total('swept'))} times in all: on every event loop by a scope, on asyncio natively too, "
+        "alone, and in one tick with what wakes it, in both orders.\n"
+        "Then it was made again, and had to give what it gives when it is never cancelled (D12), "
+        "and leave nothing (D13)."
+    )
+    yield table(
+        ("call", *ways),
+        (
+            [f"`{name}`", *(grouped(swept.get(f"{name}: {way}", 0)) for way in ways)]
+            for name in dict.fromkeys(what.rpartition(": ")[0] for what in swept)
+        ),
+    )
+    others = figures.of("cancelled")
+    yield (
+        "Longer stories, in which one reader has each of its calls cancelled, again at every suspension in turn: "
+        + ", ".join(f"{grouped(others.get(way, 0))} cancellations {way}" for way in ways)
+        + "."
+    )
+    yield again("-m pytest tests/sweep tests/test_cancellation.py tests/view")
 
 
 def mutants_part(figures: Figures) -> Iterator[str]:
     mutants = figures.of("mutant")
     killed = sum(result["killer"] is not None for result in mutants.values())
-    yield "## Mutants\n"
-    yield f"{killed} of {len(mutants)} small changes that break a promise were noticed by a test.\n"
-    rows = (
+    yield "## Mutants"
+    yield f"{killed} of {len(mutants)} small changes that break a promise were noticed by a test."
+    yield table(
+        ("mutant", "who shipped it, or what it breaks", "in", "the first test that noticed"),
         (
-            name,
-            result["origin"],
-            f"`{result['file']}`",
-            f"`{result['killer']}`" if result["killer"] else "SURVIVES",
-        )
-        for name, result in mutants.items()
+            (name, result["origin"], f"`{result['file']}`", killer(result["killer"]))
+            for name, result in mutants.items()
+        ),
     )
-    yield from table(
-        ("mutant", "who shipped it, or what it breaks", "in", "the first test that notices"), rows
-    )
-    yield "\nReproduce: `python tests/mutants`, or one with `--only NAME`.\n"
+    yield "To see it again: `python tests/mutants`, or one of them with `--only` and its name."
+
+
+def killer(test: str) -> str:
+    name = test.removesuffix(" hangs")
+    return f"`{name}`" if name == test else f"`{name}`, which hangs"
 
 
 def bytes_part(figures: Figures) -> Iterator[str]:
-    yield "## Bytes\n"
-    yield from table(("what", "bytes"), figures.of("bytes").items())
-    yield "\nReproduce: `TRIO_STREAM_PROOF=1 python -m pytest tests/memory`.\n"
+    yield "## Bytes"
+    yield "As `tracemalloc` counts them; of the event loops the greatest."
+    yield table(("what", "bytes"), figures.of("bytes").items())
+    yield again("-m pytest tests/memory")
+
+
+def faults_part(figures: Figures) -> Iterator[str]:
+    yield "## Faults of the store, and of clocks"
+    yield f"{grouped(figures.total('fault'))} faults were injected; after each everything that is promised was checked."
+    yield table(
+        ("fault", "times", "outcome"),
+        (
+            (what.partition(": ")[0], grouped(n), what.partition(": ")[2])
+            for what, n in figures.of("fault").items()
+        ),
+    )
+    yield again("-m pytest tests/faults")
+
+
+def fuzz_part(figures: Figures) -> Iterator[str]:
+    yield "## Fuzz"
+    yield "Inputs of any shape: a typed error or a correct result, never a traceback, a hang or a partial commit."
+    yield table(("what held", "inputs"), ((what, grouped(n)) for what, n in figures.of("fuzz").items()))
+    yield again("-m pytest tests/fuzz")
+
+
+def grouped(number: int) -> str:
+    return f"{number:,}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="the short profile, for a look at the page")
-    parser.add_argument("--output", type=Path, default=PAGE)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    start = time.monotonic()
+    runs: list[Run] = []
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor() as pool:
         evidence = Path(directory) / "evidence.jsonl"
         evidence.touch()
-        runs = run_lanes(evidence, short=arguments.short)
-        figures = Figures.read(evidence)
-    arguments.output.write_text("\n".join(page(figures, runs)).rstrip() + "\n")
-    return max(code != 0 for _, code, _ in runs)
+        for side_by_side in COMMANDS:
+            runs += pool.map(run, side_by_side, [evidence] * len(side_by_side))
+        figures = Figures(evidence.read_text().splitlines())
+    for each in runs:
+        sys.stdout.write(
+            f"{'passed' if each.has_passed else 'FAILED'} in {each.seconds:.0f} s: {each.command}\n"
+        )
+    if not all(each.has_passed for each in runs):
+        return 1
+    PAGE.write_text("\n\n".join(page(figures, runs, (time.monotonic() - start) / 60)) + "\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, Catalogue, Health, event, kinds, until_live
@@ -16,6 +17,7 @@ from trio_stream import (
     SubscribeRequest,
     SubscriptionForceClosed,
     open_publisher,
+    running,
 )
 
 pytestmark = pytest.mark.anyio
@@ -86,6 +88,22 @@ async def test_an_outer_scope_that_is_cancelled_ends_the_body_quietly() -> None:
             await subscription.receive()
     assert scope.cancelled_caught
     assert publisher.statistics().subscriptions == 0
+
+
+async def test_a_block_is_not_entered_if_what_it_uses_was_cancelled_while_it_started() -> None:
+    """D12: it would find a service that has stopped, and end with its error instead of the cancellation."""
+    entered = False
+
+    async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        task_status.started()
+        scope.cancel()
+        await anyio.sleep_forever()
+
+    with anyio.CancelScope() as scope:
+        async with running(serve):
+            entered = True
+    assert scope.cancelled_caught
+    assert not entered
 
 
 @pytest.mark.parametrize("failure", [ValueError("v"), KeyboardInterrupt()])

@@ -4,10 +4,13 @@ import time
 
 import pytest
 from catalogue import Catalogue, ready, until_live
+from evidence import count
 from scenes import WEB, Held, opened, quiet
 from trio.testing import MockClock
 
 pytestmark = pytest.mark.anyio
+
+JUMPED = "the event loop's clock jumps: what has had its time leaves the cache, and nothing else changes"
 
 
 class TestOnAVirtualClock:
@@ -32,6 +35,7 @@ class TestOnAVirtualClock:
             async with publisher.subscribe(WEB) as subscription:
                 await until_live(subscription)
             assert store.runs == runs
+        count("fault", JUMPED)
 
     async def test_a_jump_while_a_snapshot_is_made_does_not_take_it_away(self, clock: MockClock) -> None:
         held = Held(Catalogue())
@@ -45,6 +49,7 @@ class TestOnAVirtualClock:
             async with publisher.subscribe(WEB) as subscription:
                 await until_live(subscription)
             assert len(held.requests) == 1
+        count("fault", JUMPED)
 
     async def test_a_jump_takes_nothing_from_those_who_read(self, clock: MockClock) -> None:
         async with opened(snapshot_cache_ttl=10) as (store, publisher):
@@ -56,6 +61,7 @@ class TestOnAVirtualClock:
                     clock.jump(1e4)
                     await quiet()
                 assert [event.index for event in [first, *ready(subscription)]] == [1, 1, 2, 3, 4, 5, 6]
+        count("fault", JUMPED, 5)
 
     async def test_snapshots_of_different_ages_go_in_their_order(self, clock: MockClock) -> None:
         async with opened(snapshot_cache_ttl=10) as (_, publisher):
@@ -67,6 +73,7 @@ class TestOnAVirtualClock:
                 await quiet()
                 left.append(publisher.statistics().topics["health"].snapshots)
             assert left == [1, 2, 2]
+        count("fault", JUMPED, 3)
 
 
 async def test_the_time_of_day_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +86,4 @@ async def test_the_time_of_day_does_not_matter(monkeypatch: pytest.MonkeyPatch) 
                 await until_live(subscription)
             await quiet()
         assert store.runs == 1
+    count("fault", "the time of day set back or forth: changes nothing", 3)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from evidence import count
 from faults.following import caught_up, log, reading
 from stores.storehouse import open_at, put, python, sql, state
 
@@ -97,6 +98,11 @@ async def test_a_full_disk_refuses_commits_and_keeps_all_others(small_disk: Path
         reader.check({(await store.head()).epoch: await log(store)})
         assert reader.ends == []
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+    count(
+        "fault",
+        "no space on the disk: a `StoreError`, the commit absent, all others kept, later it goes on",
+        4,
+    )
 
 
 def remove(path: Path) -> None:
@@ -122,3 +128,8 @@ async def test_a_file_that_may_not_grow_refuses_commits_and_keeps_all_others(pat
         assert len(await log(store)) == told[-1]
         assert await store.commit([Put("jobs", "end", 1)]) == told[-1] + 1
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+    count(
+        "fault",
+        "the file may not grow: a `StoreError`, the commit absent, all others kept, later it goes on",
+        3,
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+from evidence import count
 from faults.following import caught_up, log, reading
 from proof import amount
 from stores.storehouse import PATIENCE, open_at, put, python, sql, state
@@ -110,3 +111,9 @@ async def test_no_kill_of_a_writer_loses_tears_or_repeats_a_commit_for_anybody(
         reader.check({epoch: await log(store)})
         assert reader.ends == []
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+    kills = KILLS // WRITERS * WRITERS
+    count(
+        "fault",
+        "a writer killed with `kill -9`: nothing acknowledged lost, nothing torn, nothing twice",
+        kills,
+    )

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+from evidence import count
 from faults.following import log, reading
 from proof import amount
 from stores.storehouse import copy, open_at, put
@@ -47,6 +48,11 @@ async def test_no_subscriber_goes_on_where_the_timeline_has_forked(
         await reader.until(lambda: reader.index == index)
     reader.check(logs)
     assert reader.ends.count(CloseReason.REFRESH) >= 4
+    count(
+        "fault",
+        "the file replaced by an older copy under a feed: noticed, subscribers closed, a new epoch",
+        4,
+    )
     assert set(reader.ends) <= {CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED}
 
 

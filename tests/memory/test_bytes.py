@@ -1,18 +1,19 @@
 """What things cost in bytes, as tracemalloc counts them; the figures go where the report asks for them."""
 
 import gc
-import json
-import os
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, Health, event, until_live
+from evidence import note
 from proof import amount
 from scenes import opened, quiet
+from view.wires import viewed
 
 from trio_stream import EventPublisher, SubscribeRequest, Subscription
 from trio_stream.testing import collect
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.anyio
 SUBSCRIPTIONS = amount(1_000, 10_000)
 SNAPSHOTS = amount(100, 3_000)
 READERS = 1_000
+WAITS = amount(300, 1_000)
 EVENTS = amount(200, 1_000)
 
 
@@ -44,13 +46,6 @@ def measured() -> Iterator[Measured]:
         tracemalloc.stop()
 
 
-def note(what: str, value: float) -> None:
-    """Adds a figure to the file that TRIO_STREAM_EVIDENCE names, one JSON object in a line."""
-    if target := os.environ.get("TRIO_STREAM_EVIDENCE"):
-        with Path(target).open("a") as file:
-            file.write(json.dumps({"kind": "bytes", "what": what, "value": round(value, 3)}) + "\n")
-
-
 def subscribe(publisher: EventPublisher, count: int, **options: str) -> list[Subscription[Health]]:
     request = SubscribeRequest(HEALTH, "web", index=1, **options)
     return [publisher.subscribe(request) for _ in range(count)]
@@ -62,7 +57,7 @@ async def test_an_idle_subscription_costs_at_most_600_bytes() -> None:
         subscribe(publisher, 1, token="x")
         with measured() as held:
             idle = subscribe(publisher, SUBSCRIPTIONS)
-        note("idle subscription", held.size / SUBSCRIPTIONS)
+        note("bytes", "idle subscription", round(held.size / SUBSCRIPTIONS, 2))
         assert held.size / SUBSCRIPTIONS <= 600
         assert publisher.statistics().subscriptions == len(idle) + 1
 
@@ -80,7 +75,7 @@ async def test_a_subscription_behind_its_snapshot_costs_as_much() -> None:
                 while not subscription.receive_nowait().is_end_of_snapshot:
                     pass
             del subscription
-        note("subscription that has read its snapshot", held.size / SUBSCRIPTIONS)
+        note("bytes", "subscription that has read its snapshot", round(held.size / SUBSCRIPTIONS, 2))
         assert held.size / SUBSCRIPTIONS <= 600
         assert len(live) == SUBSCRIPTIONS
 
@@ -94,7 +89,7 @@ async def test_a_stalled_reader_costs_at_most_half_a_byte_for_each_event() -> No
             for commit in commits:
                 publisher.publish(commit)
         per_event = held.size / READERS / EVENTS
-        note("stalled (reader, event)", per_event)
+        note("bytes", "stalled (reader, event)", round(per_event, 2))
         assert stalled[-1].statistics().lag == EVENTS
         assert per_event <= 0.5
 
@@ -113,9 +108,31 @@ async def test_a_cached_snapshot_costs_its_events_and_a_kilobyte() -> None:
         with measured() as held:
             await cache(range(1, SNAPSHOTS + 1))
             await quiet()
-        note("cached snapshot of one event", held.size / SNAPSHOTS)
+        note("bytes", "cached snapshot of one event", round(held.size / SNAPSHOTS, 2))
         assert publisher.statistics().topics["health"].snapshots == SNAPSHOTS + 1
         assert held.size / SNAPSHOTS <= 2048
+
+
+async def test_a_wait_for_an_index_that_was_given_up_costs_nothing() -> None:
+    """D13, tokio #5923: on a view, each for an index of its own."""
+    async with viewed() as (_, _, view):
+
+        async def give_up(indexes: range) -> None:
+            for index in indexes:
+                with anyio.CancelScope() as scope:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(view.wait_index, index)
+                        for _ in range(5):
+                            await anyio.lowlevel.checkpoint()
+                        assert view.statistics().waiting == 1
+                        scope.cancel()
+
+        await give_up(range(1_000, 1_010))
+        with measured() as held:
+            await give_up(range(2_000, 2_000 + WAITS))
+        note("bytes", "wait of a view that was given up", round(held.size / WAITS, 2))
+        assert held.size / WAITS <= 100
+        assert view.statistics().waiting == 0
 
 
 async def test_what_was_closed_costs_nothing() -> None:
@@ -127,5 +144,5 @@ async def test_what_was_closed_costs_nothing() -> None:
             for subscription in subscribe(publisher, SUBSCRIPTIONS, token="another"):
                 subscription.unsubscribe()
             del subscription
-        note("closed subscription", held.size / SUBSCRIPTIONS)
+        note("bytes", "closed subscription", round(held.size / SUBSCRIPTIONS, 2))
         assert held.size / SUBSCRIPTIONS <= 1

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from catalogue import HEALTH, JOBS, Health, event
+from evidence import count
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from model.books import Plan, Reader
@@ -60,15 +61,13 @@ plans = st.builds(
 )
 numbers = st.integers(0, 1000)  # picks one of what is there
 
-counts: dict[str, int] = {"examples": 0, "rules": 0, "steps": 0, "events": 0}
-
 
 class PublisherMachine(RuleBasedStateMachine):
     """A publisher on the manual loop, and the model beside it."""
 
     def __init__(self) -> None:
         super().__init__()
-        counts["examples"] += 1
+        count("model", "courses of events")
         self.loop = ManualLoop()
         self.world: World
         self.receives: dict[Task, Reader] = {}
@@ -356,7 +355,7 @@ class PublisherMachine(RuleBasedStateMachine):
 
     @invariant()
     def check(self) -> None:
-        counts["rules"] += 1
+        count("model", "states checked, one after each rule")
         self.world.check()
 
     @override
@@ -366,14 +365,14 @@ class PublisherMachine(RuleBasedStateMachine):
             if hasattr(self, "world"):
                 self._leave_nothing()
         finally:
-            counts["steps"] += self.loop.steps
+            count("model", "steps of tasks, each chosen by the test", self.loop.steps)
             self.loop.close()
             for undo in reversed(self._undo):
                 undo()
 
     def _leave_nothing(self) -> None:
         world = self.world
-        counts["events"] += world.events
+        count("model", "events received and judged", world.events)
         if not world.is_stopped:
             self._run()
             self.settle()

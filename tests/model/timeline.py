@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from catalogue import HEALTH, JOBS, Health, apply
-from model.checker import Begins, Model
+from model.checker import Begins
 
 from trio_stream import Event, Subject, SubscribeRequest, Topic
+from trio_stream.testing import Model
 
 TOPICS = (HEALTH, JOBS)
 KEYS = ("web", "db", "")
@@ -23,6 +24,8 @@ class Line:
     start: int
     floor: int
     dropped: int = 0
+    # The greatest index that a reader may have from a snapshot, which may be ahead of what is published.
+    farthest: int = 0
     initial: list[Event[Health]] = field(default_factory=list)
     # Of the store, published or not; only what concerns this topic.
     commits: list[list[Event[Health]]] = field(default_factory=list)
@@ -52,13 +55,13 @@ class Line:
         return found
 
     def model(self, request: SubscribeRequest[Health], **more: Any) -> Model[Health]:
-        return Model(request, self.commits, apply, self.start, self.initial, **more)
+        return Model(request=request, commits=self.commits, apply=apply, initial=self.initial, **more)
 
     def rows(self, request: SubscribeRequest[Health], index: int) -> list[list[Event[Health]]]:
         """What a snapshot at this index has: the events that its state is from, those of one commit together."""
-        model = Model(request, self.commits, fold_event, self.start, self.initial)
+        model = Model(request=request, commits=self.commits, apply=fold_event, initial=self.initial)
         groups: dict[int, list[Event[Health]]] = {}
-        for event in model.state_at(index).values():
+        for event in model.state(index).values():
             groups.setdefault(event.index, []).append(event)
         return [groups[i] for i in sorted(groups)]
 
@@ -102,9 +105,9 @@ class Store:
     def replace(self, topic: Topic[Health], state: list[tuple[Subject, str]]) -> None:
         """The state of a topic is another one, without a commit; what is not published yet comes on top."""
         old = self.lines[topic]
-        line = Line(
-            self.limit, old.newest, self.published + 1, old.newest, as_events(topic, old.newest, state)
-        )
+        floor = max(self.published, old.farthest) + 1
+        initial = as_events(topic, old.newest, state)
+        line = Line(self.limit, old.newest, floor, old.newest, old.farthest, initial)
         line.commits += [commit for commit in old.commits if commit[0].index > self.published]
         self.lines[topic] = line
 
@@ -115,18 +118,20 @@ class Store:
         self.pending.clear()
         for topic in TOPICS:
             initial = as_events(topic, index, state) if index else []
-            self.lines[topic] = Line(self.limit, index, index, 0, initial)
+            self.lines[topic] = Line(self.limit, index, index, 0, index, initial)
 
     def skip(self, count: int) -> int:
         """The next commits will never be published; returns the index to go on after."""
         for _ in range(count):
             self.published = self.pending.popleft()[0].index
         for topic, old in self.lines.items():
-            line = self.lines[topic] = Line(self.limit, self.published, self.published, self.published)
+            line = self.lines[topic] = Line(
+                self.limit, self.published, self.published, self.published, self.published
+            )
             for namespace in NAMESPACES:
                 at = SubscribeRequest(topic, namespace=namespace)
-                everything = Model(at, old.commits, fold_event, old.start, old.initial)
-                line.initial += everything.state_at(self.published).values()
+                everything = Model(request=at, commits=old.commits, apply=fold_event, initial=old.initial)
+                line.initial += everything.state(self.published).values()
             line.commits += [commit for commit in old.commits if commit[0].index > self.published]
         return self.published
 

@@ -136,6 +136,9 @@ class World:
         if index < run.dropped:
             run.error = ValueError()
         run.index, run.done_at = index, self.now()
+        line = self.store.lines[run.topic]
+        if not run.is_abandoned and index >= max(run.dropped, line.dropped):
+            line.farthest = max(line.farthest, index)
         return index
 
     def _read(self, plan: Plan, line: Line) -> int:
@@ -202,7 +205,8 @@ class World:
             request, authorizer=can_see, on_lag="reset" if resets else "close"
         )
         line = self.store.lines[request.topic]
-        model = line.model(request, authorizer=can_see, begins=begins, held=held, resets=resets)
+        model = line.model(request, authorizer=can_see, resets=resets)
+        trace = Trace(model, begins, start=line.start, held=held)
         run = None
         if begins == "resume":
             assert started == self.started, "D7: a snapshot for a resume"
@@ -210,7 +214,7 @@ class World:
             run = self._run_of(subscription)
             if expected is not None:
                 assert (run, self.started) == (expected, started), "D14: not shared"
-        reader = Reader(subscription, Trace(model), run, can_see, resets)
+        reader = Reader(subscription, trace, run, can_see, resets)
         self.readers.append(reader)
         if run is not None:
             self._join(reader, run)
@@ -244,7 +248,7 @@ class World:
         self.check_reader(reader)
 
     def _took_marker(self, reader: Reader) -> None:
-        if reader.trace.phase is not Phase.BEGIN or reader.trace.model.begins != "stale":
+        if reader.trace.phase is not Phase.BEGIN or reader.trace.begins != "stale":
             assert self._is_lost(reader, reader.trace.index), "D6: a new snapshot although nothing was lost"
             self._leave(reader)
             if reader.subscription._snapshot is not None:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from mutants.durable import DURABLE
 from mutants.keeping import KEEPING
 from mutants.mutant import Mutant
 from mutants.reading import READING
+from mutants.views import VIEWS
 
-MUTANTS = (*READING, *KEEPING)
+MUTANTS = (*READING, *KEEPING, *VIEWS, *DURABLE)
 CHECKOUT = Path(__file__).parents[2]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Mutant(NamedTuple):
     """`old` occurs exactly once in `file` and becomes `new`; `killers` are the test files that should notice.
 
-    `origin` names who shipped that bug (corpus.md, section 2), or the promise it breaks.
+    `origin` names the promise it breaks, or who has shipped that bug: see `SHIPPED`.
     """
 
     name: str

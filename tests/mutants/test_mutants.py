@@ -1,5 +1,6 @@
 """D1-D18: what would break a promise is noticed; a sample by default, all of them in `nox -s proof`."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,12 +8,36 @@ from pathlib import Path
 import pytest
 from mutants.catalogue import CHECKOUT, MUTANTS, problem
 from mutants.mutant import Mutant
+from mutants.shipped import NOT_EXPRESSED, SHIPPED
+
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_still_applies(mutant: Mutant) -> None:
     """A change of the package has to take the mutants along."""
     assert problem(mutant) is None
+
+
+def test_no_two_mutants_have_one_name() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_says_which_promise_it_breaks_or_who_has_shipped_it(mutant: Mutant) -> None:
+    assert re.search(r"\bD\d+\b", mutant.origin) or any(bug in mutant.origin for bug in SHIPPED)
+
+
+@pytest.mark.parametrize("bug", SHIPPED)
+def test_every_bug_that_others_have_shipped_has_a_mutant_or_a_reason(bug: str) -> None:
+    assert any(bug in mutant.origin for mutant in MUTANTS) != (bug in NOT_EXPRESSED)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_tests_that_should_notice_a_mutant_are_there(mutant: Mutant) -> None:
+    assert mutant.killers
+    for killer in mutant.killers:
+        assert (TESTS / killer).exists()
 
 
 def test_a_sample_of_the_mutants_is_killed() -> None:

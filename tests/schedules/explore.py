@@ -12,9 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from schedules.life import Life
 from schedules.orders import Order, Replayed, Seeded, run
-from schedules.scripts import play
-
-BACKENDS = ("trio", "asyncio", "uvloop")
+from schedules.scripts import SCRIPTS
+from schedules.stage import play
 
 
 @dataclass
@@ -39,7 +38,7 @@ def one_life(backend: str, seed: int) -> tuple[Order, int]:
 def one_script(backend: str, name: str, order: Order) -> None:
     """A small script under one order of tasks."""
     try:
-        play(name, backend, order)
+        play(SCRIPTS[name], backend, order)
     except BaseException as error:
         choices = ".".join(map(str, order.key))
         error.add_note(f"replay: python tests/schedules/explore.py {backend} {name!r} {choices or 0}")

@@ -12,6 +12,7 @@ from catalogue import HEALTH, JOBS, Health
 from model.books import Plan, Reader
 from model.timeline import TOPICS
 from model.world import World
+from schedules.orders import idle
 
 from trio_stream import (
     ClosedResourceError,
@@ -59,7 +60,7 @@ class Life:
                     writing.start_soon(self.write, self.rng("writer"))
                     writing.start_soon(self.upset, self.rng("upset"))
                 self.is_over = True
-                await self.quiet()
+                await idle()
                 world.check()
                 for reader in world.readers:
                     self.drain(reader, self.rng("end"))
@@ -68,10 +69,10 @@ class Life:
                 reading.cancel_scope.cancel()
             for reader in world.readers:
                 world.unsubscribe(reader)
-            await self.quiet()
+            await idle()
             if world.ttl < 1:
                 await anyio.sleep(2 * world.ttl)
-                await self.quiet()
+                await idle()
                 assert not any(state.snapshots for state in world.publisher._topics.values()), "D13"
             world.check()
             assert not any(run.is_running for run in world.runs.values()), "D13: a handler is left"
@@ -83,11 +84,6 @@ class Life:
         for run in self.world.runs.values():
             if run.is_running:
                 assert run.readers, "D13: a run that nobody waits for"
-
-    async def quiet(self) -> None:
-        for _ in range(60):
-            await anyio.lowlevel.checkpoint()
-        await anyio.wait_all_tasks_blocked()
 
     async def pause(self, rng: random.Random) -> None:
         for _ in range(rng.choice([0, 1, 1, 2, 5])):

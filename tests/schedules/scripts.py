@@ -1,259 +1,198 @@
-"""Small scripts, of at most three tasks of at most six steps, that are run in every order there is."""
+"""Small scripts, of at most three tasks of at most six steps, and longer ones.
 
-# ruff: noqa: SLF001 - the model may know private names of the core
+Of the small ones every order is tried, and in every order everybody comes to his end.
+"""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
-
-import anyio
-import anyio.lowlevel
-from catalogue import HEALTH, Health
-from model.books import Plan, Reader
+from catalogue import HEALTH
+from model.books import Plan
 from model.checker import Phase
-from model.manual import Cancelled, ManualLoop, Task
-from model.world import World
-from schedules.orders import Order, run
+from schedules.stage import WEB, Actor, Script, Stage
 
-import trio_stream._snapshot
-from trio_stream import (
-    ClosedResourceError,
-    Subject,
-    SubscribeRequest,
-    SubscriptionForceClosed,
-    WouldBlock,
-)
+from trio_stream import Subject, SubscribeRequest
 
-WEB = SubscribeRequest(HEALTH, "web", token="t")
+AFTER_A = SubscribeRequest(HEALTH, "web", token="t", index=1)
 
 
-class Stage:
-    """What the actors of a script use: the world, and what is the same on every event loop."""
+def reads(count: int, *, most: int = 0, resets: bool = False, name: str = "reader") -> Actor:
+    """Resumes after the first commit, and receives so often."""
 
-    def __init__(
-        self, pause: Callable[[], Awaitable[None]], now: Callable[[], float], **options: Any
-    ) -> None:
-        self.world = World(pause, now, **{"history": 8, "ttl": 10.0, **options})
-        self.pause = pause
-        self.cancels: dict[str, Callable[[], object]] = {}
-        self.readers: dict[str, Reader] = {}
+    async def read(stage: Stage) -> None:
+        reader = stage.readers.get(name) or stage.subscribe(name, AFTER_A, resets=resets)
+        for _ in range(count):
+            await stage.receive(reader, most)
 
-    def commit(self, *values: str | None, key: str = "web") -> None:
-        self.world.store.commit(1, [(HEALTH, Subject(key), value) for value in values])
-        if not self.world.is_stopped:
-            self.world.publish()
-
-    def subscribe(
-        self, name: str, request: SubscribeRequest[Health] = WEB, *, resets: bool = False
-    ) -> Reader:
-        self.readers[name] = reader = self.world.subscribe(request, resets=resets)
-        return reader
-
-    async def receive(self, reader: Reader, most: int = 0) -> None:
-        """One call; the model judges what it returns, or raises, at once."""
-        subscription = reader.subscription
-        try:
-            events = await subscription.receive_batch(most) if most else [await subscription.receive()]
-        except (ClosedResourceError, SubscriptionForceClosed) as error:
-            self.world.raised(reader, error)
-        else:
-            self.world.took(reader, events)
-
-    def finish(self) -> None:
-        """When everybody waits: the readers get the rest, leave, and leave nothing."""
-        self.world.check()
-        for reader in self.world.readers:
-            try:
-                while True:
-                    self.world.took(reader, [reader.subscription.receive_nowait()])
-            except WouldBlock:
-                self.world.blocked(reader)
-            except (ClosedResourceError, SubscriptionForceClosed) as error:
-                self.world.raised(reader, error)
-            self.world.unsubscribe(reader)
-        self.world.check()
+    return read
 
 
-Actor = Callable[[Stage], Awaitable[None]]
-Actors = dict[str, Actor]
+def begins(*, name: str = "reader", upto: int = 0) -> Actor:
+    """Receives its snapshot, and everything up to an index."""
+
+    async def begin(stage: Stage) -> None:
+        reader = stage.readers.get(name) or stage.subscribe(name)
+        while reader.is_open and (reader.trace.phase is not Phase.LIVE or reader.trace.index < upto):
+            await stage.receive(reader)
+
+    return begin
 
 
-async def read_three(stage: Stage) -> None:
+def publishes(*values: str | None, pauses: int = 1) -> Actor:
+    """Commits a value after each pause."""
+
+    async def publish(stage: Stage) -> None:
+        for value in values:
+            for _ in range(pauses):
+                await stage.pause()
+            stage.commit(value)
+
+    return publish
+
+
+def leaves(name: str = "reader") -> Actor:
+    """Has a reader unsubscribe."""
+
+    async def leave(stage: Stage) -> None:
+        await stage.pause()
+        if (reader := stage.readers.get(name)) is not None:
+            stage.world.unsubscribe(reader)
+
+    return leave
+
+
+def cancels(name: str = "reader") -> Actor:
+    """Cancels a reader wherever it is; natively on asyncio."""
+
+    async def cancel(stage: Stage) -> None:
+        await stage.pause()
+        stage.cancels[name]()
+
+    return cancel
+
+
+async def revokes(stage: Stage) -> None:
+    await stage.pause()
+    stage.world.revoke(["t"])
+
+
+async def refreshes(stage: Stage) -> None:
+    await stage.pause()
+    stage.world.refresh(HEALTH, [(Subject("web"), "another")])
+
+
+async def stops(stage: Stage) -> None:
+    await stage.pause()
+    stage.stop()
+
+
+async def reads_and_comes_back(stage: Stage) -> None:
+    reader = stage.subscribe("reader", AFTER_A)
+    await stage.receive(reader)
+    stage.world.unsubscribe(reader)
+    await stage.receive(stage.world.resume(reader))
+
+
+async def begins_and_comes_back(stage: Stage) -> None:
     reader = stage.subscribe("reader")
-    for _ in range(3):
-        await stage.receive(reader)
+    await stage.receive(reader)
+    await stage.receive(reader)
+    stage.world.unsubscribe(reader)
+    await stage.receive(stage.world.resume(reader))
 
 
-async def read_in_batches(stage: Stage) -> None:
+async def begins_and_leaves(stage: Stage) -> None:
     reader = stage.subscribe("other")
     while reader.is_open and reader.trace.phase is not Phase.LIVE:
         await stage.receive(reader, 2)
     stage.world.unsubscribe(reader)
 
 
-async def publish_three(stage: Stage) -> None:
-    for value in ("b", None, "c"):
+async def reads_slowly(stage: Stage) -> None:
+    reader = stage.subscribe("reader", AFTER_A)
+    for _ in range(2):
         await stage.pause()
-        stage.commit(value)
-
-
-async def revoke(stage: Stage) -> None:
-    await stage.pause()
-    await stage.pause()
-    stage.world.revoke(["t"])
-
-
-async def leave(stage: Stage) -> None:
-    await stage.pause()
-    if (reader := stage.readers.get("reader")) is not None:
-        stage.world.unsubscribe(reader)
-
-
-async def cancel_reader(stage: Stage) -> None:
-    await stage.pause()
-    await stage.pause()
-    stage.cancels["reader"]()
-
-
-async def read_and_come_back(stage: Stage) -> None:
-    reader = stage.subscribe("reader")
-    await stage.receive(reader)
-    await stage.receive(reader)
-    stage.world.unsubscribe(reader)
-    reader = stage.world.resume(reader)
-    await stage.receive(reader)
-
-
-async def lag(stage: Stage) -> None:
-    reader = stage.subscribe("reader", resets=True)
-    for _ in range(3):
         await stage.receive(reader)
 
 
-async def refresh(stage: Stage) -> None:
-    await stage.pause()
-    await stage.pause()
-    stage.world.refresh(HEALTH, [(Subject("web"), "another")])
-
-
-async def plan_slow(stage: Stage) -> None:
-    stage.world.plans.append(Plan("ahead", is_late=True, pauses=1))
-
-
-SCRIPTS: dict[str, tuple[Actors, dict[str, Any], list[Plan]]] = {
-    "publish while a snapshot is made": (
-        {"reader": read_three, "writer": publish_three},
-        {},
-        [Plan(is_late=True, pauses=1)],
+SMALL = {
+    "publish, receive": Script({"reader": reads(2), "writer": publishes("b", None)}),
+    "publish, receive a batch": Script({"reader": reads(1, most=8), "writer": publishes("b", "c", "d")}),
+    "publish, two receive": Script(
+        {"reader": reads(2), "other": reads(2, name="other"), "writer": publishes("b", "c")}
     ),
-    "publish while a snapshot behind it is made": (
-        {"reader": read_three, "writer": publish_three},
-        {},
-        [Plan("behind", pauses=2)],
+    "publish, make a snapshot": Script(
+        {"reader": begins(upto=2), "writer": publishes("b")}, [Plan(is_late=True)]
     ),
-    "two share a snapshot and one leaves": (
-        {"reader": read_three, "other": read_in_batches, "leaver": leave},
-        {"ttl": 0.0},
-        [Plan(pauses=2)],
+    "publish, make a snapshot that is behind": Script(
+        {"reader": begins(upto=3), "writer": publishes("b", "c")}, [Plan("behind", pauses=1)]
     ),
-    "a snapshot fails for two": (
-        {"reader": read_three, "other": read_in_batches, "writer": publish_three},
-        {},
+    "publish, make a snapshot that is ahead": Script(
+        {"reader": begins(upto=2), "writer": publishes("b")}, [Plan("ahead", pauses=1)]
+    ),
+    "wake, cancel": Script({"reader": reads(3), "writer": publishes("b", "c"), "canceller": cancels()}),
+    "wake, leave": Script(
+        {"reader": reads(3), "writer": publishes("b", "c"), "leaver": leaves()}, subscribed=AFTER_A
+    ),
+    "wake, revoke": Script(
+        {"reader": reads(3), "writer": publishes("b", "c"), "revoker": revokes}, subscribed=AFTER_A
+    ),
+    "wake, refresh": Script(
+        {"reader": reads(3), "writer": publishes("b", "c"), "refresher": refreshes}, subscribed=AFTER_A
+    ),
+    "wake, stop": Script(
+        {"reader": reads(3), "writer": publishes("b", "c"), "stopper": stops}, subscribed=AFTER_A
+    ),
+    "cancel, leave": Script(
+        {"reader": reads(1), "canceller": cancels(), "leaver": leaves()}, subscribed=AFTER_A
+    ),
+    "lag, read": Script({"reader": reads_slowly, "writer": publishes("b", "c")}, options={"history": 1}),
+    "lag, begin anew": Script(
+        {"reader": reads(2, resets=True), "writer": publishes("b", "c")}, options={"history": 1}
+    ),
+    "complete a snapshot, leave": Script(
+        {"reader": begins(), "leaver": leaves()}, [Plan(pauses=1)], {"ttl": 0.0}
+    ),
+    "complete a snapshot, cancel one of two": Script(
+        {"reader": begins(), "other": begins_and_leaves, "canceller": cancels()}, [Plan()], {"ttl": 0.0}
+    ),
+    "fail a snapshot, join it": Script(
+        {"reader": begins(), "other": begins_and_leaves}, [Plan(pauses=1, fails_after=1)]
+    ),
+    "leave and come back, publish": Script({"reader": reads_and_comes_back, "writer": publishes("b", "c")}),
+}
+
+LONG = {
+    "publish while a snapshot is made": Script(
+        {"reader": begins(upto=4), "writer": publishes("b", None, "c")}, [Plan(is_late=True, pauses=1)]
+    ),
+    "two share a snapshot and one leaves": Script(
+        {"reader": begins(), "other": begins_and_leaves, "leaver": leaves()}, [Plan(pauses=2)], {"ttl": 0.0}
+    ),
+    "a snapshot fails for two": Script(
+        {"reader": begins(), "other": begins_and_leaves, "writer": publishes("b", None, "c")},
         [Plan(pauses=1, fails_after=1)],
     ),
-    "revoke while a reader waits": (
-        {"reader": read_three, "writer": publish_three, "revoker": revoke},
-        {},
-        [],
+    "revoke behind a snapshot": Script(
+        {"reader": begins(upto=5), "writer": publishes("b", None, "c"), "revoker": revokes}, subscribed=WEB
     ),
-    "refresh while a reader waits": (
-        {"reader": read_three, "writer": publish_three, "refresher": refresh},
-        {},
-        [],
+    "refresh behind a snapshot": Script(
+        {"reader": begins(upto=5), "writer": publishes("b", None, "c"), "refresher": refreshes},
+        subscribed=WEB,
     ),
-    "cancel while a reader is woken": (
-        {"reader": read_three, "writer": publish_three, "canceller": cancel_reader},
-        {},
-        [],
+    "cancel behind a snapshot": Script(
+        {"reader": begins(upto=5), "writer": publishes("b", None, "c"), "canceller": cancels()}
     ),
-    "come back while it is published": ({"reader": read_and_come_back, "writer": publish_three}, {}, []),
-    "lag and go on": ({"reader": lag, "writer": publish_three}, {"history": 1}, [Plan(), Plan(pauses=1)]),
-    "resume beside a fresh one": (
-        {"reader": read_and_come_back, "other": read_in_batches, "writer": publish_three},
-        {"ttl": 0.0, "history": 2},
-        [],
+    "come back while it is published": Script(
+        {"reader": begins_and_comes_back, "writer": publishes("b", None, "c")}, all_end=False
+    ),
+    "lag and go on": Script(
+        {"reader": reads(3, resets=True), "writer": publishes("b", None, "c")},
+        [Plan(), Plan(pauses=1)],
+        {"history": 1},
+    ),
+    "resume beside a fresh one": Script(
+        {"reader": begins_and_comes_back, "other": begins_and_leaves, "writer": publishes("b", None, "c")},
+        options={"ttl": 0.0, "history": 2},
+        all_end=False,
     ),
 }
 
-
-def play(name: str, backend: str, order: Order) -> None:
-    """One script in one order; `order` is asked for as long as the actors are at it."""
-    actors, options, plans = SCRIPTS[name]
-    if backend == "manual":
-        _play_by_hand(actors, options, plans, order)
-    else:
-        order.is_asked = False
-        run(backend, order, lambda: _play(actors, options, plans, order))
-
-
-def _set(stage: Stage, plans: list[Plan]) -> None:
-    stage.world.plans.extend(plans)
-    stage.commit("a")
-
-
-async def _play(actors: Actors, options: dict[str, Any], plans: list[Plan], order: Order) -> None:
-    stage = Stage(anyio.lowlevel.checkpoint, anyio.current_time, **options)
-
-    async def act(name: str, actor: Actor) -> None:
-        with anyio.CancelScope() as scope:
-            stage.cancels[name] = scope.cancel
-            await actor(stage)
-
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(lambda *, task_status: stage.world.publisher.run(task_status=task_status))
-        _set(stage, plans)
-        await anyio.wait_all_tasks_blocked()
-        order.is_asked = True
-        for name, actor in actors.items():
-            stage.cancels[name] = lambda: None
-            tasks.start_soon(act, name, actor)
-        for _ in range(30):
-            await anyio.lowlevel.checkpoint()
-        order.is_asked = False
-        for cancel in stage.cancels.values():
-            cancel()
-        await anyio.wait_all_tasks_blocked()
-        stage.finish()
-        tasks.cancel_scope.cancel()
-
-
-def _play_by_hand(actors: Actors, options: dict[str, Any], plans: list[Plan], order: Order) -> None:
-    loop = ManualLoop()
-    patched: Any = trio_stream._snapshot
-    real, patched.anyio = patched.anyio, loop
-    try:
-        stage = Stage(loop.checkpoint, loop.current_time, **options)
-        stage.world.publisher._parking._backend = loop
-        stage.world.publisher._maker.open(cast("Any", loop))
-        loop.start_soon(stage.world.publisher._parking.run)
-        _set(stage, plans)
-        loop.settle()
-        acting = {name: loop.spawn(cast("Any", actor(stage)), name) for name, actor in actors.items()}
-        for name, task in acting.items():
-            stage.cancels[name] = lambda task=task: _cancel(task)  # type: ignore[misc]
-        while ready := loop.ready():
-            task = ready[order.choose_of(len(ready))]
-            loop.step(task)
-            if task.error is not None and not isinstance(task.error, Cancelled):
-                raise task.error
-        for task in acting.values():
-            if not task.is_done:
-                _cancel(task)
-        loop.settle()
-        stage.finish()
-        loop.close()
-    finally:
-        patched.anyio = real
-
-
-def _cancel(task: Task) -> None:
-    task.is_cancelled = not task.is_done
+SCRIPTS = {**SMALL, **LONG}

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from stores.storehouse import ALL_JOBS, Sink, commit_each, put, state, take
+from stores.storehouse import ALL_JOBS, Sink, commit_each, open_at, put, state, take
 
 from trio_stream.stores import Store
 
@@ -152,6 +152,22 @@ class TestNativeCancel:
                         keys.append((await anext(entries))[0])
             assert keys == expected
             await self.cancel_after(steps, store.snapshot(ALL_JOBS, Sink()))
+
+    async def test_a_store_that_is_cancelled_while_it_closes_is_closed_all_the_same(self, path: Path) -> None:
+        """D13: SQLite takes its log away with the last connection."""
+        log = path.with_name(f"{path.name}-wal")
+        for steps in STEPS:
+            leaving = anyio.Event()
+
+            async def use(leaving: anyio.Event = leaving) -> None:
+                async with open_at(path) as store:
+                    await store.commit([put("a")])
+                    leaving.set()
+
+            task = asyncio.ensure_future(use())
+            await leaving.wait()
+            await self.cancel_after(steps, task)
+            assert not log.exists()
 
     async def test_changes_lose_nothing(self, store: Store, other: Store) -> None:
         seen: list[int] = []

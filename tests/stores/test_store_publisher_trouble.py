@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Unreliable(Store):
         self.store = store
         self.failing = False
         self.failures = 0
+        self._failed = anyio.Event()  # another one after each failure
         # The feed does not get past this; set as long as it may run.
         self.open = anyio.Event()
         self.open.set()
@@ -61,7 +62,14 @@ class Unreliable(Store):
     def check(self) -> None:
         if self.failing:
             self.failures += 1
+            self._failed.set()
+            self._failed = anyio.Event()
             raise StoreError("jobs.db: on fire")
+
+    async def wait_failures(self, count: int) -> None:
+        with anyio.fail_after(PATIENCE):
+            while self.failures < count:
+                await self._failed.wait()
 
     async def head(self) -> Head:
         self.check()
@@ -118,10 +126,14 @@ def unreliable(store: Store) -> Unreliable:
     return Unreliable(store)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def published(publisher: EventPublisher, index: int) -> None:
+    """Returns when the publisher has come to this index, of whatever epoch it is in then."""
     with anyio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - a publisher has no event for it
-            await anyio.sleep(0.001)
+        while publisher.index != index:
+            never = replace(ALL_JOBS, index=1_000_000, epoch=publisher.epoch)
+            async with publisher.subscribe(never) as subscription:
+                with suppress(SubscriptionForceClosed):
+                    await subscription.wait_published(index)
 
 
 async def end_of(subscription: Subscription[Record]) -> SubscriptionForceClosed:
@@ -139,7 +151,7 @@ async def test_while_the_store_fails_subscribers_wait_and_then_get_everything(
             await until_live(subscription)
             unreliable.failing = True
             await commit_each(unreliable, "a", "b")
-            await until(lambda: unreliable.failures >= 4)
+            await unreliable.wait_failures(4)
             assert publisher.index == 0
             unreliable.failing = False
             assert kinds([await receive(subscription), await receive(subscription)]) == ["1:a=a", "2:b=b"]
@@ -172,14 +184,14 @@ async def test_the_time_between_two_attempts_grows_up_to_a_bound_and_is_random(
     async with open_store_publisher(unreliable, ["jobs"]):
         unreliable.failing = True
         await commit_each(unreliable, "a")
-        await until(lambda: len(bounds) >= 9)
+        await unreliable.wait_failures(10)
     assert bounds[:9] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
 
 async def lose_history(publisher: EventPublisher, store: Unreliable) -> None:
     """The feed is held behind commit 1 while more are made, and compacted."""
     await commit_each(store, "a")
-    await until(lambda: publisher.index == 1)
+    await published(publisher, 1)
     store.open = anyio.Event()
     await commit_each(store, "b", "c", "d", "e")
     await store.compact(4)
@@ -187,7 +199,7 @@ async def lose_history(publisher: EventPublisher, store: Unreliable) -> None:
     store.open.set()
     store.failing = True
     held.set()
-    await until(lambda: store.failures >= 1)
+    await store.wait_failures(1)
     store.failing = False
 
 
@@ -214,7 +226,7 @@ async def test_nobody_resumes_from_before_or_between_commits_that_the_publisher_
     """A client of another process may come with an index that this publisher never had (etcd #17529)."""
     async with open_store_publisher(unreliable, ["jobs"]) as publisher:
         await lose_history(publisher, unreliable)
-        await until(lambda: publisher.index == 5)
+        await published(publisher, 5)
         request = replace(ALL_JOBS, index=index, epoch=publisher.epoch)
         async with publisher.subscribe(request) as subscription:
             assert kinds(await until_live(subscription))[0] == "marker"
@@ -236,7 +248,7 @@ async def test_a_file_replaced_by_another_store_closes_all_and_changes_the_epoch
             (tmp_path / "new.db").replace(path)
             end = await end_of(subscription)
             assert (end.reason, end.index) == (CloseReason.REFRESH, 3)
-        await until(lambda: publisher.index == 2)
+        await published(publisher, 2)
         assert publisher.epoch == epoch
         async with publisher.subscribe(stale) as subscription:
             assert kinds(await until_live(subscription)) == ["marker", "1:x=x", "2:y=y", "eos@2"]
@@ -257,10 +269,11 @@ async def test_an_older_copy_put_in_place_is_a_new_timeline_to_every_process(
             await until_live(first)
             await until_live(second)
             await commit_each(store, "b", "c")
-            await until(lambda: one.index == two.index == 3)
+            await published(one, 3)
+            await published(two, 3)
             older.replace(path)
             assert [(await end_of(each)).reason for each in (first, second)] == [CloseReason.REFRESH] * 2
-        await until(lambda: one.epoch == two.epoch != before)
+        assert one.epoch == two.epoch != before
         async with two.subscribe(replace(ALL_JOBS, index=3, epoch=before)) as subscription:
             assert kinds(await until_live(subscription)) == ["marker", "1:a=a", "eos@1"]
 
@@ -281,7 +294,7 @@ async def test_a_snapshot_of_a_timeline_that_the_publisher_does_not_know_fails(
             tasks.start_soon(until_live_or_closed, subscription)
             await anyio.wait_all_tasks_blocked()
             unreliable.open.set()
-        await until(lambda: publisher.index == 1)
+        await published(publisher, 1)
 
 
 async def until_live_or_closed(subscription: Subscription[Record]) -> None:

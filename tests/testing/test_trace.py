@@ -72,6 +72,11 @@ def test_a_reset_is_right_where_it_was_asked_for() -> None:
         check_trace(trace, model())
 
 
+def test_a_reset_is_right_before_anything_else_was_received() -> None:
+    """The history may have passed the first snapshot by then."""
+    check_trace([MARKER, *WHOLE], model(resets=True), upto=7)
+
+
 def test_what_a_reader_may_not_see_must_not_come() -> None:
     """D9: events of the blank key, of which the reader may see "web" only."""
     limited = Model(request=EVERYTHING, commits=COMMITS, apply=apply, authorizer=frozenset({"web"}))

@@ -37,6 +37,18 @@ async def test_all_users_of_a_request_share_one_view() -> None:
     assert publisher.statistics().subscriptions == 0
 
 
+async def test_a_view_is_kept_as_long_as_anyone_uses_it() -> None:
+    """C9: whoever leaves first does not take it with him."""
+    async with opened() as (store, publisher), pool_of(publisher, idle_ttl=0) as pool:
+        async with pool.view(WEB) as view:
+            async with pool.view(WEB):
+                pass
+            await quiet()
+            assert len(pool) == 1
+            index = store.commit(("web", "a"))
+            assert values(await view.wait_index(index)) == {"web": "a"}
+
+
 async def test_another_token_is_another_view() -> None:
     async with opened() as (_, publisher), pool_of(publisher) as pool:
         async with pool.view(WEB) as one, pool.view(SubscribeRequest(HEALTH, "web", token="t")) as two:

@@ -116,9 +116,10 @@ class _SQLiteStore(Store):
 
     async def aclose(self) -> None:
         """Closes the file; whoever still waits for changes is told so."""
-        await self._close(self._watch.close)
-        await self._close(self._database.close)
-        self._tail.announce()
+        try:
+            await self._close(self._watch.close, self._database.close)
+        finally:
+            self._tail.announce()
 
     @override
     async def head(self) -> Head:
@@ -208,9 +209,20 @@ class _SQLiteStore(Store):
                 if anyio.current_time() >= deadline:
                     raise
 
-    async def _close(self, close: Callable[[], None]) -> None:
+    async def _close(self, *closes: Callable[[], None]) -> None:  # noqa: ASYNC910 - there is something to close
+        """Does them all. A native cancellation, which no shield keeps out, is raised afterwards."""
+        left = list(closes)
+        cancellation: BaseException | None = None
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(close, limiter=self._threads)
+            while left:
+                try:
+                    await anyio.to_thread.run_sync(left[0], limiter=self._threads)
+                except anyio.get_cancelled_exc_class() as error:
+                    cancellation = error
+                else:
+                    del left[0]
+        if cancellation is not None:
+            raise cancellation
 
     @asynccontextmanager
     async def _scan(

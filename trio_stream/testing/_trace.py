@@ -145,10 +145,11 @@ class _Trace(Generic[P]):
     def _take_marker(self, event: Event[P]) -> None:
         if event.index:
             self._fail("D5", event.index, "new-snapshot-to-follow has index 0")
-        if self._is_begun and not self._model.resets:
-            self._fail("D5", self._index, "new-snapshot-to-follow after the beginning")
-        if not self._is_begun and not self._model.request.index:
-            self._fail("D5", 0, "new-snapshot-to-follow in answer to a fresh request")
+        if not self._model.resets:
+            if self._is_begun:
+                self._fail("D5", self._index, "new-snapshot-to-follow after the beginning")
+            if not self._model.request.index:
+                self._fail("D5", 0, "new-snapshot-to-follow in answer to a fresh request")
         self._is_live = False
         self._state = {}
 
