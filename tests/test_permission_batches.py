@@ -4,14 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from catalogue import HEALTH, Catalogue, event, kinds, ready
+from catalogue import HEALTH, Catalogue, Health, event, kinds, ready
 from interruptions import Stepwise
+from scenes import opened
 
 from trio_stream import (
     BusyResourceError,
     ClosedResourceError,
     Event,
     EventPublisher,
+    SnapshotAppender,
+    SnapshotFailed,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
@@ -49,6 +52,21 @@ async def test_a_batch_goes_on_behind_whatever_is_hidden(hidden: int) -> None:
     publisher.publish([event(publisher.index + 1, "web")])
     batch = await subscription.receive_batch()
     assert [each.index for each in batch] == [2, publisher.index]
+
+
+async def test_a_snapshot_that_fails_says_why_to_a_reader_with_an_authorizer_too() -> None:
+    """D16: the cause is what the snapshot function raised, and nothing that the batch has put before it."""
+    failure = RuntimeError("no state")
+
+    async def fail(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        raise failure
+
+    async with opened(fail) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH), authorizer=frozenset({"web"}))
+        for _ in range(2):
+            with pytest.raises(SnapshotFailed) as failed:
+                await subscription.receive_batch()
+            assert failed.value.__cause__ is failure
 
 
 async def test_a_batch_looks_at_a_bounded_number_of_deliveries() -> None:

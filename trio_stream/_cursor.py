@@ -248,7 +248,8 @@ class Cursor(Slot, Generic[P]):
                 # raises it again. But if that has closed this subscription nothing may be returned any more.
                 if self._end is not None:
                     self._index, self._delivered = index, delivered
-                    raise self._error() from error
+                    end = self._error()
+                    raise end from end.__cause__ or error
                 if events:
                     break
                 raise
