@@ -156,12 +156,10 @@ async def idle() -> None:
 
 @contextmanager
 def _trio_in(order: Order) -> Iterator[None]:
-    class Shuffle:
-        def shuffle(self, batch: MutableSequence[Any]) -> None:
-            order.permute(batch)
-
-        def random(self) -> float:
-            return 0.0
+    class Shuffle(random.Random):
+        @override
+        def shuffle(self, x: MutableSequence[Any]) -> None:
+            order.permute(x)
 
     run: Any = trio._core._run
     old = run._r, run._ALLOW_DETERMINISTIC_SCHEDULING
