@@ -229,9 +229,7 @@ class TopicState:
         self._unshare(snapshot)
         if snapshot.cancel is not None:
             snapshot.cancel()
-        self.parking.wake(
-            (snapshot.writers,)
-        )  # also who is not cancelled with the handler: nobody will read on
+        self.parking.wake((snapshot.writers,))  # those that are not cancelled with the handler
 
     def _give_up(self, snapshot: Snapshot) -> None:
         snapshot.drop_all(and_more=not snapshot.is_complete)
