@@ -357,14 +357,6 @@ KEEPING = (
         ("test_left_behind.py",),
     ),
     Mutant(
-        "a block is entered although what it uses was cancelled",
-        "D12",
-        "_open.py",
-        "                await anyio.lowlevel.checkpoint_if_cancelled()\n",
-        "",
-        ("test_open_publisher.py",),
-    ),
-    Mutant(
         "an awaitable permission is a yes",
         "D9",
         "_events.py",

@@ -25,15 +25,7 @@ READING = (
         "_cursor.py",
         "            if event.index > self._index:\n                shown = event if",
         "            if True:\n                shown = event if",
-        ("test_snapshot.py", "test_state.py"),
-    ),
-    Mutant(
-        "the snapshot's index is no floor where rights are checked",
-        "Consul #17067",
-        "_cursor.py",
-        "            if event.index > self._index:\n                shown = event if",
-        "            if True:\n                shown = event if",
-        ("test_late_events.py",),
+        ("test_late_events.py", "test_snapshot.py"),
     ),
     Mutant(
         "the snapshot's index is no floor for a batch",

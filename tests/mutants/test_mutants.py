@@ -19,8 +19,8 @@ def test_a_mutant_still_applies(mutant: Mutant) -> None:
     assert problem(mutant) is None
 
 
-def test_no_two_mutants_have_one_name() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+def test_no_two_mutants_are_the_same() -> None:
+    assert len({(mutant.file, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
