@@ -45,9 +45,7 @@ class World:
         ttl: float,
         index: int = 0,
     ) -> None:
-        self.pause = pause
-        self.now = now
-        self.ttl = ttl
+        self.pause, self.now, self.ttl = pause, now, ttl
         self.publisher = EventPublisher(history=history, snapshot_cache_ttl=ttl, index=index, epoch="e0")
         self.store = Store(history, index, "e0")
         self.epochs = 0
