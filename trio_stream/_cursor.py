@@ -253,9 +253,8 @@ class Cursor(Slot, Generic[P]):
                 if events:
                     break
                 raise
-            checked += max(
-                1, min(self._position - position, SCAN)
-            )  # a leap to the live feed may go either way
+            # A leap to the live feed may go either way.
+            checked += max(1, min(self._position - position, SCAN))
             if event is not None:
                 events.append(event)
             elif not events:  # the loop has its turn before more is looked for
