@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 from catalogue import HEALTH, Health, event, kinds, until_live
-from interruptions import on_asyncio
+from interruptions import on_asyncio, on_trio
 from scenes import ALL, opened, quiet
 
 from trio_stream import (
@@ -185,3 +185,18 @@ async def test_what_goes_wrong_in_a_task_group_of_a_snapshot_function_that_is_st
         await quiet()
     with pytest.raises(SubscriptionForceClosed):
         subscription.receive_nowait()
+
+
+@on_trio
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(1)], ids=["interrupt", "exit"])
+async def test_what_ends_the_program_is_not_kept_in_a_snapshot(end: BaseException) -> None:
+    """D16: it comes out of the publisher, which ends; on asyncio it ends the event loop at once."""
+
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        raise end
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with opened(handler) as (_, publisher):
+            publisher.subscribe(ALL)
+            await anyio.sleep_forever()
+    assert caught.value.subgroup(type(end)) is not None
