@@ -115,6 +115,7 @@ async def test_a_payload_that_ends_its_subscription_inside_a_batch_ends_it_where
     for _ in range(3):
         with pytest.raises((SubscriptionForceClosed, ClosedResourceError)) as caught:
             await subscription.receive_batch()
+        assert caught.value.__cause__ is None
         seen.append((type(caught.value), str(caught.value)))
     assert len(set(seen)) == 1
     assert (subscription.index, subscription.statistics().delivered) == (2, 1)

@@ -249,7 +249,7 @@ class Cursor(Slot, Generic[P]):
                 if self._end is not None:
                     self._index, self._delivered = index, delivered
                     end = self._error()
-                    raise end from end.__cause__ or error
+                    raise end from (end.__cause__ if isinstance(error, type(end)) else error)
                 if events:
                     break
                 raise

@@ -23,11 +23,8 @@ from ._wait import SLICE, Parking, Slot
 P = TypeVar("P", default=Any)
 P_contra = TypeVar("P_contra", contravariant=True, default=Any)
 
-FATAL: Final = (
-    KeyboardInterrupt,
-    SystemExit,
-    GeneratorExit,
-)  # from a handler these are not about its snapshot
+# Not about the snapshot of the handler that lets them out.
+FATAL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class SnapshotAppender(Protocol[P_contra]):
