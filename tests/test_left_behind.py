@@ -98,6 +98,7 @@ async def test_a_snapshot_function_that_cannot_be_cancelled_is_not_left_waiting_
 async def test_a_task_of_a_snapshot_function_that_has_failed_is_not_left_waiting_for_readers() -> None:
     """D13: `gather` leaves the others running when one fails."""
     left: list[asyncio.Task[None]] = []
+    go = anyio.Event()
 
     async def rows(snapshot: SnapshotAppender[Health]) -> None:
         for number in range(AHEAD + 100):
@@ -105,11 +106,14 @@ async def test_a_task_of_a_snapshot_function_that_has_failed_is_not_left_waiting
 
     async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
         left.append(asyncio.create_task(rows(snapshot)))
-        await quiet()
+        await go.wait()
         raise OSError("the database has gone")
 
     async with opened(handler) as (_, publisher):
         subscription = publisher.subscribe(ALL)
+        await quiet()
+        assert not left[0].done()
+        go.set()
         await quiet()
         with pytest.raises(SnapshotFailed):
             subscription.receive_nowait()
