@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, JOBS, Health, State, apply, event, kinds, ready, until_live
 from scenes import ALL, WEB, Heavy, opened, quiet
+from traced import traced
 
 from trio_stream import (
     CloseReason,
@@ -331,11 +332,6 @@ async def test_the_peak_of_the_lag_is_remembered() -> None:
         publisher.publish([event(12, "web")])
         ready(subscription)
         assert (subscription.statistics().lag, subscription.statistics().peak_lag) == (0, 10)
-
-
-def traced() -> int:
-    gc.collect()
-    return tracemalloc.get_traced_memory()[0]
 
 
 @pytest.mark.parametrize("history", [50, 2_000], ids=["lagging", "behind"])

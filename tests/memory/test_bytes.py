@@ -13,6 +13,7 @@ from catalogue import HEALTH, Health, event, until_live
 from evidence import note
 from proof import amount
 from scenes import opened, quiet
+from traced import traced
 from view.wires import viewed
 
 from trio_stream import EventPublisher, SubscribeRequest, Subscription
@@ -21,7 +22,7 @@ from trio_stream.testing import collect
 pytestmark = pytest.mark.anyio
 
 SUBSCRIPTIONS = amount(1_000, 10_000)
-SNAPSHOTS = amount(100, 3_000)
+SNAPSHOTS = amount(1_000, 3_000)
 READERS = 1_000
 WAITS = amount(300, 1_000)
 EVENTS = amount(200, 1_000)
@@ -38,10 +39,8 @@ def measured() -> Iterator[Measured]:
     gc.collect()
     tracemalloc.start()
     try:
-        before = tracemalloc.get_traced_memory()[0]
         yield result
-        gc.collect()
-        result.size = tracemalloc.get_traced_memory()[0] - before
+        result.size = traced()
     finally:
         tracemalloc.stop()
 
