@@ -39,8 +39,9 @@ def measured() -> Iterator[Measured]:
     gc.collect()
     tracemalloc.start()
     try:
+        before = traced()
         yield result
-        result.size = traced()
+        result.size = traced() - before
     finally:
         tracemalloc.stop()
 
