@@ -1,14 +1,19 @@
-"""What waits on asyncio is to its tasks, and to anyio, what a future is."""
+"""Waking on asyncio, where a slice of readers goes on in one handle of the loop: the same as one by one."""
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from typing import Any, Self
 
 import anyio
 import pytest
 from catalogue import HEALTH, Catalogue, Health, event, kinds, ready
 from interruptions import Stepwise, on_asyncio
-from scenes import quiet
+from scenes import Heavy, quiet
+from typing_extensions import override
 
 from trio_stream import Event, EventPublisher, SubscribeRequest, Subscription, open_publisher
 
@@ -73,15 +78,108 @@ async def test_a_reader_may_cancel_those_that_are_woken_with_it(count: int) -> N
 
 @on_asyncio
 @pytest.mark.anyio
-async def test_the_message_of_a_cancellation_is_handed_on() -> None:
+async def test_a_timeout_of_asyncio_is_not_mixed_up_with_a_scope_that_ends_in_the_same_tick() -> None:
+    """D13: a task that is cancelled already is not cancelled again."""
     async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
-        task = asyncio.create_task(subscribed(publisher).receive())
+        scope = anyio.CancelScope()
+        timeouts: list[asyncio.Timeout] = []
+
+        async def read() -> str:
+            with scope:
+                try:
+                    async with asyncio.timeout(None) as timeout:
+                        timeouts.append(timeout)
+                        await subscribed(publisher).receive()
+                except TimeoutError:
+                    return "timed out"
+            return "left the scope"
+
+        task = asyncio.create_task(read())
         await quiet()
-        assert "wait_for=<" in repr(task)
-        task.cancel("closing time")
-        with pytest.raises(asyncio.CancelledError, match="closing time"):
-            await task
-        assert task.cancelled()
+        loop = asyncio.get_running_loop()
+        timeouts[0].reschedule(loop.time())
+        loop.call_soon(scope.cancel)
+        assert await task == "timed out"
+
+
+@on_asyncio
+@pytest.mark.anyio
+@pytest.mark.parametrize("natively", [False, True])
+async def test_a_cancelled_reader_leaves_no_cycle(natively: bool) -> None:
+    """What it held is free at once, not when the garbage collector comes."""
+    async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
+        subscription = subscribed(publisher)
+        held: list[weakref.ref[Heavy]] = []
+        scope = anyio.CancelScope()
+
+        async def read() -> None:
+            heavy = Heavy()
+            held.append(weakref.ref(heavy))
+            with scope:
+                await subscription.receive()
+
+        task = asyncio.create_task(read())
+        await quiet()
+        gc.collect()
+        gc.disable()
+        try:
+            (task if natively else scope).cancel()
+            await asyncio.wait([task])
+            del task
+            assert held[0]() is None
+        finally:
+            gc.enable()
+
+
+class Interrupting(asyncio.Future[None]):
+    """Is cancelled while its callback is taken from it, as by a signal handler."""
+
+    @override
+    def remove_done_callback(self, fn: Callable[[Self], object], /) -> int:
+        removed = super().remove_done_callback(fn)
+        self.cancel()
+        return removed
+
+
+class Opaque(asyncio.Future[None]):
+    """Does not show what asyncio's own futures show."""
+
+    _callbacks = None
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Has futures of another kind."""
+
+    kind: type[asyncio.Future[None]]
+
+    @override
+    def create_future(self) -> asyncio.Future[Any]:
+        return self.kind(loop=self)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(Interrupting, ["CancelledError"] * 40), (Opaque, ["2:web=ok"] * 40)]
+)
+def test_futures_that_behave_otherwise_leave_nobody_asleep(
+    kind: type[asyncio.Future[None]], expected: list[str]
+) -> None:
+    """D3, D12."""
+
+    async def main() -> None:
+        async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
+            subscriptions = [subscribed(publisher) for _ in expected]
+            tasks = [asyncio.create_task(subscription.receive()) for subscription in subscriptions]
+            await quiet()
+            publisher.publish([event(2, "web")])
+            await asyncio.wait(tasks)
+            outcomes = ["CancelledError" if task.cancelled() else kinds([task.result()])[0] for task in tasks]
+            assert outcomes == expected
+            left = [kinds(ready(subscription)) for subscription in subscriptions]
+            assert left == [["2:web=ok"] if task.cancelled() else [] for task in tasks]
+
+    Loop.kind = kind
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())
 
 
 @pytest.mark.anyio
