@@ -144,7 +144,7 @@ class Interrupting(asyncio.Future[None]):
 class Opaque(asyncio.Future[None]):
     """Does not show what asyncio's own futures show."""
 
-    _callbacks = None
+    _callbacks: Any = None
 
 
 class Loop(asyncio.SelectorEventLoop):
