@@ -163,6 +163,7 @@ async def test_the_horizon_passes_over_what_the_reader_may_not_see() -> None:
         publisher.publish([event(4, "web", "shown")])
         assert (subscription.horizon, subscription.index) == (2, 2)
         assert [received.index for received in ready(subscription)] == [4]
+        assert subscription.statistics().delivered == 1
 
 
 async def test_the_horizon_passes_over_late_events_that_the_reader_has_had() -> None:

@@ -53,13 +53,14 @@ class Cursor(Slot, Generic[P]):
 
     __slots__ = (
         "_authorizer",
-        "_delivered",
+        "_burst",
         "_end",
         "_feed",
         "_index",
         "_is_marker_due",
         "_is_receiving",
         "_leave",
+        "_passed",
         "_peak_lag",
         "_position",
         "_resets",
@@ -102,17 +103,20 @@ class Cursor(Slot, Generic[P]):
         # The feed too, while whatever comes in it is for the reader as it is: no authorizer, and past the bound.
         self._unchecked: Feed = _NOWHERE
         self._position = 0
-        # Up to which position `async for` may go before its next checkpoint; 0 after a leap to another position.
-        self._stop = 0
+        # How many positions were passed without a delivery; less what was delivered without one.
+        self._passed = 0
+        # Up to which position `async for` may go before its next checkpoint, and before it looks what there is in
+        # the unchecked feed. Both are 0 after a leap to another position.
+        self._burst = self._stop = 0
         self._index = 0
         self._is_marker_due = False
-        # Whether a task waits for an event, and then `_stop` is 0, or a payload is asked who may read it.
+        # Whether a task waits for an event, and then `_burst` is 0, or a payload is asked who may read it.
         self._is_receiving = False
         self._end: End | None = None
-        self._delivered = self._peak_lag = 0
+        self._peak_lag = 0
         if resume:
             self._index = request.index
-            self._position = self._feed.after(request.index)
+            self._leap(self._feed.after(request.index))
         else:
             self._enter_snapshot(fresh=False)
             self._is_marker_due = request.index > 0
@@ -123,18 +127,14 @@ class Cursor(Slot, Generic[P]):
         return self._index
 
     @property
-    def horizon(self) -> int:
-        """The index up to which the reader has had everything.
+    def _delivered(self) -> int:
+        return self._position - self._passed
 
-        While nothing is ready that is the publisher's newest, although its commit may not have touched the subject;
-        otherwise it is `index`.
-        Hidden events that come next are passed over for it.
-        """
-        if self._snapshot is None and self._end is None:
-            self._pass_hidden()
-            if self._position == self._feed.end:
-                return max(self._index, self._state.timeline.index)
-        return self._index
+    def _leap(self, position: int) -> None:
+        """Moves to another position, perhaps of another feed, and delivers nothing."""
+        self._passed += position - self._position
+        self._position = position
+        self._burst = self._stop = 0
 
     def _is_ready(self) -> bool:
         return self._position < self._source.end or self._is_marker_due or self._end is not None
@@ -166,9 +166,9 @@ class Cursor(Slot, Generic[P]):
         if position < feed.start:
             if feed.dropped > self._index:
                 return self._fall_off(feed.start - position)
-            self._position = position = feed.start  # what was dropped was at or below the bound
-        stop = feed.end if lag <= SCAN else position + SCAN
-        while feed.start <= position < stop:  # the authorizer may publish, and what comes next be dropped
+            self._leap(position := feed.start)  # what was dropped was at or below the bound
+        scanned = feed.end if lag <= SCAN else position + SCAN
+        while feed.start <= position < scanned:  # the authorizer may publish, and what comes next be dropped
             event = feed.items[position - feed.base]
             shown = None
             if event.index > self._index:
@@ -177,10 +177,11 @@ class Cursor(Slot, Generic[P]):
             position += 1
             self._position = position
             if shown is not None:
-                self._delivered += 1
                 if self._authorizer is None:
                     self._unchecked = feed
+                    self._stop = min(feed.end, self._burst)
                 return shown
+            self._passed += 1
         return None
 
     def _pass_hidden(self) -> None:
@@ -192,6 +193,7 @@ class Cursor(Slot, Generic[P]):
                     return
                 self._index = event.index
             self._position += 1
+            self._passed += 1
 
     def _take_of_snapshot(self, snapshot: Snapshot) -> Event[P] | None:
         self._peak_lag = max(self._peak_lag, self._lag())
@@ -204,13 +206,13 @@ class Cursor(Slot, Generic[P]):
             shown = event if self._authorizer is None else self._readable(event)
             self._move_in_snapshot(snapshot, 1, event)
             if shown is not None:
-                self._delivered += 1
                 return shown
+            self._passed += 1
         return None
 
     def _take_marker(self) -> Event[P]:
         self._is_marker_due = False
-        self._delivered += 1
+        self._passed -= 1
         return Event(self.request.topic, 0, NEW_SNAPSHOT_TO_FOLLOW)
 
     def _take_batch(self, most: int | None) -> list[Event[P]]:
@@ -247,7 +249,7 @@ class Cursor(Slot, Generic[P]):
                 # Raised by a payload that was asked who may read it: the cursor stands before it, and the next call
                 # raises it again. But if that has closed this subscription nothing may be returned any more.
                 if self._end is not None:
-                    self._index, self._delivered = index, delivered
+                    self._index, self._passed = index, self._position - delivered
                     end = self._error()
                     raise end from (end.__cause__ if isinstance(error, type(end)) else error)
                 if events:
@@ -264,14 +266,12 @@ class Cursor(Slot, Generic[P]):
     def _slice(self, limit: int) -> list[Event[P]]:
         """What comes next in the source, which has something, as one list."""
         source = self._source
-        if (lag := self._lag()) > self._peak_lag:
-            self._peak_lag = lag
+        self._peak_lag = max(self._peak_lag, self._lag())
         first = source.items[self._position - source.base]
         if self._snapshot is None and first.index <= self._index:
-            self._position = source.after(self._index)
+            self._leap(source.after(self._index))
         begin = self._position - source.base
         events = source.items[begin : begin + limit]
-        self._delivered += len(events)
         if self._snapshot is not None:
             self._move_in_snapshot(self._snapshot, len(events), events[-1])
         elif events:
@@ -292,7 +292,8 @@ class Cursor(Slot, Generic[P]):
     def _enter_snapshot(self, *, fresh: bool) -> None:
         self._source = self._snapshot = self._state.join(self.request.subject, fresh=fresh)
         self._unchecked = _NOWHERE
-        self._position = self._stop = self._index = 0
+        self._index = 0
+        self._leap(0)
 
     def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> None:
         self._position += count
@@ -300,8 +301,7 @@ class Cursor(Slot, Generic[P]):
         if last.payload is END_OF_SNAPSHOT:
             self._index = snapshot.index
             self._source = self._feed
-            self._position = self._feed.after(snapshot.index)
-            self._stop = 0
+            self._leap(self._feed.after(snapshot.index))
             self._snapshot = None
             self._state.leave(snapshot)
 
@@ -329,7 +329,7 @@ class Cursor(Slot, Generic[P]):
             self._state.leave(self._snapshot)
         self._snapshot = None
         self._source = self._feed = self._unchecked = _NOWHERE
-        self._position = self._stop = 0
+        self._leap(0)
         if self._state.timeline.watchers.waiting:
             self._state.parking.wake((self._state.timeline.watchers,))
 

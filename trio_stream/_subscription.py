@@ -41,7 +41,7 @@ class SubscriptionStatistics:
     lag: int
     """How many the reader has not taken; a snapshot counts as far as it is made."""
     peak_lag: int
-    """The greatest lag that the reader ever found."""
+    """The greatest lag that the reader ever found; `async for` looks again after at most 64 events."""
     delivered: int
     """How many events were returned, framing among them."""
     state: SubscriptionState
@@ -65,11 +65,25 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
 
     __slots__ = ()
 
+    @property
+    def horizon(self) -> int:
+        """The index up to which the reader has had everything.
+
+        While nothing is ready that is the publisher's newest, although its commit may not have touched the subject;
+        otherwise it is `index`.
+        Hidden events that come next are passed over for it.
+        """
+        if self._snapshot is None and self._end is None:
+            self._pass_hidden()
+            if self._position == self._feed.end:
+                return max(self._index, self._state.timeline.index)
+        return self._index
+
     @enable_ki_protection
     @override
     async def receive(self) -> Event[P]:
         """Waits for the next event and returns it. Always a checkpoint."""
-        self._stop = 0
+        self._burst = self._stop = 0
         return await self.__anext__()
 
     @enable_ki_protection
@@ -125,17 +139,13 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
             position = self._position
             if position < self._stop:
                 feed = self._unchecked
-                lag = feed.end - position
-                if lag > 0 and feed.start <= position:  # the common case; what follows covers it too
+                if feed.start <= position:  # the common case; what follows covers it too
                     event = feed.items[position - feed.base]
                     self._position = position + 1
                     self._index = event.index
-                    self._delivered += 1
-                    if lag > self._peak_lag:
-                        self._peak_lag = lag
                     return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
-                if self._is_ready() and (shown := self._take()) is not None:
-                    return shown  # noqa: ASYNC910 - the same
+            if position < self._burst and self._is_ready() and (shown := self._take()) is not None:
+                return shown  # noqa: ASYNC910 - the same
             self._begin_to_receive()
             try:
                 await self._pause()
@@ -143,7 +153,12 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
                 self._is_receiving = False
             if self._end is not None:
                 raise self._error()
-            self._stop = self._position + BURST
+            position = self._position
+            self._burst = burst = position + BURST
+            end = self._unchecked.end
+            self._stop = min(burst, end)
+            if end - position > self._peak_lag:
+                self._peak_lag = end - position
 
     @enable_ki_protection
     def unsubscribe(self) -> None:
@@ -201,7 +216,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
 
     def _pause(self) -> Awaitable[None]:
         """One checkpoint, awaited at once: until there is something to look at, or just that if there is."""
-        self._stop = 0
+        self._burst = self._stop = 0
         parking = self._state.parking
         backend = parking._backend or parking.backend  # a property takes its time
         source = self._source
