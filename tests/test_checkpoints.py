@@ -143,6 +143,29 @@ async def test_a_loop_gives_way_at_least_every_64_events(hidden: int) -> None:
     assert len(bursts) < 100  # and what they are for: most events come without
 
 
+async def test_what_is_before_a_snapshot_counts_in_a_loop_too() -> None:
+    """D15: new-snapshot-to-follow is one of the 64."""
+    async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
+
+        async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+            for number in range(200):
+                await snapshot.append([event(1, f"key-{number}", topic=JOBS)])
+            return 1
+
+        publisher.register_handler(JOBS, handler)
+        subscription = publisher.subscribe(SubscribeRequest(JOBS, index=3, epoch="another"))
+        await quiet()
+        bursts: list[int] = []
+        async with subscription:
+            for _ in range(202):
+                counted = Stepwise(lambda: anext(subscription))
+                await counted
+                if counted.suspensions:
+                    bursts.append(0)
+                bursts[-1] += 1
+    assert bursts == [64, 64, 64, 10]
+
+
 async def test_a_loop_that_is_begun_again_and_again_still_gives_way() -> None:
     """D15: leaving it after each event does not start the count anew."""
     _, subscription = live(300)

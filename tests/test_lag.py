@@ -322,6 +322,23 @@ async def test_the_statistics_of_a_subscription_say_how_far_it_is_behind() -> No
     assert [s.peak_lag for s in seen] == sorted(s.peak_lag for s in seen)
 
 
+async def test_the_peak_of_the_lag_never_falls() -> None:
+    """Although a loop does not look at each event how far it is behind."""
+    async with opened(index=1, history=1000) as (_, publisher):
+        subscription = publisher.subscribe(LIVE)
+        for index in range(2, 72):
+            publisher.publish([event(index, "web")])
+        peaks: list[int] = []
+        async for received in subscription:
+            if received.index == 3:
+                for _ in range(100):
+                    publisher.publish([event(publisher.index + 1, "web")])
+            peaks.append(subscription.statistics().peak_lag)
+            if received.index == publisher.index:
+                break
+        assert peaks == [70, *[168] * 169]
+
+
 async def test_the_peak_of_the_lag_is_remembered() -> None:
     async with opened(index=1) as (_, publisher):
         subscription = publisher.subscribe(LIVE)

@@ -54,6 +54,35 @@ async def test_a_batch_goes_on_behind_whatever_is_hidden(hidden: int) -> None:
     assert [each.index for each in batch] == [2, publisher.index]
 
 
+@pytest.mark.parametrize("first", ["horizon", "receive_nowait", "receive_batch", "async for"])
+async def test_a_payload_that_is_asked_may_look_at_the_horizon(first: str) -> None:
+    """D3: which stands still meanwhile, and every event comes once and is counted once."""
+    publisher = publisher_at_1()
+    horizons: list[int] = []
+
+    def answer(asked: str) -> bool:
+        horizons.append(subscription.horizon)
+        return asked.startswith("web")
+
+    subscription = publisher.subscribe(ALL, authorizer=Asked(answer))
+    for index in range(2, 7):
+        publisher.publish([event(index, "web" if index > 4 else "secret")])
+    got: list[Event[Health]] = []
+    match first:
+        case "horizon":
+            assert subscription.horizon == 4
+        case "receive_nowait":
+            got.append(subscription.receive_nowait())
+        case "receive_batch":
+            got += await subscription.receive_batch()
+        case _:
+            got.append(await anext(subscription))
+    assert [received.index for received in [*got, *ready(subscription)]] == [5, 6]
+    assert subscription.statistics().delivered == 2
+    assert horizons == sorted(horizons)
+    assert horizons[-1] == 5
+
+
 async def test_a_snapshot_that_fails_says_why_to_a_reader_with_an_authorizer_too() -> None:
     """D16: the cause is what the snapshot function raised, and nothing that the batch has put before it."""
     failure = RuntimeError("no state")

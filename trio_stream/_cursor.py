@@ -16,7 +16,7 @@ That drops late events which the snapshot had already seen, and those before the
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final, Generic, NamedTuple
+from typing import Any, Final, Generic, Literal, NamedTuple
 
 from typing_extensions import TypeVar
 
@@ -111,7 +111,7 @@ class Cursor(Slot, Generic[P]):
         self._index = 0
         self._is_marker_due = False
         # Whether a task waits for an event, and then `_burst` is 0, or a payload is asked who may read it.
-        self._is_receiving = False
+        self._is_receiving: bool | Literal["asking"] = False
         self._end: End | None = None
         self._peak_lag = 0
         if resume:
@@ -120,11 +120,6 @@ class Cursor(Slot, Generic[P]):
         else:
             self._enter_snapshot(fresh=False)
             self._is_marker_due = request.index > 0
-
-    @property
-    def index(self) -> int:
-        """The index reached: of end-of-snapshot or of the last event, hidden or not; 0 before."""
-        return self._index
 
     @property
     def _delivered(self) -> int:
@@ -186,7 +181,7 @@ class Cursor(Slot, Generic[P]):
 
     def _pass_hidden(self) -> None:
         feed = self._feed
-        while feed.start <= self._position < feed.end:
+        while feed.start <= self._position < feed.end and self._is_receiving != "asking":
             event = feed.items[self._position - feed.base]
             if event.index > self._index:
                 if self._authorizer is None or self._readable(event) is not None:
@@ -213,6 +208,7 @@ class Cursor(Slot, Generic[P]):
     def _take_marker(self) -> Event[P]:
         self._is_marker_due = False
         self._passed -= 1
+        self._burst -= 1
         return Event(self.request.topic, 0, NEW_SNAPSHOT_TO_FOLLOW)
 
     def _take_batch(self, most: int | None) -> list[Event[P]]:
@@ -280,7 +276,7 @@ class Cursor(Slot, Generic[P]):
         return events
 
     def _readable(self, event: Event[P]) -> Event[P] | None:
-        was_receiving, self._is_receiving = self._is_receiving, True
+        was_receiving, self._is_receiving = self._is_receiving, "asking"
         try:
             shown = readable(event, self._authorizer)
         finally:

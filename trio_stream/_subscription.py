@@ -41,7 +41,7 @@ class SubscriptionStatistics:
     lag: int
     """How many the reader has not taken; a snapshot counts as far as it is made."""
     peak_lag: int
-    """The greatest lag that the reader ever found; `async for` looks again after at most 64 events."""
+    """The greatest lag ever found: by the reader, which in `async for` looks at least every 64 events, or here."""
     delivered: int
     """How many events were returned, framing among them."""
     state: SubscriptionState
@@ -64,6 +64,11 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     """
 
     __slots__ = ()
+
+    @property
+    def index(self) -> int:
+        """The index reached: of end-of-snapshot or of the last event, hidden or not; 0 before."""
+        return self._index
 
     @property
     def horizon(self) -> int:
@@ -196,9 +201,10 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         return replace(self.request, index=index, epoch=self.epoch if index else None)
 
     def statistics(self) -> SubscriptionStatistics:
-        """Figures for introspection; taking them changes nothing."""
+        """Figures for introspection; taking them changes nothing for the reader."""
         lag = self._lag()
-        return SubscriptionStatistics(lag, max(lag, self._peak_lag), self._delivered, self._doing())
+        self._peak_lag = max(self._peak_lag, lag)
+        return SubscriptionStatistics(lag, self._peak_lag, self._delivered, self._doing())
 
     def _doing(self) -> SubscriptionState:
         if self._end is not None:
@@ -207,7 +213,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
 
     @property
     def _is_waiting(self) -> bool:
-        return self._is_receiving and self in self._source.waiting
+        return self._is_receiving is True and self in self._source.waiting
 
     def _begin_to_receive(self) -> None:
         if self._is_receiving:
