@@ -237,6 +237,33 @@ def test_the_others_are_woken_when_one_ends_the_program(count: int) -> None:
     assert woken == count - 1
 
 
+def test_the_others_go_on_when_one_runs_the_event_loop_itself() -> None:
+    """D3: as notebooks do it, from inside a task; what the reader waits for there is the rest of its own slice."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
+            got: list[int] = []
+
+            async def read(number: int) -> None:
+                await subscribed(publisher).receive()
+                got.append(number)
+                if number == 0:
+                    me: Any = asyncio.current_task()
+                    asyncio._leave_task(loop, me)  # noqa: SLF001 - documented for those who extend asyncio
+                    loop._run_once()  # noqa: SLF001 - what is ready now, and no more
+                    asyncio._enter_task(loop, me)  # noqa: SLF001 - as above
+                    assert len(got) == 40
+
+            tasks = [asyncio.create_task(read(number)) for number in range(40)]
+            await quiet()
+            publisher.publish([event(2, "web")])
+            await asyncio.gather(*tasks)
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
+
+
 def test_a_publisher_that_does_not_run_serves_one_event_loop_after_the_other() -> None:
     publisher = EventPublisher({HEALTH: Catalogue().snapshot}, index=1)
     subscription = subscribed(publisher)
