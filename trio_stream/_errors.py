@@ -5,11 +5,14 @@ Where trio and anyio both have a class, ours is both, so that `except trio.X` an
 """
 
 import enum
-from typing import Self
+from typing import Final, Self
 
 import anyio
 import trio
 from typing_extensions import override
+
+FATAL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends the program, whoever lets it out."""
 
 
 class ClosedResourceError(trio.ClosedResourceError, anyio.ClosedResourceError):

@@ -2,7 +2,11 @@
 
 Every public method but `run` is synchronous and atomic: it has no checkpoint, so that nobody sees half of it and
 no lock is needed.
-It first finds out all that may be wrong and then changes something.
+It checks everything first, then changes state.
+
+An end that concerns very many subscriptions is written into all of them at once, so that none of them returns another
+event; the rest, letting go of what they read from and waking their tasks, is work for `Parking.in_slices`.
+A publisher that stops only says so in its timeline: the subscriptions read what was published, and end there.
 """
 
 import secrets
@@ -47,7 +51,9 @@ class EventPublisher:
 
     A publisher belongs to the event loop that runs it: `await nursery.start(publisher.run)`, or `open_publisher`.
     `publish` and `subscribe` work before that; snapshots wait for it.
-    After it has stopped, every call raises `ClosedResourceError`, but for what only tells.
+    Call it in the thread of that event loop, from a task or from any callback; `index`, `next_index`, `epoch` and
+    `statistics` may be asked for by any thread.
+    After it has stopped, every call raises `ClosedResourceError`, except these, and what closes subscriptions.
     """
 
     def __init__(
@@ -72,8 +78,7 @@ class EventPublisher:
         self._subscriptions = Tokens[Subscription[Any]]()
         self._parking = Parking()
         self._maker = SnapshotMaker(self._parking, snapshot_cache_ttl)
-        self._is_stopped = False
-        self._inbox = Inbox()
+        self._inbox = Inbox(self._parking)
         self._is_running = False
         for topic, handler in handlers.items():
             self.register_handler(topic, handler)
@@ -82,6 +87,11 @@ class EventPublisher:
     def index(self) -> int:
         """The index of the newest commit published."""
         return self._timeline.index
+
+    @property
+    def next_index(self) -> int:
+        """The lowest index that the next commit may have: for an application whose state has no index of its own."""
+        return self._timeline.index + 1
 
     @property
     def epoch(self) -> str:
@@ -110,12 +120,15 @@ class EventPublisher:
         Close events take no index and are handled first.
         `index` is that of the events; give it for a commit that may have none here, so that whoever waits for it
         knows that it is past. Without events and index nothing happens.
+        After the publisher has stopped, nothing but close events, as long as somebody reads what was published.
 
         Raises, and changes nothing: `InvalidCommitError` unless this is one commit with a greater index than the
         last, `UnknownTopicError`, `RuntimeError` in another thread, `ClosedResourceError` after the publisher has
         stopped.
         """
-        self._check("publish")
+        self._check("publish", unless_reading=True)
+        if self._timeline.is_stopped:
+            events = _only_closing(events)
         closing: set[str] = set()
         commit: list[Event[Any]] = []
         for event in events:
@@ -181,10 +194,10 @@ class EventPublisher:
         """Force-closes every subscription made with one of these tokens; returns how many they were.
 
         When it has returned, none of them returns another event.
+        After the publisher has stopped it closes those that still read what was published, as long as there are any.
         """
-        self._check("close_subscriptions")
-        tokens = token_set(token_secret_ids)
-        closed = [open_ for token in tokens for open_ in self._subscriptions.made_with(token)]
+        self._check("close_subscriptions", unless_reading=True)
+        closed = self._subscriptions.take(token_set(token_secret_ids))
         self._force_close(closed, CloseReason.TOKEN)
         return len(closed)
 
@@ -202,7 +215,6 @@ class EventPublisher:
         Or commits were lost: the epoch is the present one, and goes on after `index`, which may not be lower.
         """
         self._check("refresh")
-        open_ = self._subscriptions.all()
         if topic is None:
             check_index(start := 0 if index is None else index)
             goes_on = epoch == self._timeline.epoch
@@ -212,27 +224,32 @@ class EventPublisher:
                 )
             self._timeline.epoch = _new_epoch(epoch)
             self._timeline.index = start
-            self._force_close(open_, CloseReason.REFRESH)
+            self._force_close(self._subscriptions.take_all(), CloseReason.REFRESH)
             for state in self._topics.values():
-                state.clear(floor=start, dropped=start if goes_on else 0)
-                state.farthest = start
+                # Where the epoch goes on, a cursor that was too old, or ahead of what is published, still is.
+                floor, farthest = (state.history.floor, state.farthest) if goes_on else (0, 0)
+                state.clear(floor=max(start, floor), dropped=start if goes_on else 0)
+                state.farthest = max(start, farthest)
         else:
             if index is not None or epoch is not None:
                 raise ValueError("one topic cannot have an index or an epoch of its own")
             state = self._state(topic)
-            self._force_close([s for s in open_ if s.request.topic == topic], CloseReason.REFRESH)
+            closed = self._subscriptions.take_if(lambda subscription: subscription._state is state)
+            self._force_close(closed, CloseReason.REFRESH)
             # Who was here before, and saw the newest commit or a snapshot ahead of it, must not resume either.
             floor = max(self._timeline.index, state.farthest) + 1
             state.clear(floor=floor, dropped=state.history.newest)
 
     def statistics(self) -> PublisherStatistics:
-        """Figures for introspection; taking them changes nothing, and takes time with the subscriptions."""
-        open_ = self._subscriptions.all()
+        """Figures for introspection; taking them changes nothing, and takes time with the subscriptions.
+
+        Any thread may take them; they are of one moment only in the thread of the event loop.
+        """
         return PublisherStatistics(
             index=self._timeline.index,
             epoch=self._timeline.epoch,
-            subscriptions=len(open_),
-            waiting=sum(subscription._is_waiting for subscription in open_),
+            subscriptions=self._subscriptions.count,
+            waiting=sum(subscription._is_waiting for subscription in self._subscriptions),
             tokens=len(self._subscriptions),
             topics={
                 topic.name: TopicStatistics(
@@ -241,7 +258,7 @@ class EventPublisher:
                     feeds=len(state.history.feeds),
                     snapshots=len(state.snapshots),
                 )
-                for topic, state in self._topics.items()
+                for topic, state in list(self._topics.items())
             },
         )
 
@@ -249,25 +266,31 @@ class EventPublisher:
         """Runs the publisher until it is cancelled: `await nursery.start(publisher.run)`.
 
         Snapshot functions run inside it and end with it.
-        Then all subscriptions end, with `CloseReason.STOPPED`.
+        The subscriptions still return what was published before, and then end with `CloseReason.STOPPED`; one whose
+        snapshot is not whole ends at once.
         """
         self._check("run")
         if self._is_running:
             raise RuntimeError("this publisher runs already")
+        self._parking.backend.check()
         self._is_running = True
         async with anyio.create_task_group() as tasks:
             try:
                 self._inbox.open(self._parking.backend.call_from_thread())
+                tasks.start_soon(self._inbox.run)
                 self._maker.open(tasks)
                 task_status.started()
                 await self._parking.run()
             finally:
                 self._stop()
+                with anyio.CancelScope(shield=True):
+                    await self._parking.finish()
 
-    def _check(self, call: str) -> None:
-        if self._is_stopped:
-            raise ClosedResourceError("this publisher has stopped")
+    def _check(self, call: str, *, unless_reading: bool = False) -> None:
+        """`unless_reading`: it is allowed as long as somebody reads what was published before the publisher stopped."""
         self._parking.check_thread(call)
+        if self._timeline.is_stopped and not (unless_reading and self._subscriptions.count):
+            raise ClosedResourceError("this publisher has stopped")
 
     def _state(self, topic: Topic[Any]) -> TopicState:
         state = self._topics.get(topic)
@@ -291,7 +314,7 @@ class EventPublisher:
         return index
 
     def _append(self, index: int, parts: list[tuple[TopicState, Groups]]) -> None:
-        lots: list[Lot] = [self._timeline.watchers]
+        lots: list[Lot] = self._timeline.reached()
         for state, groups in parts:
             lots += state.history.append(index, groups)
             state.expire()
@@ -308,18 +331,39 @@ class EventPublisher:
         self._subscriptions.remove(cursor.request.token, cursor)
 
     def _force_close(self, subscriptions: list[Subscription[Any]], reason: CloseReason) -> None:
+        """Ends them, which are no longer among those that are open."""
         end = End(reason)
         for subscription in subscriptions:
-            subscription._finish(end)
-        self._parking.wake_each(subscriptions)
+            subscription._end = end
+            subscription._burst = subscription._stop = 0
+        self._parking.in_slices(map(self._let_go, subscriptions))
+
+    def _let_go(self, subscription: Subscription[Any]) -> None:
+        subscription._detach()
+        self._parking.wake_one(subscription)
 
     def _stop(self) -> None:
-        self._force_close(self._subscriptions.all(), CloseReason.STOPPED)
-        self._is_stopped = True
+        self._timeline.is_stopped = True
+        self._parking.close()
+        self._inbox.close()
         self._maker.close()
         for state in self._topics.values():
-            state.clear(floor=self._timeline.index, dropped=0)
-        self._inbox.close()
+            state.close()
+        self._parking.in_slices(map(self._parking.wake_one, self._timeline.everybody()))
+        self._parking.in_slices(map(self._tell_of_stop, self._subscriptions))
+
+    def _tell_of_stop(self, subscription: Subscription[Any]) -> None:
+        subscription._stop_if_done()
+        if subscription._end is None:  # it has something to read; whoever reads it keeps it
+            self._subscriptions.loosen(subscription.request.token, subscription)
+        self._parking.wake_one(subscription)
+
+
+def _only_closing(events: Iterable[Event[Any]]) -> tuple[Event[Any], ...]:
+    closing = tuple(events)
+    if not closing or not all(isinstance(each.payload, CloseSubscriptions) for each in closing):
+        raise ClosedResourceError("this publisher has stopped")
+    return closing
 
 
 def _new_epoch(epoch: str | None) -> str:

@@ -30,6 +30,8 @@ async def collect(
             while subscription.statistics().state is not SubscriptionState.SNAPSHOT:
                 events.append(subscription.receive_nowait())
         except WouldBlock:
+            if subscription.statistics().state is SubscriptionState.SNAPSHOT:
+                continue  # it was too slow, and waits for a new one
             if upto is None or subscription.horizon >= upto:
                 return events
             await subscription.wait_published(subscription.horizon + 1)
