@@ -122,7 +122,7 @@ def test_a_payload_without_a_proper_subject_cannot_be_published() -> None:
     lost: type[Any] = Lost
     odd: type[Any] = Odd
     publisher = EventPublisher({HEALTH: Catalogue().snapshot})
-    with pytest.raises(AttributeError, match="subject"):
+    with pytest.raises(InvalidCommitError, match="Lost has no subject"):
         publisher.publish([Event(HEALTH, 1, lost())])
     for subject in (None, 5, b"web", Subject(5), Subject("web", None), Subject("web", "n", 1)):  # type: ignore[arg-type]
         with pytest.raises(InvalidCommitError, match="subject"):

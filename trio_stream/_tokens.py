@@ -12,16 +12,20 @@ class Tokens(Generic[T]):
 
     def __init__(self) -> None:
         self._made: dict[str, dict[T, None]] = {}
+        # How many there are with any token.
+        self.count: int = 0
 
     def __len__(self) -> int:
         return len(self._made)
 
     def add(self, token: str, item: T) -> None:
         self._made.setdefault(token, {})[item] = None
+        self.count += 1
 
     def remove(self, token: str, item: T) -> None:
         made = self._made[token]
         del made[item]
+        self.count -= 1
         if not made:
             del self._made[token]
 
