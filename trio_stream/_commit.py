@@ -4,17 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from inspect import getattr_static, ismemberdescriptor
 from typing import Any, TypeAlias
 
+from ._arguments import check_index
 from ._errors import InvalidCommitError
-from ._events import Event, Framing, PayloadEvents, Subject, Topic, check_index, check_topic, subject_of
+from ._events import Event, Framing, PayloadEvents, Subject, Topic, check_topic, subject_of
 
 Groups: TypeAlias = Mapping[Subject, list[Event[Any]]]
 """The events of one commit and topic for each feed, in order."""
-
-
-def check_several(call: str, events: object) -> None:
-    """Raises unless this is something to iterate over; a string, read letter by letter, is not meant."""
-    if isinstance(events, str | bytes | bytearray) or not isinstance(events, Iterable):
-        raise TypeError(f"{call}() takes an iterable of events, not {type(events).__name__}")
 
 
 def check_event(event: Event[Any]) -> None:

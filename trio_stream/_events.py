@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, cas
 
 from typing_extensions import TypeVar, override
 
+from ._arguments import check_index
+
 T = TypeVar("T")
 P = TypeVar("P", default=Any)
 P_co = TypeVar("P_co", covariant=True, default=Any)
@@ -350,16 +352,3 @@ def check_topic(topic: object) -> None:
     """Raises unless it is one."""
     if not isinstance(topic, Topic):
         raise TypeError(f"a topic is a Topic, not {type(topic).__name__}")
-
-
-def check_integer(what: str, value: object) -> None:
-    """Raises unless `value` is a whole number; True and False are none."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} is an integer, not {value!r}")
-
-
-def check_index(index: int) -> None:
-    """Raises unless `index` is a whole number from 0."""
-    check_integer("an index", index)
-    if index < 0:
-        raise ValueError(f"an index is not negative: {index}")

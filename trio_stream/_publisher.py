@@ -17,22 +17,14 @@ import anyio.abc
 from trio.lowlevel import enable_ki_protection
 from typing_extensions import TypeVar, override
 
+from ._arguments import check_events, check_handler, check_index, check_integer, check_seconds
 from ._buffer import History
-from ._commit import Groups, check_event, check_one_index, check_several, split
+from ._commit import Groups, check_event, check_one_index, split
 from ._cursor import Cursor, End
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
-from ._events import (
-    CloseSubscriptions,
-    Event,
-    SubscribeRequest,
-    Topic,
-    check_index,
-    check_integer,
-    check_topic,
-    token_set,
-)
+from ._events import CloseSubscriptions, Event, SubscribeRequest, Topic, check_topic, token_set
 from ._inbox import Inbox
-from ._snapshot import SnapshotFunc, SnapshotHandlers, SnapshotMaker, check_handler
+from ._snapshot import SnapshotFunc, SnapshotHandlers, SnapshotMaker
 from ._statistics import PublisherStatistics, TopicStatistics
 from ._subscription import Subscription
 from ._tokens import Tokens
@@ -70,7 +62,7 @@ class EventPublisher:
     ) -> None:
         if not isinstance(handlers, Mapping):
             raise TypeError(f"handlers is a mapping of topics to functions, not {type(handlers).__name__}")
-        ttl = _seconds("snapshot_cache_ttl", snapshot_cache_ttl)
+        check_seconds("snapshot_cache_ttl", snapshot_cache_ttl)
         check_integer("history", history)
         if history < 1:
             raise ValueError(f"history is at least one commit, not {history}")
@@ -80,7 +72,7 @@ class EventPublisher:
         self._topics: dict[Topic[Any], TopicState] = {}
         self._subscriptions = Tokens[Subscription[Any]]()
         self._parking = Parking()
-        self._maker = SnapshotMaker(self._parking, ttl)
+        self._maker = SnapshotMaker(self._parking, snapshot_cache_ttl)
         self._is_stopped = False
         self._inbox = Inbox()
         self._is_running = False
@@ -109,7 +101,7 @@ class EventPublisher:
         """Adds a topic; `ValueError` if it has a handler already."""
         self._check("register_handler")
         check_topic(topic)
-        check_handler(topic, handler)
+        check_handler(topic.name, handler)
         if topic in self._topics:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
         history = History(self._limit, self._timeline.index)
@@ -131,7 +123,7 @@ class EventPublisher:
         stopped.
         """
         self._check("publish")
-        check_several("publish", events)
+        check_events("publish", events)
         closing: set[str] = set()
         commit: list[Event[Any]] = []
         for event in events:
@@ -153,7 +145,7 @@ class EventPublisher:
 
         The publisher must be running; before that it is a `RuntimeError`.
         """
-        check_several("publish_from_thread", events)
+        check_events("publish_from_thread", events)
         commit = tuple(events)
         if self._parking.thread == threading.get_ident():
             self.publish(commit, index=index)
@@ -350,14 +342,3 @@ def _new_epoch(epoch: str | None) -> str:
     if not epoch:
         raise ValueError("an epoch must not be empty")
     return epoch
-
-
-def _seconds(name: str, seconds: float) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"{name} is a number of seconds, not {seconds!r}")
-    if not seconds >= 0:
-        raise ValueError(f"{name} is a number of seconds from 0, not {seconds}")
-    try:
-        return float(seconds)
-    except OverflowError:
-        raise ValueError(f"{name} is too great a number of seconds: use math.inf") from None

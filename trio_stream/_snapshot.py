@@ -8,16 +8,16 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
 from typing_extensions import TypeVar, override
 
-from ._commit import check_event, check_one_index, check_several, delivery, subject_in
+from ._arguments import check_events, check_index
+from ._commit import check_event, check_one_index, delivery, subject_in
 from ._errors import ClosedResourceError, InvalidCommitError
-from ._events import Event, SubscribeRequest, Topic, check_index
+from ._events import Event, SubscribeRequest, Topic
 from ._topic import WINDOW, Snapshot, TopicState
 from ._wait import SLICE, Parking, Slot
 
@@ -56,15 +56,6 @@ SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any]]
 """A snapshot function for each topic."""
 
 
-def check_handler(topic: Topic[Any], handler: object) -> None:
-    """Raises for what certainly is no async function; a plain one may return something to await."""
-    if not callable(handler):
-        raise TypeError(f"the handler of {str(topic)!r} is an async function, not {type(handler).__name__}")
-    for function in (handler, type(handler).__call__):
-        if isasyncgenfunction(function) or isgeneratorfunction(function):
-            raise TypeError(f"the handler of {str(topic)!r} yields: it appends events and returns an index")
-
-
 class Appender(SnapshotAppender[Any]):
     """The `SnapshotAppender` of one run."""
 
@@ -79,7 +70,7 @@ class Appender(SnapshotAppender[Any]):
     @override
     async def append(self, events: Iterable[Event[Any]], /) -> None:
         state, snapshot = self._state, self._snapshot
-        check_several("append", events)
+        check_events("append", events)
         group = tuple(events)
         for event in group:
             check_event(event)

@@ -11,9 +11,10 @@ import trio
 from trio.lowlevel import enable_ki_protection
 from typing_extensions import TypeVar, override
 
+from ._arguments import check_index, check_integer
 from ._cursor import Cursor, End
 from ._errors import BusyResourceError, CloseReason, WouldBlock
-from ._events import Event, SubscribeRequest, check_index, check_integer
+from ._events import Event, SubscribeRequest
 
 P = TypeVar("P", default=Any)
 
