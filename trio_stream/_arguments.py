@@ -31,6 +31,8 @@ def check_seconds(what: str, seconds: float) -> None:
 
 def check_events(call: str, events: object) -> None:
     """Raises unless this is something to iterate over; a string, which is read letter by letter, is not meant."""
+    if isinstance(events, (list, tuple)):  # the common case, in a fifth of the time
+        return
     if isinstance(events, str | bytes | bytearray) or not isinstance(events, Iterable):
         raise TypeError(f"{call}() takes an iterable of events, not {type(events).__name__}")
 

@@ -326,12 +326,14 @@ class SubscribeRequest(Generic[P]):
 
         A snapshot function can choose by it what to append.
         """
-        key, namespace, partition = subject_of(subject)
+        check_topic(topic)
+        return self._covers(subject_of(subject)) and topic == self.topic
+
+    def _covers(self, subject: Subject) -> bool:
+        """The same, of an event of the topic that is asked for."""
+        key, namespace, partition = subject
         return (
-            (self.key == key or not self.key)
-            and self.namespace == namespace
-            and self.partition == partition
-            and self.topic == topic
+            (self.key == key or not self.key) and self.namespace == namespace and self.partition == partition
         )
 
 

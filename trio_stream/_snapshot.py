@@ -80,7 +80,7 @@ class Appender(SnapshotAppender[Any]):
                 )
         if group:
             check_one_index(group)
-        covered = [event for event in group if self._request.covers(event.topic, subject_in(event))]
+        covered = [event for event in group if self._request._covers(subject_in(event))]
         await state.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
