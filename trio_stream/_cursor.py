@@ -20,7 +20,7 @@ That drops late events which the snapshot had already seen, and those before the
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, Literal, NamedTuple
+from typing import Any, Final, Generic, Literal, NamedTuple, assert_never
 
 from typing_extensions import TypeVar
 
@@ -463,8 +463,10 @@ class Cursor(Slot, Generic[P]):
                 failed = SnapshotFailed(self._index, self.epoch)
                 failed.__cause__ = cause
                 return failed
-            case _:
+            case CloseReason.TOKEN | CloseReason.REFRESH | CloseReason.STOPPED:
                 return SubscriptionForceClosed(reason, self._index, self.epoch)
+            case _:
+                assert_never(reason)
 
 
 def _no_leave(_: Cursor[Any]) -> None:

@@ -11,7 +11,7 @@ A publisher that stops only says so in its timeline: the subscriptions read what
 
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -19,13 +19,14 @@ from typing import Any, Final, Literal
 import anyio
 import anyio.abc
 from trio.lowlevel import enable_ki_protection
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, override
 
+from ._arguments import check_events, check_handler, check_index, check_integer, check_seconds
 from ._buffer import History
 from ._commit import Groups, check_event, check_one_index, split
 from ._cursor import Cursor, End
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
-from ._events import CloseSubscriptions, Event, SubscribeRequest, Topic, check_index, token_set
+from ._events import CloseSubscriptions, Event, SubscribeRequest, Topic, check_topic, token_set
 from ._inbox import Inbox
 from ._snapshot import SnapshotFunc, SnapshotHandlers, SnapshotMaker
 from ._statistics import PublisherStatistics, TopicStatistics
@@ -65,10 +66,10 @@ class EventPublisher:
         index: int = 0,
         epoch: str | None = None,
     ) -> None:
-        if not snapshot_cache_ttl >= 0:
-            raise ValueError(f"snapshot_cache_ttl is a number of seconds from 0, not {snapshot_cache_ttl}")
-        if isinstance(history, bool) or not isinstance(history, int):
-            raise TypeError(f"history is a number of commits, not {history!r}")
+        if not isinstance(handlers, Mapping):
+            raise TypeError(f"handlers is a mapping of topics to functions, not {type(handlers).__name__}")
+        check_seconds("snapshot_cache_ttl", snapshot_cache_ttl)
+        check_integer("history", history)
         if history < 1:
             raise ValueError(f"history is at least one commit, not {history}")
         check_index(index)
@@ -82,6 +83,14 @@ class EventPublisher:
         self._is_running = False
         for topic, handler in handlers.items():
             self.register_handler(topic, handler)
+
+    @override
+    def __repr__(self) -> str:
+        state = "stopped" if self._timeline.is_stopped else "running" if self._is_running else "not started"
+        return (
+            f"<EventPublisher index={self.index} epoch={self.epoch!r} "
+            f"subscriptions={self._subscriptions.count} {state}>"
+        )
 
     @property
     def index(self) -> int:
@@ -101,10 +110,8 @@ class EventPublisher:
     def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P]) -> None:
         """Adds a topic; `ValueError` if it has a handler already."""
         self._check("register_handler")
-        if not isinstance(topic, Topic):
-            raise TypeError(f"a topic is a Topic, not {topic!r}")
-        if not callable(handler):
-            raise TypeError(f"the handler of {str(topic)!r} is an async function, not {handler!r}")
+        check_topic(topic)
+        check_handler(topic.name, handler)
         if topic in self._topics:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
         history = History(self._limit, self._timeline.index)
@@ -127,6 +134,7 @@ class EventPublisher:
         stopped.
         """
         self._check("publish", unless_reading=True)
+        check_events("publish", events)
         if self._timeline.is_stopped:
             events = _only_closing(events)
         closing: set[str] = set()
@@ -150,6 +158,7 @@ class EventPublisher:
 
         The publisher must be running; before that it is a `RuntimeError`.
         """
+        check_events("publish_from_thread", events)
         commit = tuple(events)
         if self._parking.thread == threading.get_ident():
             self.publish(commit, index=index)
@@ -174,11 +183,11 @@ class EventPublisher:
         """
         self._check("subscribe")
         if not isinstance(request, SubscribeRequest):
-            raise TypeError(f"a request is a SubscribeRequest, not {request!r}")
+            raise TypeError(f"a request is a SubscribeRequest, not {type(request).__name__}")
         if on_lag not in ("close", "reset"):
             raise ValueError(f"on_lag is 'close' or 'reset', not {on_lag!r}")
         state = self._state(request.topic)
-        subscription: Subscription[P] = Subscription(  # Subscription[P](...) would give each one a dict
+        subscription: Subscription[P] = Subscription(
             request,
             state,
             self._forget,
@@ -233,6 +242,7 @@ class EventPublisher:
         else:
             if index is not None or epoch is not None:
                 raise ValueError("one topic cannot have an index or an epoch of its own")
+            check_topic(topic)
             state = self._state(topic)
             closed = self._subscriptions.take_if(lambda subscription: subscription._state is state)
             self._force_close(closed, CloseReason.REFRESH)
@@ -300,13 +310,15 @@ class EventPublisher:
 
     def _next_index(self, commit: list[Event[Any]], index: int | None) -> int | None:
         """The index of the commit; None if it is none."""
+        given = index
         if commit:
-            given, index = index, check_one_index(commit)
+            index = check_one_index(commit)
             if given not in (None, index):
                 raise InvalidCommitError(f"events of index {index} in commit {given}")
         elif index is None:
             return None
-        check_index(index)
+        if given is not None:
+            check_index(given)
         if index <= self._timeline.index:
             raise InvalidCommitError(
                 f"commit {index} is not after {self._timeline.index}, the last one published"

@@ -20,9 +20,10 @@ import anyio
 import anyio.abc
 from typing_extensions import TypeVar, override
 
-from ._commit import check_event, check_one_index, delivery
+from ._arguments import check_events, check_index
+from ._commit import check_event, check_one_index, delivery, subject_in
 from ._errors import FATAL, ClosedResourceError, InvalidCommitError
-from ._events import Event, SubscribeRequest, Topic, check_index
+from ._events import Event, SubscribeRequest, Topic
 from ._topic import WINDOW, Snapshot, TopicState
 from ._wait import SLICE, Parking, Slot
 
@@ -39,6 +40,7 @@ class SnapshotAppender(Protocol[P_contra]):
         A checkpoint.
         Waits while every reader of the snapshot is far behind.
         When there is no reader left, the snapshot function is cancelled, and what it appends all the same is dropped.
+        So is an event that the request does not cover, as one of another key or namespace.
 
         Raises `InvalidCommitError` for events of another topic, of different indexes or that are not state, and
         `ClosedResourceError` once the snapshot function has returned.
@@ -60,16 +62,18 @@ SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any]]
 class Appender(SnapshotAppender[Any]):
     """The `SnapshotAppender` of one run."""
 
-    __slots__ = ("_is_closed", "_snapshot", "_state")
+    __slots__ = ("_is_closed", "_request", "_snapshot", "_state")
 
-    def __init__(self, state: TopicState, snapshot: Snapshot) -> None:
+    def __init__(self, state: TopicState, snapshot: Snapshot, request: SubscribeRequest[Any]) -> None:
         self._state = state
         self._snapshot = snapshot
+        self._request = request
         self._is_closed = False
 
     @override
     async def append(self, events: Iterable[Event[Any]], /) -> None:
         state, snapshot = self._state, self._snapshot
+        check_events("append", events)
         group = tuple(events)
         for event in group:
             check_event(event)
@@ -79,13 +83,14 @@ class Appender(SnapshotAppender[Any]):
                 )
         if group:
             check_one_index(group)
+        covered = [event for event in group if self._request._covers(subject_in(event))]
         await state.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
         if self._is_closed:
             raise ClosedResourceError("the snapshot function of this appender has returned")
-        if group and snapshot.readers and not snapshot.is_gone:
-            snapshot.append(delivery(group))
+        if covered and snapshot.readers and not snapshot.is_gone:
+            snapshot.append(delivery(covered))
             state.parking.wake((snapshot,))
 
     def close(self) -> None:
@@ -185,9 +190,14 @@ class SnapshotMaker:
     async def _call_handler(self, state: TopicState, snapshot: Snapshot) -> int:
         key, namespace, partition = snapshot.subject
         request = SubscribeRequest(state.topic, key, namespace=namespace, partition=partition)
-        appender = Appender(state, snapshot)
+        appender = Appender(state, snapshot, request)
         try:
-            return await self.handlers[state.topic](request, appender)
+            returned = self.handlers[state.topic](request, appender)
+            if not isinstance(returned, Awaitable):
+                raise TypeError(
+                    f"the handler of {str(state.topic)!r} is not async: it returned {type(returned).__name__}"
+                )
+            return await returned
         finally:
             appender.close()
 

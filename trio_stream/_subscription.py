@@ -3,13 +3,15 @@
 import enum
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, assert_never
 
+import anyio
 import anyio.abc
 import trio
 from trio.lowlevel import enable_ki_protection
 from typing_extensions import TypeVar, override
 
+from ._arguments import check_index, check_integer
 from ._cursor import MOST_CHECKED, SCAN, Cursor, End
 from ._errors import BusyResourceError, CloseReason, SubscriptionForceClosed, WouldBlock
 from ._events import Event, SubscribeRequest
@@ -19,8 +21,6 @@ from ._wait import Slot
 P = TypeVar("P", default=Any)
 
 BURST: Final = 64  # events that `async for` takes between two checkpoints
-
-_DROP: Final = frozenset({CloseReason.TOKEN, CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED})
 
 
 class SubscriptionState(enum.Enum):
@@ -49,7 +49,24 @@ class SubscriptionStatistics:
     state: SubscriptionState
 
 
-class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.ObjectReceiveStream[Event[P]]):
+if TYPE_CHECKING:
+
+    class _Receiver(trio.abc.ReceiveChannel[P], anyio.abc.ObjectReceiveStream[P]):
+        """The channel of both libraries."""
+
+else:
+
+    class _Receiver(trio.abc.ReceiveChannel[P]):
+        # A base class of anyio's streams has no `__slots__`: every subscription would have a dict, which takes memory
+        # and any mistyped attribute. So anyio's is a virtual base, and its two inherited members are taken over.
+        __slots__ = ()
+        extra_attributes = anyio.TypedAttributeProvider.extra_attributes
+        extra = anyio.TypedAttributeProvider.extra
+
+    anyio.abc.ObjectReceiveStream.register(_Receiver)
+
+
+class Subscription(Cursor[P], _Receiver[Event[P]]):
     """The current state and then every change to it, for one reader.
 
     Made by `EventPublisher.subscribe`.
@@ -65,7 +82,14 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     An error of a payload's `has_read_permission` passes through, and the event is not consumed.
     """
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
+
+    @override
+    def __repr__(self) -> str:
+        return (
+            f"<Subscription topic={str(self.request.topic)!r} subject={str(self.request.subject)!r} "
+            f"state={self._doing().value} index={self._index} lag={self._lag()}>"
+        )
 
     @property
     def index(self) -> int:
@@ -105,8 +129,10 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
 
         Where an authorizer checks each event, one call looks at no more than about 4,096.
         """
-        if max_events is not None and max_events < 1:
-            raise ValueError(f"max_events is at least 1, not {max_events}")
+        if max_events is not None:
+            check_integer("max_events", max_events)
+            if max_events < 1:
+                raise ValueError(f"max_events is at least 1, not {max_events}")
         while True:
             self._begin_to_receive()
             try:
@@ -177,6 +203,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         With `horizon` it tells a reader that its state is that of `index` although no event came.
         A checkpoint; raises how the subscription ended, and `CloseReason.STOPPED` if the publisher has stopped before.
         """
+        check_index(index)
         timeline = self._state.timeline
         await self._state.parking.backend.checkpoint()
         while self._end is None and timeline.index < index:
@@ -251,7 +278,7 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         It is a fresh start if the subscription is still inside a snapshot, or was force-closed for `TOKEN`,
         `REFRESH` or `SNAPSHOT_FAILED`: then drop what was received.
         """
-        index = 0 if self._end is not None and self._end.reason in _DROP else self.horizon
+        index = 0 if self._end is not None and _is_to_be_dropped(self._end.reason) else self.horizon
         return replace(self.request, index=index, epoch=self.epoch if index else None)
 
     def statistics(self) -> SubscriptionStatistics:
@@ -311,3 +338,14 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         parked = backend.park(self)
         source.waiting[self] = None
         return parked
+
+
+def _is_to_be_dropped(reason: CloseReason | None) -> bool:
+    """Whether what was received is no longer right, or may no longer be seen."""
+    match reason:
+        case CloseReason.TOKEN | CloseReason.REFRESH | CloseReason.SNAPSHOT_FAILED:
+            return True
+        case CloseReason.LAGGED | CloseReason.STOPPED | None:
+            return False
+        case _:
+            assert_never(reason)

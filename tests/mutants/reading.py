@@ -162,8 +162,9 @@ READING = (
         "what was received inside a snapshot may be kept",
         "D16",
         "_subscription.py",
-        "CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED})",
-        "CloseReason.SNAPSHOT_FAILED})",
+        "CloseReason.TOKEN | CloseReason.REFRESH | CloseReason.SNAPSHOT_FAILED:\n            return True",
+        "CloseReason.TOKEN | CloseReason.SNAPSHOT_FAILED:\n            return True\n"
+        "        case CloseReason.REFRESH:\n            return False",
         ("test_ends.py", "test_resume.py"),
     ),
     Mutant(
