@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 else:
 
     class _Receiver(trio.abc.ReceiveChannel[P]):
-        # A base class of anyio's streams has no `__slots__`: every subscription would have a dict, which takes memory
-        # and any mistyped attribute. So anyio's is a virtual base, and its two inherited members are taken over.
+        # A base class of anyio's streams has no `__slots__`: every subscription would have a dict, which takes
+        # any mistyped attribute. So anyio's is a virtual base, and its two inherited members are taken over.
         __slots__ = ()
         extra_attributes = anyio.TypedAttributeProvider.extra_attributes
         extra = anyio.TypedAttributeProvider.extra
