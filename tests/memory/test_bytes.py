@@ -19,7 +19,7 @@ from view.wires import viewed
 from trio_stream import EventPublisher, SubscribeRequest, Subscription
 from trio_stream.testing import collect
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SUBSCRIPTIONS = amount(1_000, 10_000)
 SNAPSHOTS = amount(1_000, 3_000)

@@ -12,6 +12,8 @@ from schedules.orders import Seeded, exhaustive
 from schedules.scripts import LONG, SMALL
 from schedules.stage import Actor, Script, Stage, play
 
+pytestmark = pytest.mark.slow
+
 PARTS = amount(1, 10)
 LIVES = {  # random ones in each part
     "trio": amount(30, 100),
