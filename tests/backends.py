@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from trio.testing import MockClock
 
 needs_uvloop = pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed")
 
@@ -30,3 +31,10 @@ if sys.version_info >= (3, 12):
         return loop
 
     ASYNCIO.append(backend("asyncio+eager", "asyncio", pytest.mark.variant, loop_factory=eager_loop))
+
+# In debug mode each future and each task keeps the stack that made it.
+LEAN = [each for each in (*TRIO, *ASYNCIO) if each.id != "asyncio+debug"]
+
+in_virtual_time = pytest.mark.parametrize(
+    "anyio_backend", [backend("virtual time", "trio", clock=MockClock(autojump_threshold=0))]
+)

@@ -71,6 +71,11 @@ async def in_task(call: Call, step: Step) -> bool:
     return task.cancelled()
 
 
+def after(ticks: int) -> Step:
+    """Cancels the call so many turns of the loop after its first suspension; it may have ended by then."""
+    return lambda number, cancel: later(ticks, cancel) if number == 0 else None
+
+
 def drives() -> list[Drive]:
     """How a task can be cancelled on this event loop."""
     return [in_scope] if trio.lowlevel.in_trio_run() else [in_scope, in_task]
