@@ -1,9 +1,9 @@
 """The back ends that every test marked `anyio` runs on, and what is noted when all have run."""
 
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from backends import ASYNCIO, TRIO
 from evidence import note_counts
 from hypothesis import settings
 
@@ -14,19 +14,7 @@ settings.register_profile(
 settings.load_profile("trio_stream")
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("trio", {}), id="trio"),
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(
-            ("asyncio", {"use_uvloop": True}),
-            id="asyncio+uvloop",
-            marks=pytest.mark.skipif(
-                find_spec("uvloop") is None, reason="uvloop is not installed: no build for this Python"
-            ),
-        ),
-    ]
-)
+@pytest.fixture(params=[*TRIO, *ASYNCIO])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """A name and the options, as anyio's pytest plugin wants them."""
     return request.param

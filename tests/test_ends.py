@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 import trio
+from backends import in_virtual_time
 from catalogue import HEALTH, Catalogue, Health, event, kinds, ready, until_live
 from scenes import opened, quiet
-from trio.testing import MockClock
 
 from trio_stream import (
     BusyResourceError,
@@ -336,9 +336,7 @@ async def test_after_the_last_subscriber_of_each_subject_is_gone_nothing_is_left
 
 
 @pytest.mark.parametrize("disturbance", ["none", "refresh the topic", "refresh all", "pass it", "read on"])
-@pytest.mark.parametrize(
-    "anyio_backend", [pytest.param(("trio", {"clock": MockClock(autojump_threshold=0)}), id="trio")]
-)
+@in_virtual_time
 async def test_a_cached_snapshot_stays_for_its_time_and_no_longer(disturbance: str) -> None:
     """D13, and the publisher survives that what should leave the cache has left it before."""
     async with opened(snapshot_cache_ttl=5, history=2, index=1) as (store, publisher):

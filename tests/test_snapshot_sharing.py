@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from backends import in_virtual_time
 from catalogue import HEALTH, JOBS, Health, event, kinds, ready, until_live
 from scenes import ALL, WEB, Heavy, Held, opened, quiet, settled
-from trio.testing import MockClock
 
 from trio_stream import (
     Event,
@@ -269,12 +269,8 @@ async def test_a_snapshot_function_that_shrugs_off_its_cancellation_works_for_no
         assert len(handler.payloads) == 2
 
 
+@in_virtual_time
 class TestTheTimeToLive:
-    @pytest.fixture
-    def anyio_backend(self) -> Any:
-        """Virtual time."""
-        return "trio", {"clock": MockClock(autojump_threshold=0)}
-
     async def test_a_snapshot_is_cached_for_its_time_from_when_it_was_complete(self) -> None:
         """D13, D14."""
         handler = Counted()

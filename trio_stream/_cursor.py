@@ -404,6 +404,7 @@ class Cursor(Slot, Generic[P]):
             self._state.leave(self._snapshot, keeps=self._keeps)
         self._snapshot = None
         self._source = self._feed = self._unchecked = _NOWHERE
+        self._is_marker_due = False
         self._leap(0)
         if self._watchers:
             self._state.parking.wake_each(tuple(self._watchers))

@@ -20,6 +20,8 @@ from trio_stream.cli._followers import CLOSED
 from trio_stream.stores import Record
 from trio_stream.view import KeyedReducer, open_view
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = Path(_services.__file__).parent / "services.txt"
 
 

@@ -8,7 +8,7 @@ from evidence import count
 from scenes import WEB, Held, opened, quiet
 from trio.testing import MockClock
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 JUMPED = "the event loop's clock jumps: what has had its time leaves the cache, and nothing else changes"
 

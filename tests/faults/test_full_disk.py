@@ -15,7 +15,7 @@ from stores.storehouse import open_at, put, python, sql, state
 
 from trio_stream.stores import Put, Store, StoreError, open_store_publisher
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 KILOBYTES = 1024
 

@@ -15,7 +15,7 @@ from stores.storehouse import PATIENCE, open_at, put, python, sql, state
 
 from trio_stream.stores import Put, Store, open_store_publisher
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 KILLS = amount(4, 30)  # on each back end
 WRITERS = 2  # at once

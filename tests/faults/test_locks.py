@@ -15,7 +15,7 @@ from stores.storehouse import ALL_JOBS, open_at, put, state
 from trio_stream.stores import Store, StoreError, open_store_publisher
 from trio_stream.testing import collect
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SECONDS = 2.0 if IS_PROOF else 0.4  # that the file stays locked
 

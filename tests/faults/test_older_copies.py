@@ -12,7 +12,7 @@ from stores.storehouse import copy, open_at, put
 from trio_stream import CloseReason, Event
 from trio_stream.stores import Put, Record, Store, open_store_publisher
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("seed", range(amount(3, 25)))

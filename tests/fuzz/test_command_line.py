@@ -32,6 +32,9 @@ arguments = st.text(
         "-",
     ]
 )
+
+pytestmark = pytest.mark.slow
+
 numerals = st.sampled_from(["9" * 30, "9" * 4300, "9" * 4301, "9" * 5000])
 
 

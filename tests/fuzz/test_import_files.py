@@ -11,6 +11,8 @@ from cli.console import Command, Result
 from fuzz.fuzzing import fuzzed, json_values
 from hypothesis import given, strategies as st
 
+pytestmark = pytest.mark.slow
+
 BATCH = 2
 
 good_keys = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=5)

@@ -13,6 +13,8 @@ from hypothesis import given, strategies as st
 
 from trio_stream.stores import ConflictError, Delete, Entry, Name, Put, Store, open_store
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 20.0  # seconds after which it hangs
 
 

@@ -24,6 +24,8 @@ from trio_stream import (
 )
 from trio_stream.testing import Model, check_trace, collect
 
+pytestmark = pytest.mark.slow
+
 REFUSALS = (TypeError, ValueError, UnknownTopicError)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import anyio
 import anyio.lowlevel
 import pytest
+from backends import LEAN
 from catalogue import HEALTH, Health, event, until_live
 from evidence import note
 from proof import amount
@@ -19,7 +20,7 @@ from view.wires import viewed
 from trio_stream import EventPublisher, SubscribeRequest, Subscription
 from trio_stream.testing import collect
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.parametrize("anyio_backend", LEAN)]
 
 SUBSCRIPTIONS = amount(1_000, 10_000)
 SNAPSHOTS = amount(1_000, 3_000)

@@ -24,7 +24,7 @@ from trio_stream import (
     TopicStatistics,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 CYCLES = amount(500, 10_000)
 AT_ONCE = 50

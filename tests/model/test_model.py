@@ -14,6 +14,7 @@ EXAMPLES = amount(150, 250)
 STEPS = amount(40, 60)  # rules in one example, at most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(amount(1, 10)))
 def test_whatever_is_done_the_publisher_does_what_the_model_says(part: int) -> None:
     """D1, D2, D3, D4, D5, D6, D7, D8, D9, D11, D12, D13, D14, D16, D18.

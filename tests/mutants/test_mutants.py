@@ -40,6 +40,7 @@ def test_the_tests_that_should_notice_a_mutant_are_there(mutant: Mutant) -> None
         assert (TESTS / killer).exists()
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_mutants_is_killed() -> None:
     """That the others are killed too is for `python tests/mutants` to say."""
     done = subprocess.run(

@@ -1,9 +1,9 @@
 """The promises under every order of tasks that is tried; each failure says how to replay it."""
 
-from importlib.util import find_spec
 from itertools import islice
 
 import pytest
+from backends import needs_uvloop
 from evidence import count, note
 from model.books import Plan
 from proof import amount
@@ -11,6 +11,8 @@ from schedules import explore
 from schedules.orders import Seeded, exhaustive
 from schedules.scripts import LONG, SMALL
 from schedules.stage import Actor, Script, Stage, play
+
+pytestmark = pytest.mark.slow
 
 PARTS = amount(1, 10)
 LIVES = {  # random ones in each part
@@ -27,13 +29,7 @@ RANDOM = amount(30, 1_000)
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize(
     "backend",
-    [
-        "trio",
-        "asyncio",
-        pytest.param(
-            "uvloop", marks=pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed")
-        ),
-    ],
+    ["trio", "asyncio", pytest.param("uvloop", marks=needs_uvloop)],
 )
 def test_the_promises_hold_in_whatever_order_tasks_run(backend: str, part: int) -> None:
     """D1, D2, D3, D4, D5, D6, D7, D8, D9, D11, D12, D13, D14, D16, D17, D18.

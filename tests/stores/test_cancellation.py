@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -10,38 +10,21 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+from interruptions import after, in_scope, in_task, on_asyncio
 from stores.storehouse import ALL_JOBS, Sink, commit_each, open_at, put, state, take
 
 from trio_stream.stores import Store
 
 pytestmark = pytest.mark.anyio
 
-STEPS = range(12)  # checkpoints of another task before the cancellation; a call takes two or three
-
-
-async def cancel_after(steps: int, call: Callable[[], Awaitable[object]]) -> bool:
-    """Whether the call ended before it was cancelled."""
-    ended = False
-
-    async def run() -> None:
-        nonlocal ended
-        with scope:
-            await call()
-            ended = True
-
-    scope = anyio.CancelScope()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run)
-        for _ in range(steps):
-            await anyio.lowlevel.checkpoint()
-        scope.cancel()
-    return ended
+STEPS = range(12)  # turns of the loop before the cancellation; a call takes two or three
 
 
 async def test_a_commit_that_was_cancelled_was_not_made_and_one_that_was_made_returns(store: Store) -> None:
     made = 0
     for steps in STEPS:
-        made += await cancel_after(steps, partial(store.commit, [put(f"{steps}"), put("all", steps)]))
+        commit = partial(store.commit, [put(f"{steps}"), put("all", steps)])
+        made += not await in_scope(commit, after(steps))
         assert (await store.head()).index == made
     kept = await state(store)
     assert len(kept) == made + bool(made)
@@ -52,7 +35,7 @@ async def test_a_commit_that_waits_for_a_lock_can_be_cancelled_and_was_not_made(
 ) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
-        assert not await cancel_after(3, lambda: store.commit([put("a")]))
+        assert await in_scope(lambda: store.commit([put("a")]), after(3))
     assert await state(store) == {}
     assert await store.commit([put("b")]) == 1
 
@@ -68,7 +51,7 @@ async def test_a_commit_that_waits_for_another_commit_can_be_cancelled(store: St
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(commit)
             await anyio.wait_all_tasks_blocked()
-            assert not await cancel_after(3, lambda: store.commit([put("b")]))
+            assert await in_scope(lambda: store.commit([put("b")]), after(3))
             holder.execute("ROLLBACK")
     assert indexes == [1]
     assert await state(store) == {"a": "x"}
@@ -77,7 +60,7 @@ async def test_a_commit_that_waits_for_another_commit_can_be_cancelled(store: St
 async def test_a_cancelled_snapshot_leaves_the_store_as_it_was(store: Store) -> None:
     await store.commit([put(f"{n}") for n in range(600)])
     for steps in STEPS:
-        await cancel_after(steps, lambda: store.snapshot(ALL_JOBS, Sink()))
+        await in_scope(lambda: store.snapshot(ALL_JOBS, Sink()), after(steps))
     assert await store.commit([put("a")]) == 2
     assert len(await state(store)) == 601
 
@@ -90,32 +73,21 @@ async def test_a_cancelled_step_of_the_changes_loses_nothing(store: Store, other
             seen.append((await anext(commits)).index)
 
         for steps in (*STEPS, *STEPS):
-            await cancel_after(steps, step)
+            await in_scope(step, after(steps))
             await commit_each(other, "a")
-            await cancel_after(steps, step)
+            await in_scope(step, after(steps))
         seen += await take(commits, 2 * len(STEPS) - len(seen))
     assert seen == list(range(1, 2 * len(STEPS) + 1))
 
 
+@on_asyncio
 class TestNativeCancel:
     """`Task.cancel()` does not wait for the thread: the store must bear that a call of it is still at work."""
 
-    @pytest.fixture(params=[False, True], ids=["asyncio", "asyncio+uvloop"])
-    def anyio_backend(self, request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-        if request.param:
-            pytest.importorskip("uvloop")
-        return ("asyncio", {"use_uvloop": request.param})
-
-    async def cancel_after(self, steps: int, call: Awaitable[object]) -> None:
-        task = asyncio.ensure_future(call)
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-
     async def test_a_commit_is_whole_or_absent(self, store: Store) -> None:
         for steps in STEPS:
-            await self.cancel_after(steps, store.commit([put(f"a{steps}", steps), put(f"b{steps}", steps)]))
+            commit = partial(store.commit, [put(f"a{steps}", steps), put(f"b{steps}", steps)])
+            await in_task(commit, after(steps))
         index = await store.commit([put("end")])
         kept = await state(store)
         assert {key[1:] for key in kept if key[0] == "a"} == {key[1:] for key in kept if key[0] == "b"}
@@ -140,18 +112,17 @@ class TestNativeCancel:
         for steps in STEPS:
             keys: list[str] = []
             async with store.list("jobs") as entries:
+
+                async def step(
+                    keys: list[str] = keys, entries: AsyncIterator[tuple[str, object]] = entries
+                ) -> None:
+                    keys.append((await anext(entries))[0])
+
                 while len(keys) < len(expected):
-                    step = asyncio.ensure_future(anext(entries))
-                    for _ in range(steps):
-                        await asyncio.sleep(0)
-                    if step.cancel():
-                        await asyncio.wait([step])
-                    if not step.cancelled():
-                        keys.append(step.result()[0])
-                    else:
-                        keys.append((await anext(entries))[0])
+                    if await in_task(step, after(steps)):
+                        await step()
             assert keys == expected
-            await self.cancel_after(steps, store.snapshot(ALL_JOBS, Sink()))
+            await in_task(lambda: store.snapshot(ALL_JOBS, Sink()), after(steps))
 
     async def test_a_store_that_is_cancelled_while_it_closes_is_closed_all_the_same(self, path: Path) -> None:
         """D13: SQLite takes its log away with the last connection."""
@@ -166,17 +137,21 @@ class TestNativeCancel:
 
             task = asyncio.ensure_future(use())
             await leaving.wait()
-            await self.cancel_after(steps, task)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
             assert not log.exists()
 
     async def test_changes_lose_nothing(self, store: Store, other: Store) -> None:
         seen: list[int] = []
         async with store.changes(0) as commits:
+
+            async def step() -> None:
+                seen.append((await anext(commits)).index)
+
             for steps in STEPS:
-                step = asyncio.ensure_future(anext(commits))
-                await self.cancel_after(steps, step)
-                if not step.cancelled():
-                    seen.append(step.result().index)
+                await in_task(step, after(steps))
                 await commit_each(other, "a")
             seen += await take(commits, len(STEPS) - len(seen))
         assert seen == list(range(1, len(STEPS) + 1))

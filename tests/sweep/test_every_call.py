@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from evidence import count
+from interruptions import drives, in_task
 from sweep.core import CORE
-from sweep.driver import ORDERS, natives, sweep
+from sweep.driver import ORDERS, sweep
 from sweep.durable import STORES
 from sweep.views import VIEW
 from sweep.watching import watching
@@ -15,6 +16,8 @@ from sweep.watching import watching
 import trio_stream
 import trio_stream.stores
 import trio_stream.view
+
+pytestmark = pytest.mark.slow
 
 COMMANDS = {"trio-stream watch": watching}
 CALLS = {**CORE, **STORES, **VIEW, **COMMANDS}
@@ -26,10 +29,10 @@ OF_OTHERS = {f"Connection.{name}" for name in ("__aenter__", "__aexit__", "recei
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_call_that_was_cancelled_and_is_made_again_is_as_if_it_never_was(name: str) -> None:
     """D12, D13: at each suspension, alone and with a wake, in both orders."""
-    for native in natives():
+    for drive in drives():
         for order in ORDERS:
-            cancelled = await sweep(CALLS[name], order, native=native)
-            count("swept", f"{name}: {'natively' if native else 'by scope'}", cancelled)
+            cancelled = await sweep(CALLS[name], order, drive)
+            count("swept", f"{name}: {'natively' if drive is in_task else 'by scope'}", cancelled)
 
 
 def test_no_public_async_call_is_missing() -> None:

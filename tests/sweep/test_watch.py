@@ -10,7 +10,7 @@ from sweep.driver import PATIENCE
 from sweep.durable import kept
 from sweep.watching import watches
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_one_that_goes_on_writes_what_is_missing_wherever_the_first_was_cancelled() -> None:

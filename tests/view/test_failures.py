@@ -6,9 +6,9 @@ from typing import Any, cast
 import anyio
 import pytest
 import trio
+from backends import in_virtual_time
 from catalogue import HEALTH, Health
 from scenes import ALL, Held, opened, quiet
-from trio.testing import MockClock
 from typing_extensions import override
 from view.wires import Exchange, HealthView, Wire, put, values, viewing, whole
 
@@ -29,9 +29,6 @@ from trio_stream.view import Status, ViewEnded, ViewStatus
 
 pytestmark = pytest.mark.anyio
 
-virtual_time = pytest.mark.parametrize(
-    "anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})]
-)
 TEMPORARY = [OSError("down"), anyio.BrokenResourceError(), SubscriptionLagged(5, "one", 3)]
 
 
@@ -62,7 +59,7 @@ async def test_one_failure_is_silent(error: Exception, to_connect: int) -> None:
         assert values(await view.wait_index(2)) == {"web": "a", "db": "b"}
 
 
-@virtual_time
+@in_virtual_time
 async def test_a_second_failure_in_a_row_is_reported_and_what_was_shown_stays(anyio_backend: object) -> None:
     """C21."""
     exchange = Exchange()
@@ -122,7 +119,7 @@ async def test_a_snapshot_function_that_fails_is_asked_again_and_reported() -> N
         assert view.status == ViewStatus(Status.CURRENT)
 
 
-@virtual_time
+@in_virtual_time
 @pytest.mark.parametrize(
     "error",
     [
@@ -213,7 +210,7 @@ async def test_a_terminal_error_ends_the_view_once_and_reaches_every_waiter(
             await wait(how)
 
 
-@virtual_time
+@in_virtual_time
 async def test_it_tries_again_at_once_and_then_ever_more_slowly_up_to_a_minute(
     anyio_backend: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +237,7 @@ async def test_it_tries_again_at_once_and_then_ever_more_slowly_up_to_a_minute(
         assert bounds == pytest.approx([0.2, 0.4])  # at once twice: it had been healthy
 
 
-@virtual_time
+@in_virtual_time
 async def test_a_server_that_accepts_and_hangs_up_is_not_hammered(anyio_backend: object) -> None:
     """A connection that was resumed and gave nothing was not a healthy one, however current the view is."""
     exchange = Exchange()
@@ -259,7 +256,7 @@ async def test_a_server_that_accepts_and_hangs_up_is_not_hammered(anyio_backend:
         assert isinstance(view.status.reason, OSError)
 
 
-@virtual_time
+@in_virtual_time
 async def test_a_connection_that_had_nothing_to_tell_for_a_minute_was_healthy(anyio_backend: object) -> None:
     exchange = Exchange()
     async with viewing(exchange) as view:

@@ -5,19 +5,15 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from backends import in_virtual_time
 from catalogue import HEALTH, Health
 from scenes import ALL, WEB, opened, quiet
-from trio.testing import MockClock
 from view.wires import Exchange, is_gone, put, values, whole
 
 from trio_stream import ClosedResourceError, EventPublisher, SubscribeRequest
 from trio_stream.view import KeyedReducer, Status, View, ViewEnded, ViewLimitError, ViewPool
 
 pytestmark = pytest.mark.anyio
-
-virtual_time = pytest.mark.parametrize(
-    "anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})]
-)
 
 
 def pool_of(publisher: EventPublisher, **options: Any) -> ViewPool[str, Health]:
@@ -57,7 +53,7 @@ async def test_another_token_is_another_view() -> None:
             assert (len(pool), publisher.statistics().tokens) == (2, 2)
 
 
-@virtual_time
+@in_virtual_time
 async def test_a_view_without_users_is_kept_for_its_time_and_then_closed(anyio_backend: object) -> None:
     """C19, D13: idle expiry stops the reader."""
     async with opened(snapshot_cache_ttl=0) as (_, publisher), pool_of(publisher) as pool:
@@ -78,7 +74,7 @@ async def test_a_view_without_users_is_kept_for_its_time_and_then_closed(anyio_b
             assert new is not view
 
 
-@virtual_time
+@in_virtual_time
 async def test_views_expire_one_by_one_in_the_order_in_which_they_were_left(anyio_backend: object) -> None:
     async with opened() as (_, publisher), pool_of(publisher, idle_ttl=10) as pool:
         for number in range(3):

@@ -5,9 +5,9 @@ from typing import Any
 
 import anyio
 import pytest
+from backends import in_virtual_time
 from catalogue import HEALTH, Health
 from scenes import ALL, WEB, opened
-from trio.testing import MockClock
 from view.wires import HealthView, truth, values, viewing
 
 from trio_stream import SnapshotAppender, SubscribeRequest, Subscription
@@ -150,14 +150,10 @@ async def test_at_every_index_that_a_view_shows_its_mapping_is_that_of_the_store
 
 
 @pytest.mark.anyio
-class TestInVirtualTime:
-    @pytest.fixture
-    def anyio_backend(self) -> Any:
-        return "trio", {"clock": MockClock(autojump_threshold=0)}
-
-    @pytest.mark.parametrize("seed", range(6))
-    async def test_at_every_index_that_a_view_shows_its_mapping_is_that_of_the_store(self, seed: int) -> None:
-        """C18, D1, D13: snapshots are cached for 10 ms."""
-        world = World(1000 + seed, most=0.005)
-        await world.run(ttl=0.01)
-        assert world.resets > 5
+@in_virtual_time
+@pytest.mark.parametrize("seed", range(6))
+async def test_so_it_is_while_snapshots_are_cached_for_10_ms(seed: int) -> None:
+    """C18, D1, D13."""
+    world = World(1000 + seed, most=0.005)
+    await world.run(ttl=0.01)
+    assert world.resets > 5

@@ -2,10 +2,10 @@
 
 import anyio
 import pytest
+from backends import in_virtual_time
 from catalogue import HEALTH, JOBS, Catalogue, event
 from interruptions import Stepwise
 from scenes import ALL, WEB, opened, quiet
-from trio.testing import MockClock
 from view.wires import Exchange, HealthView, put, truth, values, viewed, viewing, whole
 
 from trio_stream import ClosedResourceError, EventPublisher, SubscribeRequest, running
@@ -258,7 +258,7 @@ async def test_what_is_known_stays_known_while_there_is_no_connection() -> None:
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})])
+@in_virtual_time
 async def test_a_resumed_connection_that_says_how_far_it_is_makes_the_view_current(
     anyio_backend: object,
 ) -> None:

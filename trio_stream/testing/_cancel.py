@@ -85,7 +85,13 @@ async def _natively(async_fn: Callable[[], Awaitable[object]], number: int) -> t
     async def main() -> None:
         await steps
 
-    steps = _Suspensions(async_fn, lambda at: task.cancel() if at == number else None)
+    def cancel_at_number(at: int) -> None:
+        if at == number:
+            this = asyncio.current_task()  # an eager one gets here before `create_task` has returned it
+            assert this is not None
+            this.cancel()
+
+    steps = _Suspensions(async_fn, cancel_at_number)
     task = asyncio.create_task(main())
     try:
         await asyncio.wait([task])
