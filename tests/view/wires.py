@@ -31,9 +31,9 @@ def truth(store: Catalogue, index: int, request: SubscribeRequest[Health]) -> di
 
 
 def viewing(
-    connect: Connect, request: SubscribeRequest[Health] = ALL
+    connect: Connect, request: SubscribeRequest[Health] = ALL, *, raise_on_end: bool = True
 ) -> AbstractAsyncContextManager[HealthView]:
-    return open_view(connect, request, is_delete=is_gone)
+    return open_view(connect, request, is_delete=is_gone, raise_on_end=raise_on_end)
 
 
 @asynccontextmanager
