@@ -153,7 +153,7 @@ async def test_however_a_connection_says_that_it_is_over_the_view_goes_on(
 async def test_a_terminal_error_in_a_group_ends_the_view(when: str) -> None:
     error = ExceptionGroup("tasks", [OSError("down"), PermissionError("no")])
     exchange = Exchange(*([error] if when == "connecting" else []))
-    async with viewing(exchange) as view:
+    async with viewing(exchange, raise_on_end=False) as view:
         if when == "receiving":
             exchange.wire.end(error)
         with pytest.raises(ViewEnded) as caught:
@@ -185,7 +185,7 @@ async def test_a_terminal_error_ends_the_view_once_and_reaches_every_waiter(
             await how()
         ends.append(caught.value)
 
-    async with viewing(exchange) as view, anyio.create_task_group() as tasks:
+    async with viewing(exchange, raise_on_end=False) as view, anyio.create_task_group() as tasks:
 
         async def change() -> None:
             async with view.changes() as changes:
@@ -278,7 +278,7 @@ async def test_entering_and_leaving_a_connection_may_fail_like_connecting() -> N
 
     class Refusing:
         async def __aenter__(self) -> Any:
-            raise RuntimeError("handshake")
+            raise EOFError("handshake")
 
         async def __aexit__(self, *_: object) -> None:
             raise AssertionError
@@ -322,7 +322,7 @@ async def test_a_payload_that_raises_when_asked_who_may_read_it_ends_the_view(wa
         def connect(request: SubscribeRequest[Any]) -> Any:
             return publisher.subscribe(request, authorizer="me")
 
-        async with viewing(connect) as view:
+        async with viewing(connect, raise_on_end=False) as view:
             await view.wait_current()
             ends: list[ViewEnded] = []
 
@@ -341,9 +341,10 @@ async def test_a_payload_that_raises_when_asked_who_may_read_it_ends_the_view(wa
 
 
 async def test_an_unknown_topic_ends_the_view() -> None:
-    async with open_publisher() as publisher, viewing(publisher.subscribe) as view:
+    async with open_publisher() as publisher:
         with pytest.raises(ViewEnded) as caught:
-            await view.wait_current()
+            async with viewing(publisher.subscribe):
+                await anyio.sleep_forever()
         assert isinstance(caught.value.__cause__, UnknownTopicError)
 
 
@@ -370,7 +371,7 @@ async def test_a_revoked_token_that_is_refused_from_now_on_ends_the_view() -> No
                 raise PermissionError(request.token)
             return publisher.subscribe(request)
 
-        async with viewing(connect, SubscribeRequest(HEALTH, token="t")) as view:
+        async with viewing(connect, SubscribeRequest(HEALTH, token="t"), raise_on_end=False) as view:
             store.commit(("web", "a"))
             await view.wait_index(1)
             allowed = False

@@ -154,7 +154,7 @@ async def test_a_view_that_was_left_leaves_nothing_at_the_publisher() -> None:
 
 
 async def test_a_view_of_a_disabled_publisher_ends_and_says_why() -> None:
-    async with viewing(NoOpEventPublisher().subscribe) as view:
+    async with viewing(NoOpEventPublisher().subscribe, raise_on_end=False) as view:
         with pytest.raises(ViewEnded) as caught:
             await view.wait_current()
         assert isinstance(caught.value.__cause__, PublisherDisabledError)

@@ -141,7 +141,7 @@ async def test_a_request_that_is_refused_costs_nobody_its_place() -> None:
 async def test_a_view_that_has_ended_is_replaced_for_the_next_user() -> None:
     exchange = Exchange(PermissionError("no"))
     pool: ViewPool[str, Health] = ViewPool(exchange, is_delete=is_gone, limit=1)
-    async with pool, pool.view(WEB) as old:
+    async with pool, pool.view(WEB, raise_on_end=False) as old:
         await quiet()
         assert old.status.status is Status.CLOSED
         async with pool.view(WEB) as new:
@@ -157,7 +157,7 @@ async def test_a_view_that_has_ended_is_replaced_for_the_next_user() -> None:
 async def test_a_view_that_has_ended_takes_no_place_and_stays_readable_for_who_has_it() -> None:
     exchange = Exchange()
     pool: ViewPool[str, Health] = ViewPool(exchange, is_delete=is_gone, limit=1)
-    async with pool, pool.view(WEB) as old:
+    async with pool, pool.view(WEB, raise_on_end=False) as old:
         await quiet()
         exchange.wire.give(put(1, "web"), whole(1))
         await old.wait_current()

@@ -55,7 +55,7 @@ async def test_what_the_predicate_raises_comes_out_and_disturbs_nobody() -> None
 
 async def test_a_view_that_ends_releases_it() -> None:
     exchange = Exchange()
-    async with viewing(exchange) as view, anyio.create_task_group() as tasks:
+    async with viewing(exchange, raise_on_end=False) as view, anyio.create_task_group() as tasks:
 
         async def wait() -> None:
             with pytest.raises(ViewEnded, match="ended"):

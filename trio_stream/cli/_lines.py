@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import assert_never
 
-from trio_stream import Event
+from trio_stream import Event, Framing
 from trio_stream.stores import JSON, Entry, Record
 
 from ._arguments import Cursor
@@ -41,22 +42,27 @@ def entry_fields(topic: str, namespace: str, key: str, entry: Entry) -> dict[str
 
 def event_text(event: Event[Record], *, is_live: bool) -> str:
     """What a subscription delivers, for people: a line per record; those of one commit share its index."""
-    if event.is_end_of_snapshot:
-        return f"-- end of snapshot at {event.index}; changes as they are committed:\n"
-    if event.is_new_snapshot_to_follow:
-        return "-- new snapshot to follow: what was shown so far is out of date\n"
+    if isinstance(event.payload, Framing):
+        return _framing_text(event.payload, event.index)
     return "".join(_record_line(each.index, record, is_live=is_live) for each, record in _records(event))
+
+
+def _framing_text(framing: Framing, index: int) -> str:
+    match framing:
+        case Framing.END_OF_SNAPSHOT:
+            return f"-- end of snapshot at {index}; changes as they are committed:\n"
+        case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+            return "-- new snapshot to follow: what was shown so far is out of date\n"
+        case _:
+            assert_never(framing)
 
 
 def event_line(event: Event[Record], epoch: str, *, is_live: bool) -> str:
     """What a subscription delivers, for programs: always one line, so that a commit is never torn."""
-    if event.is_end_of_snapshot:
-        kind = "end-of-snapshot"
-    elif event.is_new_snapshot_to_follow:
-        kind = "new-snapshot-to-follow"
+    if isinstance(event.payload, Framing):
+        kind, can_resume = event.payload.value, begins_live(event.payload)
     else:
-        kind = "commit" if is_live else "snapshot"
-    can_resume = kind in {"commit", "end-of-snapshot"}
+        kind, can_resume = "commit" if is_live else "snapshot", is_live
     return json_line(
         {
             "type": kind,
@@ -66,6 +72,17 @@ def event_line(event: Event[Record], epoch: str, *, is_live: bool) -> str:
             "events": [_record_fields(record) for _, record in _records(event)],
         }
     )
+
+
+def begins_live(framing: Framing) -> bool:
+    """Whether what comes after it are changes as they occur, and not a snapshot."""
+    match framing:
+        case Framing.END_OF_SNAPSHOT:
+            return True
+        case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+            return False
+        case _:
+            assert_never(framing)
 
 
 def _records(event: Event[Record]) -> Iterator[tuple[Event[Record], Record]]:

@@ -19,7 +19,7 @@ from trio_stream import (
 from trio_stream.stores import Record, Store, open_store_publisher
 
 from ._arguments import Cursor
-from ._lines import event_line, event_text
+from ._lines import begins_live, event_line, event_text
 from ._output import Output, ReaderLeftError
 from ._run import open_tasks
 
@@ -106,8 +106,8 @@ class Watch:
         while True:
             lines: list[str] = []
             for event in await subscription.receive_batch(_BATCH):
-                if event.is_framing:
-                    is_live = event.is_end_of_snapshot
+                if isinstance(event.payload, Framing):
+                    is_live = begins_live(event.payload)
                 lines.append(self._format(event, subscription.epoch, is_live=is_live))
             reached = Cursor(subscription.index, subscription.epoch)
             self._is_state_known = True

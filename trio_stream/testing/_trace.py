@@ -9,11 +9,11 @@ The state is compared at end-of-snapshot; from there on D1 follows, because what
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeAlias
+from typing import Any, Generic, NoReturn, TypeAlias, assert_never
 
 from typing_extensions import TypeVar
 
-from trio_stream import Event, PayloadEvents, Subject, SubscribeRequest
+from trio_stream import Event, Framing, PayloadEvents, Subject, SubscribeRequest
 
 from ._broken import PromiseBroken
 
@@ -113,22 +113,31 @@ class _Trace(Generic[P]):
             self._fail(
                 "D3", event.index, f"an event of topic {str(event.topic)!r} in one of {str(request.topic)!r}"
             )
-        if event.is_new_snapshot_to_follow:
-            self._take_marker(event)
+        if isinstance(event.payload, Framing):
+            self._take_framing(event.payload, event)
         elif not self._is_begun and request.index > 0:
-            if event.is_end_of_snapshot:
-                self._fail(
-                    "D5", event.index, "end-of-snapshot without new-snapshot-to-follow in answer to a resume"
-                )
             self._go_live(request.index)
             self._take_commit(event)
-        elif event.is_end_of_snapshot:
-            self._take_end(event)
         elif self._is_live:
             self._take_commit(event)
         else:
             self._take_state(event)
         self._is_begun = True
+
+    def _take_framing(self, framing: Framing, event: Event[P]) -> None:
+        match framing:
+            case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+                self._take_marker(event)
+            case Framing.END_OF_SNAPSHOT:
+                if not self._is_begun and self._model.request.index > 0:
+                    self._fail(
+                        "D5",
+                        event.index,
+                        "end-of-snapshot without new-snapshot-to-follow in answer to a resume",
+                    )
+                self._take_end(event)
+            case _:
+                assert_never(framing)
 
     def end(self, upto: int) -> None:
         """Checks that nothing is missing at the end."""

@@ -92,12 +92,12 @@ class Changes(Generic[K, V]):
         await anyio.lowlevel.checkpoint()
         self._burst = 0
         self._old = self._new
-        while self._shown.state is self._new:
-            if self._is_closed:
-                raise ClosedResourceError("the block of these changes was left")
+        while self._shown.state is self._new and not self._is_closed:
             self._shown.is_current()  # raises if there will be no other state
             self._waking = anyio.Event()
             await self._shown.changed.wait(self._waking)
+        if self._is_closed:
+            raise ClosedResourceError("the block of these changes was left")
         self._new = self._shown.state
         touched = self._shown.touched.since(self._position)
         self._position = self._shown.touched.end

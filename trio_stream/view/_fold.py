@@ -7,9 +7,9 @@ Even then it waits if it is older than what is shown, as one from a cache may be
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, assert_never
 
-from typing_extensions import TypeVar, assert_never
+from typing_extensions import TypeVar
 
 from trio_stream import Event, Framing
 

@@ -200,7 +200,7 @@ class Keeper(Generic[K, V]):
         if not self._request.index:
             self._shown.set_void()
 
-    async def _fold_batch(self, events: Sequence[Event[Any]], horizon: int) -> None:
+    async def _fold_batch(self, events: Sequence[Event[Any]], horizon: int) -> None:  # noqa: ASYNC910 - the caller has just received
         self._is_folding = True
         if self._fold.is_in_snapshot:
             events = await self._fold_snapshot(events)
@@ -259,7 +259,7 @@ class Keeper(Generic[K, V]):
             return self._shown.state.index
         return self._shown.waiters.lowest_from(self._fold.horizon + 1)
 
-    async def _reach(self, connection: Connection, index: int) -> None:
+    async def _reach(self, connection: Connection, index: int) -> None:  # noqa: ASYNC910 - the caller has just waited
         """Tells the fold that an index is published; waits if events up to it are on their way to the reader."""
         looked = -1
         while self._fold.horizon < index and not self._fold.is_in_snapshot:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
-from itertools import islice, takewhile
+from itertools import islice
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self
@@ -111,7 +111,7 @@ class ViewPool(Generic[K, V]):
     async def __aenter__(self) -> Self:
         if self._block is not None:
             raise RuntimeError("this pool of views was opened already")
-        self._block = running(self._run)
+        self._block = self._opened()
         await self._block.__aenter__()
         return self
 
@@ -173,7 +173,7 @@ class ViewPool(Generic[K, V]):
         first = 0
         is_found = anyio.CancelScope()
 
-        async def look(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async def look(*, task_status: anyio.abc.TaskStatus[None]) -> None:  # noqa: ASYNC910 - run as a task
             nonlocal first
             task_status.started()
             try:
@@ -224,35 +224,36 @@ class ViewPool(Generic[K, V]):
             del self._entries[request]
             self._idle.pop(request, None)
 
-    async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Closes views that have been idle long enough; all of them in the end."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            task_status.started()
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        async with running(self._run):
             try:
-                await self._expire()
+                yield
             finally:
                 self._tasks = None
-                try:
-                    with anyio.CancelScope(shield=True):
-                        await self._close_each(list(self._entries))
-                finally:
-                    tasks.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._close_each(list(self._entries))
+
+    async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Closes views that have been idle long enough."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await self._expire()
 
     async def _expire(self) -> None:
         while True:
             if not self._idle:
                 await self._became_idle.wait()
                 continue
-            when = next(iter(self._idle.values()))
-            now = anyio.current_time()
-            if when > now:
-                await anyio.sleep_until(when)
+            soonest = next(iter(self._idle.values()))
+            if soonest > (now := anyio.current_time()):
+                await anyio.sleep_until(soonest)
             else:
-                due = takewhile(lambda request: self._idle[request] <= now, self._idle)
-                await self._close_each(list(islice(due, PORTION)))
+                await self._close_each(
+                    [request for request, when in islice(self._idle.items(), PORTION) if when <= now]
+                )
 
-    async def _close_each(self, requests: Iterable[SubscribeRequest[Any]]) -> None:
+    async def _close_each(self, requests: Iterable[SubscribeRequest[Any]]) -> None:  # noqa: ASYNC910 - few are closed at once
         """Closes these views, a portion at a time."""
         for count, request in enumerate(requests, 1):
             self._close(request)

@@ -3,10 +3,10 @@
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, Generic, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, assert_never
 
 import anyio
-from typing_extensions import TypeVar, assert_never
+from typing_extensions import TypeVar
 
 from ._errors import ViewEnded
 from ._state import Frozen, Status, ViewStatus

@@ -61,7 +61,7 @@ class Wakeups:
         """These are to be called, in slices, after all that were added before."""
         self._due.append(calls)
 
-    async def wake(self) -> None:
+    async def wake(self) -> None:  # noqa: ASYNC910 - a view that wakes few goes on at once
         """Wakes everybody, with a checkpoint after each full slice; none if there is only a part of one."""
         while self._wake(SLICE) == SLICE:
             await anyio.lowlevel.checkpoint()
