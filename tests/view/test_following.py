@@ -181,6 +181,20 @@ async def test_misuse_is_refused_at_the_call() -> None:
         assert view.status.status is Status.CURRENT
 
 
+async def test_an_empty_view_is_true_and_an_empty_state_is_not() -> None:
+    """U22: `if view` asks whether there is one; a state is a mapping like others."""
+    async with viewing(Exchange()) as view:
+        assert view
+        assert not view.frozen()
+
+
+async def test_a_mistyped_attribute_is_refused() -> None:
+    """U22."""
+    async with viewed() as (_, _, view):
+        with pytest.raises(AttributeError):
+            view.inedx = 5  # type: ignore[attr-defined]
+
+
 async def test_a_connection_of_another_kind_does_as_well() -> None:
     exchange = Exchange()
     async with open_view(exchange, ALL, is_delete=is_gone) as view:

@@ -64,7 +64,7 @@ class Shown(Generic[K, V]):
 
     @property
     def has_blocks(self) -> bool:
-        """Whether somebody has a block that ends with the view."""
+        """Whether there is a block to which an error of the view comes."""
         return bool(self._blocks)
 
     def is_current(self) -> bool:
@@ -79,12 +79,16 @@ class Shown(Generic[K, V]):
             case _:
                 assert_never(self.status.status)
 
-    @contextmanager
-    def block(self) -> Iterator[None]:
-        """Runs a block, which an error that ends the view cancels, and which raises `ViewEnded` then."""
+    def new_block(self) -> anyio.CancelScope:
+        """The scope of a block that will be run."""
         scope = anyio.CancelScope()
-        self._check_error()
         self._blocks[scope] = None
+        return scope
+
+    @contextmanager
+    def block(self, scope: anyio.CancelScope) -> Iterator[None]:
+        """Runs a block, which an error that ends the view cancels, and which raises `ViewEnded` then."""
+        self._check_error()
         try:
             with scope:
                 yield

@@ -184,7 +184,8 @@ class View(Mapping[K, V], Generic[K, V]):
 
 def block_of(view: View[Any, Any]) -> AbstractContextManager[None]:
     """A block that an error which ends the view cancels, and that is left as `ViewEnded` then."""
-    return view._shown.block()  # noqa: SLF001 - of this module
+    shown = view._shown  # noqa: SLF001 - of this module
+    return shown.block(shown.new_block())
 
 
 def check_index(index: int) -> None:
@@ -251,6 +252,7 @@ async def open_view(
     """
     fold: Reducer[Any, Any, Any] = KeyedReducer(key, is_delete) if reducer is None else reducer
     view: View[K, V] = View(connect, request, fold)
+    block = block_of(view) if raise_on_end else nullcontext()
     async with running(view.run):
-        with block_of(view) if raise_on_end else nullcontext():
+        with block:
             yield view
