@@ -128,7 +128,7 @@ class ViewPool(Generic[K, V]):
         """The view of this request, shared: kept while the block runs, and for the idle TTL after the last one.
 
         If an error ends the view, the block is cancelled and leaves as `ViewEnded`; not with `raise_on_end=False`.
-        Both are as for `open_view`.
+        Both are as for `open_view`; so one task leaves such blocks in the reverse order.
         Raises `ViewLimitError`, and `ClosedResourceError` outside of the pool's block.
         """
         entry = self._enter(request)

@@ -229,24 +229,24 @@ async def open_view(
     The view connects by itself and again when it must: by its index first, from the beginning after a force-close
     that says so, at once and then within 0.2 s, 0.4 s ... 60 s, evenly random.
     What was shown stays until there is something newer that is whole.
-    From the moment at which a connection is lost until the next one has brought the view up to date, `View.status`
-    says so, with the error that is to blame.
-    The logger `trio_stream.view` warns of it, about ten times a minute at most, without keys, values and tokens.
+    As soon as a connection is lost, `View.status` says so and why, until the view is current again.
+    The logger `trio_stream.view` warns of it, at most ten times a minute, without keys, values or tokens.
 
-    These errors are taken for temporary, alone or in a group of nothing else:
+    These errors are temporary; another connection may do better:
 
     - while it receives: `SubscriptionForceClosed`, `OSError`, and the `BrokenResourceError`, `EndOfStream` and
-      `EndOfChannel` of trio and anyio;
-    - while it connects: these; `EOFError`; and every class of exception that is not Python's own, like those of
-      network libraries, except `UnknownTopicError`, `PublisherDisabledError` and `ClosedResourceError`.
+      `EndOfChannel` of anyio and trio;
+    - while it connects: any but `UnknownTopicError`, `PublisherDisabledError`, `ClosedResourceError`,
+      `PermissionError`, and what stands for a mistake in the program: `ArithmeticError`, `AssertionError`,
+      `AttributeError`, `BufferError`, `ImportError`, `LookupError` (`KeyError`), `MemoryError`, `NameError`,
+      `ReferenceError`, `RuntimeError`, `StopIteration`, `StopAsyncIteration`, `SyntaxError`, `SystemError`,
+      `TypeError`, `ValueError`, `Warning`, and the classes derived from these.
 
-    Any other error ends the view, for no other connection would mend it: what is Python's own, like `PermissionError`,
-    `TypeError`, `ValueError`, `AttributeError`, `NameError`, `KeyError`, `ImportError`, `AssertionError` and
-    `RuntimeError`; what a payload raises when it is asked who may read it; whatever the reducer, `key` or
-    `is_delete` raises.
-    Then the block is cancelled and leaves as `ViewEnded`, with that error as its cause, not in an exception group.
-    With `raise_on_end=False` it goes on instead: the view is closed, what it holds stays readable, the error is the
-    reason of `View.status`, and whoever waits gets the `ViewEnded`.
+    In an exception group, all errors have to be temporary.
+    Any other error ends the view, and so does whatever the reducer, `key` or `is_delete` raises.
+    Then the block is cancelled, and leaves as `ViewEnded` with that error as its cause, not in an exception group.
+    With `raise_on_end=False` the block goes on: the view is closed, what it holds stays readable, the error is the
+    reason of `View.status`, and whoever waits for the view gets the `ViewEnded`.
 
     An exception of the block leaves it as it is, not in an exception group.
     """
