@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import pytest
@@ -10,7 +10,7 @@ from catalogue import HEALTH, Catalogue
 from scenes import ALL, opened, quiet
 from view.wires import Exchange, HealthView, is_gone, put, values, viewing, whole
 
-from trio_stream import ClosedResourceError, Event, EventPublisher, SubscribeRequest, running
+from trio_stream import ClosedResourceError, Event, EventPublisher, Framing, SubscribeRequest, running
 from trio_stream.view import Status, View, ViewEnded, ViewPool, open_view
 
 pytestmark = pytest.mark.anyio
@@ -248,13 +248,13 @@ async def test_a_stopped_publisher_ends_the_block() -> None:
 
 async def test_a_kind_of_framing_that_is_not_known_ends_the_view() -> None:
     """U23: the view took it for a new snapshot that never came, and was silently stale."""
-    third = object.__new__(type(whole(1).payload))
+    third: Any = object.__new__(Framing)
     third._name_, third._value_ = "THIRD", "third"
     exchange = Exchange()
     with pytest.raises(ViewEnded) as caught, anyio.fail_after(5):
         async with viewing(exchange) as view:
             exchange.wire.give(put(1, "web"), whole(1))
             await view.wait_current()
-            exchange.wire.give(Event(HEALTH, 2, cast(Any, third)), put(3, "web"))
+            exchange.wire.give(Event(HEALTH, 2, third), put(3, "web"))
             await anyio.sleep_forever()
     assert isinstance(caught.value.__cause__, AssertionError)

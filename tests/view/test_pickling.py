@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -18,14 +19,16 @@ from trio_stream.view import GONE, Change, Frozen, Gone, KeyedReducer, Status, T
 
 pytestmark = pytest.mark.anyio
 
-by_pickle: list[Callable[[Any], Any]] = [
-    lambda value, protocol=protocol: pickle.loads(pickle.dumps(value, protocol))
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
-]
+
+def pickled(value: Any, protocol: int) -> Any:
+    return pickle.loads(pickle.dumps(value, protocol))
+
+
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 ways = pytest.mark.parametrize(
     "way",
-    [*by_pickle, copy.copy, copy.deepcopy],
-    ids=[*(f"pickle{protocol}" for protocol in range(len(by_pickle))), "copy", "deepcopy"],
+    [*(partial(pickled, protocol=protocol) for protocol in PROTOCOLS), copy.copy, copy.deepcopy],
+    ids=[*(f"pickle{protocol}" for protocol in PROTOCOLS), "copy", "deepcopy"],
 )
 SIZES = (0, 3, 500, 20_000)  # one part, and many
 
@@ -81,6 +84,7 @@ def test_a_state_is_the_same(way: Callable[[Any], Any], size: int) -> None:
     again = way(state)
     assert type(again) is Frozen
     assert (again.index, again.epoch, dict(again)) == (7, "one", content)
+    assert isinstance(again.mapping, Table)
     check(again.mapping, content)
     with pytest.raises(FrozenInstanceError):
         again.index = 8

@@ -16,7 +16,7 @@ from scenes import ALL, WEB, opened, quiet
 from view.wires import Exchange, HealthView, is_gone, put, viewed, viewing, whole
 
 from trio_stream import SubscribeRequest
-from trio_stream.view import EpochChanged, KeyedReducer, ViewEnded, ViewPool, open_view
+from trio_stream.view import EpochChanged, KeyedReducer, View, ViewEnded, ViewPool, open_view
 
 pytestmark = pytest.mark.anyio
 
@@ -80,7 +80,7 @@ def by_predicate(view: HealthView) -> list[Callable[[], Awaitable[object]]]:
     return [lambda: view.wait_for(lambda state: state.index)] * MANY
 
 
-def by_change(view: HealthView) -> list[Callable[[], Awaitable[object]]]:
+def by_change(view: View[Any, Any]) -> list[Callable[[], Awaitable[object]]]:
     async def wait() -> None:
         async with view.changes() as changes:
             await anext(changes)
@@ -216,8 +216,8 @@ async def test_many_views_that_expire_together_are_closed_in_portions() -> None:
             users = AsyncExitStack()
             for number in range(500):
                 request = SubscribeRequest(HEALTH, f"{number}")
-                view = await users.enter_async_context(pool.view(request, raise_on_end=False))
-            await view.wait_current()
+                await users.enter_async_context(pool.view(request, raise_on_end=False))
+            await quiet()
             async with steps(lambda: len(pool)) as noted:
                 await users.aclose()
                 await turns(lambda: len(pool) == 0)
