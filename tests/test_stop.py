@@ -45,7 +45,13 @@ async def without_waiting(subscription: Subscription[Health]) -> list[Event[Heal
 
 
 Receive = Callable[[Subscription[Health]], Awaitable[list[Event[Health]]]]
-styles = pytest.mark.parametrize("receive", [by_receive, by_batch, by_iteration, without_waiting])
+async def until_current(subscription: Subscription[Health]) -> list[Event[Health]]:
+    return list(await subscription.receive_until_current())
+
+
+styles = pytest.mark.parametrize(
+    "receive", [by_receive, by_batch, by_iteration, without_waiting, until_current]
+)
 
 
 async def to_the_end(

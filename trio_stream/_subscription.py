@@ -169,6 +169,9 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
                 events += scout._take_batch(None)
             if self._end is None:
                 self._follow(scout)
+                if not events and self._state.timeline.is_stopped:
+                    self._stop_if_done()
+            if self._end is None:
                 return events
         except SubscriptionForceClosed:
             if self._end is None:

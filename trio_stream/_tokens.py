@@ -45,7 +45,10 @@ class Tokens(Generic[T]):
             if not made:
                 del self._made[token]
         else:
-            self._loose[token].remove(item)
+            loose = self._loose[token]
+            loose.remove(item)
+            if not loose:
+                del self._loose[token]
 
     def loosen(self, token: str, item: T) -> None:
         """From now on it stays only as long as somebody else keeps it."""
