@@ -1,7 +1,7 @@
 """What the status of a view says while its connection is lost, and what those who wait get meanwhile."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -95,6 +95,27 @@ async def test_a_connection_that_is_lost_is_said_before_the_next_one_is_there(
             await quiet()
         assert [state.index for state in states] == [1 if resume else 2]
         assert view.status == ViewStatus(Status.CURRENT)
+
+
+@pytest.mark.parametrize("of", ["connection", "key"])
+async def test_a_view_that_will_end_is_not_current_while_it_leaves_its_connection(of: str) -> None:
+    """U15."""
+    exchange = Hanging()
+    async with viewing(exchange, raise_on_end=False) as view:
+        exchange.wire.give(put(1, "web", "a"), whole(1))
+        await view.wait_current()
+        exchange.hold("exit")
+        if of == "key":
+            exchange.wire.give(Event(HEALTH, 2, cast(Any, object())))
+        else:
+            exchange.wire.end(PermissionError("no"))
+        await quiet()
+        lost = view.status
+        assert lost.status is Status.STALE
+        assert isinstance(lost.reason, AttributeError if of == "key" else PermissionError)
+        exchange.go()
+        await quiet()
+        assert view.status == ViewStatus(Status.CLOSED, lost.reason)
 
 
 async def test_the_first_failure_to_connect_is_in_the_status_at_once() -> None:

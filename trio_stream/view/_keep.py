@@ -4,7 +4,7 @@ import random
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, NoReturn
 
 import anyio
 import anyio.abc
@@ -173,35 +173,38 @@ class Keeper(Generic[K, V]):
     async def _fold_all(self, connection: Connection) -> None:
         self._begin(connection)
         await self._shown.wakeups.wake()
+        async with running(partial(self._watch, connection)):
+            try:
+                await self._receive_all(connection)
+            except Exception as error:
+                self._lose(connection, error)
+                raise
+
+    async def _receive_all(self, connection: Connection) -> NoReturn:
         # What was missed may be in large commits. After a snapshot it is better to have all that is there in one go:
         # the view is not current without what a cached snapshot lacks.
         most = 1 if self._request.index else CHUNK
-        async with running(partial(self._watch, connection)):
-            while True:
-                try:
-                    events = await connection.receive_batch(most)
-                except Exception as error:
-                    if _is_broken(error):
-                        self._lose(connection, error)
-                    raise
-                if not self._fold.is_in_snapshot:
-                    most = min(2 * most, _deliveries(events))
-                await self._fold_batch(events, connection.horizon)
-                self._is_healthy = self._fold.is_current
-                await self._shown.wakeups.wake()
-                while self._shown.remains:
-                    self._shown.remains.pop()
-                    await anyio.lowlevel.checkpoint()
+        while True:
+            events = await connection.receive_batch(most)
+            self._is_folding = True
+            if not self._fold.is_in_snapshot:
+                most = min(2 * most, _deliveries(events))
+            await self._fold_batch(events, connection.horizon)
+            self._is_healthy = self._fold.is_current
+            await self._shown.wakeups.wake()
+            while self._shown.remains:
+                self._shown.remains.pop()
+                await anyio.lowlevel.checkpoint()
 
     def _lose(self, connection: Connection, error: Exception) -> None:
         """The connection is over; to leave it may take long, so this is said first."""
-        self._request = connection.resume_request()
-        self._shown.set_lost(error)
-        if not self._request.index:
-            self._shown.set_void()
+        self._shown.set_lost(error.__cause__ if isinstance(error, _Unmendable) else error)
+        if _is_broken(error):
+            self._request = connection.resume_request()
+            if not self._request.index:
+                self._shown.set_void()
 
     async def _fold_batch(self, events: Sequence[Event[Any]], horizon: int) -> None:  # noqa: ASYNC910 - the caller has just received
-        self._is_folding = True
         if self._fold.is_in_snapshot:
             events = await self._fold_snapshot(events)
         with _unmendable():
