@@ -261,11 +261,12 @@ class EventPublisher:
 
         Any thread may take them. Only in the event loop's thread do all figures belong to one moment.
         """
+        open_ = self._subscriptions.all()
         return PublisherStatistics(
             index=self._timeline.index,
             epoch=self._timeline.epoch,
             subscriptions=self._subscriptions.count,
-            waiting=sum(subscription._is_waiting for subscription in self._subscriptions),
+            waiting=sum([each._is_receiving is True and each._parked is not None for each in open_]),
             tokens=len(self._subscriptions),
             topics={
                 topic.name: TopicStatistics(
@@ -368,7 +369,7 @@ class EventPublisher:
         for state in self._topics.values():
             state.close()
         self._parking.in_slices(map(self._parking.wake_one, self._timeline.everybody()))
-        self._parking.in_slices(map(self._tell_of_stop, self._subscriptions))
+        self._parking.in_slices(map(self._tell_of_stop, self._subscriptions.all()))
 
     def _tell_of_stop(self, subscription: Subscription[Any]) -> None:
         subscription._stop_if_done()

@@ -263,8 +263,10 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     @override
     async def aclose(self) -> None:
         """The same as `unsubscribe`, and a checkpoint."""
+        backend = self._state.parking.backend
+        backend.check()
         self.unsubscribe()
-        await self._state.parking.backend.checkpoint()
+        await backend.checkpoint()
 
     @override
     async def __aenter__(self) -> Self:
@@ -294,10 +296,6 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         if self._end is not None:
             return SubscriptionState.CLOSED if self._end.reason is None else SubscriptionState.FORCE_CLOSED
         return SubscriptionState.LIVE if self._snapshot is None else SubscriptionState.SNAPSHOT
-
-    @property
-    def _is_waiting(self) -> bool:
-        return self._is_receiving is True and self._parked is not None
 
     async def _watch(self, index: int) -> None:
         """Waits until the index is published, or this has ended."""

@@ -1,6 +1,6 @@
 """Which subscriptions are open, by the token they were made with."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Generic
 from weakref import WeakSet
 
@@ -23,10 +23,10 @@ class Tokens(Generic[T]):
         """How many tokens there are."""
         return len({*self._made, *(token for token, made in list(self._loose.items()) if made)})
 
-    def __iter__(self) -> Iterator[T]:
-        """All that is there now. May be asked for by any thread."""
-        for made in (*list(self._made.values()), *list(self._loose.values())):
-            yield from list(made)
+    def all(self) -> list[T]:
+        """All that is there now. Any thread may ask."""
+        groups = [*list(self._made.values()), *list(self._loose.values())]
+        return [item for made in groups for item in list(made)]
 
     @property
     def count(self) -> int:

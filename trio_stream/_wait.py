@@ -255,6 +255,7 @@ class Parking:
         self._due: deque[Iterator[Slot]] = deque()
         # What is left of work in small steps, one after the other.
         self._work: deque[Iterator[object]] = deque()
+        self._is_closed = False
         # Whether run(), and after it finish(), does what is due.
         self._is_running = False
         self._runner = Slot()
@@ -304,8 +305,9 @@ class Parking:
         """Takes these steps, which are small and many: the first slice on the spot, the rest by `run`.
 
         Work that was given before is done before.
+        After `close` nothing is done on the spot: very much may come together.
         """
-        if not self._work:
+        if not (self._work or self._is_closed):
             for _ in islice(steps, SLICE - 1):
                 pass
         if not self._is_running:
@@ -332,6 +334,7 @@ class Parking:
 
     def close(self) -> None:
         """Nobody is woken from now on but those who wait already; to park is only a checkpoint."""
+        self._is_closed = True
         if self._backend is not None:
             self._backend = _Closed(self._backend)
 
@@ -340,8 +343,8 @@ class Parking:
         backend = self.backend
         try:
             while self._due or self._work:
-                self._do_some(backend)
                 await backend.checkpoint()
+                self._do_some(backend)
         finally:
             self._is_running = False
             while self._due or self._work:
