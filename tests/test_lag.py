@@ -187,27 +187,6 @@ async def test_a_reader_much_slower_than_the_writer_gets_further_with_every_rese
         assert ends == sorted(set(ends))
 
 
-async def test_after_a_reset_each_snapshot_is_read_to_its_end_however_slowly() -> None:
-    """D21, D1: a commit for each event taken, so that the history passes each snapshot long before its end."""
-    async with opened(history=4) as (store, publisher):
-        for key in "abcdefgh":
-            store.commit((key, "0"))
-        slow = publisher.subscribe(ALL, on_lag="reset")
-        state: State = {}
-        received: list[str] = []
-        for i in range(60):
-            store.commit(("a", str(i)))
-            got = await slow.receive()
-            apply(state, got)
-            received += kinds([got])
-            if got.is_end_of_snapshot:
-                assert state == store.state_at(got.index, ALL)
-        ends = [at for at, kind in enumerate(received) if kind.startswith("eos")]
-        markers = [at for at, kind in enumerate(received) if kind == "marker"]
-        assert len(ends) > 4
-        assert [at - 9 for at in ends] == markers[: len(ends)]  # 8 rows in between
-
-
 @pytest.mark.parametrize("on_lag", ["close", "reset"])
 async def test_a_reader_that_stalls_inside_a_snapshot_is_detached_and_the_snapshot_freed(on_lag: Any) -> None:
     """D11: when the history has passed it, without the reader calling."""
