@@ -61,7 +61,8 @@ class CloseReason(enum.Enum):
 class SubscriptionForceClosed(trio.BrokenResourceError, anyio.BrokenResourceError):
     """The publisher ended this subscription; every later call on it raises the same.
 
-    No event is delivered after it, not even one that was waiting.
+    No event is delivered after it.
+    `STOPPED` comes after everything that was published before; all other reasons overtake what is queued.
     `Subscription.resume_request` gives the request to go on with.
     """
 

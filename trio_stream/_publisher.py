@@ -1,11 +1,12 @@
-"""The publisher: takes commits, hands out subscriptions, and runs what has to run.
+"""The publisher: takes commits, hands out subscriptions, and runs the snapshot functions.
 
-Every public method but `run` is synchronous and atomic: it has no checkpoint, so that nobody sees half of it and
-no lock is needed.
+Every public method except `run` is synchronous and atomic: it has no checkpoint, so nobody sees half of it and no
+lock is needed.
 It checks everything first, then changes state.
 
 An end that concerns very many subscriptions is written into all of them at once, so that none of them returns another
-event; the rest, letting go of what they read from and waking their tasks, is work for `Parking.in_slices`.
+event.
+The rest, letting go of their buffers and waking their tasks, is done by `Parking.in_slices`.
 A publisher that stops only says so in its timeline: the subscriptions read what was published, and end there.
 """
 
@@ -47,14 +48,15 @@ class EventPublisher:
     `snapshot_cache_ttl`: seconds that a complete snapshot is kept for others who ask for the same.
     `history`: commits kept for each topic, for those who resume or are slow.
     `index`: that of the last commit before this publisher; it takes greater ones.
-    `epoch`: names the timeline of the indexes.
-    None makes a random one, so that an index which another publisher gave is never misread.
+    `epoch`: names the timeline of the indexes; None makes a random name, so that the index of another publisher is
+    never misread.
 
     A publisher belongs to the event loop that runs it: `await nursery.start(publisher.run)`, or `open_publisher`.
     `publish` and `subscribe` work before that; snapshots wait for it.
-    Call it in the thread of that event loop, from a task or from any callback; `index`, `next_index`, `epoch` and
-    `statistics` may be asked for by any thread.
-    After it has stopped, every call raises `ClosedResourceError`, except these, and what closes subscriptions.
+    Call it in the thread of that event loop, from a task or from any callback.
+    Any thread may read `index`, `next_index`, `epoch` and `statistics`, and call `publish_from_thread`.
+    After it has stopped, every call raises `ClosedResourceError`, except `index`, `next_index`, `epoch` and
+    `statistics`, and, while somebody still reads, `close_subscriptions` and close events.
     """
 
     def __init__(
@@ -125,9 +127,10 @@ class EventPublisher:
         Call it after the store has committed, in the order of the indexes and in the event loop's thread.
         Never waits.
         Close events take no index and are handled first.
-        `index` is that of the events; give it for a commit that may have none here, so that whoever waits for it
-        knows that it is past. Without events and index nothing happens.
-        After the publisher has stopped, nothing but close events, as long as somebody reads what was published.
+        `index` is that of the events.
+        Give it for a commit that may have no events here: then those who wait for its index know that it has passed.
+        Without events and index nothing happens.
+        After the publisher has stopped, it takes close events only, as long as somebody still reads.
 
         Raises, and changes nothing: `InvalidCommitError` unless this is one commit with a greater index than the
         last, `UnknownTopicError`, `RuntimeError` in another thread, `ClosedResourceError` after the publisher has
@@ -175,8 +178,11 @@ class EventPublisher:
     ) -> Subscription[P]:
         """A new subscription, which must be ended: use it as `async with`, or call `unsubscribe`.
 
-        `authorizer`: what a payload's `has_read_permission` is asked with; None shows everything.
-        `on_lag`: what a reader gets that the history has passed, `SubscriptionLagged` or a new snapshot.
+        `authorizer`: given to `has_read_permission` of each payload; None shows everything.
+        `on_lag`: what a reader gets when the history has passed it.
+        With "close" that is `SubscriptionLagged`.
+        With "reset" it is new-snapshot-to-follow, as soon as the snapshot behind it is whole; the reader can read that
+        to its end, however slow it is. A resume that comes too late is treated the same.
 
         Raises `UnknownTopicError`, `RuntimeError` in another thread, `ClosedResourceError` after the publisher has
         stopped.
@@ -203,7 +209,7 @@ class EventPublisher:
         """Force-closes every subscription made with one of these tokens; returns how many they were.
 
         When it has returned, none of them returns another event.
-        After the publisher has stopped it closes those that still read what was published, as long as there are any.
+        After the publisher has stopped, it closes those that still return what was published before.
         """
         self._check("close_subscriptions", unless_reading=True)
         closed = self._subscriptions.take(token_set(token_secret_ids))
@@ -218,10 +224,10 @@ class EventPublisher:
 
         With a topic, its history and snapshots are dropped and its subscriptions force-closed; the epoch stays.
 
-        Without one, that is so for all topics.
-        The store was restored or replaced: a new epoch begins, at `index`, which may be lower than before.
-        The default is a random epoch and index 0.
-        Or commits were lost: the epoch is the present one, and goes on after `index`, which may not be lower.
+        Without a topic, all topics are treated like this, and there are two cases.
+        The store was restored or replaced: a new epoch begins, at `index`, which may be lower than before; the default
+        is a random epoch and index 0.
+        Or commits were lost: give the present epoch, and it goes on after `index`, which may not be lower.
         """
         self._check("refresh")
         if topic is None:
@@ -251,9 +257,9 @@ class EventPublisher:
             state.clear(floor=floor, dropped=state.history.newest)
 
     def statistics(self) -> PublisherStatistics:
-        """Figures for introspection; taking them changes nothing, and takes time with the subscriptions.
+        """Figures for introspection; taking them changes nothing. The time it takes grows with the subscriptions.
 
-        Any thread may take them; they are of one moment only in the thread of the event loop.
+        Any thread may take them. Only in the event loop's thread do all figures belong to one moment.
         """
         open_ = self._subscriptions.all()
         return PublisherStatistics(
@@ -344,7 +350,7 @@ class EventPublisher:
         self._subscriptions.remove(cursor.request.token, cursor)
 
     def _force_close(self, subscriptions: list[Subscription[Any]], reason: CloseReason) -> None:
-        """Ends them, which are no longer among those that are open."""
+        """Ends these subscriptions, which the caller has taken out of the open ones."""
         end = End(reason)
         for subscription in subscriptions:
             subscription._end = end

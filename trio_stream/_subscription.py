@@ -70,7 +70,8 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     """The current state and then every change to it, for one reader.
 
     Made by `EventPublisher.subscribe`.
-    Receive in one task at a time.
+    Receive in one task at a time, in the event loop of the publisher.
+    Any thread may read `index`, `epoch` and `statistics`.
     End it by leaving `async with`, or from any task by `unsubscribe`, `close` or `aclose`; a waiting receiver wakes.
 
     Receiving raises, and repeats ever after:
@@ -102,10 +103,10 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
 
         While nothing is ready that is the publisher's newest, although its commit may not have touched the subject;
         otherwise it is `index`.
-        Hidden events that come next are passed over for it, up to 4,096 in one go.
-        It stands before an event that a payload's `has_read_permission` raises for.
-        After the publisher has stopped, and everything was received, it stays where it was; after any other end it
-        is `index`.
+        To find out, it passes over hidden events that come next, up to 4,096 in one call.
+        It never passes an event whose `has_read_permission` raises.
+        After `CloseReason.STOPPED` it stays at the newest index published, if everything was received; after any other
+        end it is `index`.
         """
         self._state.parking.check_thread("horizon")
         if self._end is not None:
@@ -127,7 +128,7 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     async def receive_batch(self, max_events: int | None = None) -> Sequence[Event[P]]:
         """Waits for an event and returns all that are ready, at most `max_events` or 65,536. Always a checkpoint.
 
-        Where an authorizer checks each event, one call looks at no more than about 4,096.
+        With an authorizer, one call looks at no more than about 4,096 events.
         """
         if max_events is not None:
             check_integer("max_events", max_events)
@@ -144,12 +145,13 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
 
     @enable_ki_protection
     async def receive_until_current(self) -> Sequence[Event[P]]:
-        """Everything up to the newest index that is published now, and at least up to end-of-snapshot: one read.
+        """Everything up to the newest index published now, and at least up to end-of-snapshot: reads a state once.
 
-        It waits until a snapshot is whole, however old a cached one is, and returns that and the changes after it,
-        in order; nothing if the reader has everything.
-        What is published meanwhile is left for the next call.
-        When it is cancelled, nothing was received.
+        It waits until the snapshot is whole and returns it with the changes after it, in order.
+        So the state is current also when the snapshot comes from the cache.
+        It returns nothing if the reader has everything.
+        A commit that is published meanwhile may be left for the next call.
+        A call that is cancelled has received nothing.
         Always a checkpoint.
         """
         self._begin_to_receive()
@@ -187,7 +189,7 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     def receive_nowait(self) -> Event[P]:
         """The next event if one is ready, otherwise `WouldBlock`.
 
-        It looks at no more than 4,096 hidden events, and may say `WouldBlock` although there is one behind them.
+        It looks at no more than 4,096 hidden events, and may raise `WouldBlock` although an event is ready behind them.
         """
         self._state.parking.check_thread("receive_nowait")
         if self._is_receiving:
@@ -203,7 +205,7 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         """Waits until the publisher has published a commit with this index or a greater one, of whatever topic.
 
         Receives nothing, and may be used by other tasks while one receives.
-        With `horizon` it tells a reader that its state is that of `index` although no event came.
+        Together with `horizon` a reader learns from it that its state is that of `index`, although no event came.
         A checkpoint; raises how the subscription ended, and `CloseReason.STOPPED` if the publisher has stopped before.
         """
         check_index(index)
@@ -280,6 +282,7 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     def resume_request(self) -> SubscribeRequest[P]:
         """The request that goes on where this subscription stands: at its `horizon`.
 
+        Ask before you end the subscription: afterwards it stands at `index`.
         It is a fresh start if the subscription is still inside a snapshot, or was force-closed for `TOKEN`,
         `REFRESH` or `SNAPSHOT_FAILED`: then drop what was received.
         """
@@ -287,7 +290,7 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         return replace(self.request, index=index, epoch=self.epoch if index else None)
 
     def statistics(self) -> SubscriptionStatistics:
-        """Figures for introspection; taking them changes nothing for the reader."""
+        """Figures for introspection, from any thread; taking them changes nothing for the reader."""
         lag = self._lag()
         self._peak_lag = max(self._peak_lag, lag)
         return SubscriptionStatistics(lag, self._peak_lag, self._delivered, self._doing())

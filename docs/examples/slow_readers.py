@@ -44,36 +44,34 @@ class Market:
         return newest.index
 
 
-async def read_snapshot(subscription: Subscription[Price]) -> None:
-    async for event in subscription:
+async def read(subscription: Subscription[Price]) -> None:
+    for event in await subscription.receive_until_current():
         print("   ", event.index, event.payload)
-        if event.is_end_of_snapshot:
-            break
 
 
 async def be_told(publisher: EventPublisher, market: Market) -> None:
     async with publisher.subscribe(SubscribeRequest(PRICES)) as subscription:
-        await read_snapshot(subscription)
+        await read(subscription)
         market.change(publisher, 150)
         try:
-            await subscription.receive()
+            await read(subscription)
         except SubscriptionLagged as lagged:
             print(f"    stood at {lagged.index}, {lagged.missed} are gone")
         request = subscription.resume_request()
     async with publisher.subscribe(request) as subscription:
-        await read_snapshot(subscription)
+        await read(subscription)
 
 
 async def be_reset(publisher: EventPublisher, market: Market) -> None:
     async with publisher.subscribe(SubscribeRequest(PRICES), on_lag="reset") as subscription:
-        await read_snapshot(subscription)
+        await read(subscription)
         market.change(publisher, 150)
-        await read_snapshot(subscription)
+        await read(subscription)
 
 
 async def catch_up(publisher: EventPublisher, market: Market) -> None:
     async with publisher.subscribe(SubscribeRequest(PRICES)) as subscription:
-        await read_snapshot(subscription)
+        await read(subscription)
         market.change(publisher, 99)
         print("    behind by", subscription.statistics().lag)
         batch = await subscription.receive_batch()

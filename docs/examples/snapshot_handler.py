@@ -69,12 +69,8 @@ async def snapshot_of_jobs(request: SubscribeRequest[Job], snapshot: SnapshotApp
 
 async def read_all(publisher: EventPublisher) -> list[str]:
     async with publisher.subscribe(SubscribeRequest(JOBS)) as subscription:
-        jobs: list[str] = []
-        async for event in subscription:
-            jobs += [str(one.payload) for one in event.events]
-            if event.is_end_of_snapshot:
-                break
-        return jobs
+        events = await subscription.receive_until_current()
+    return [str(job) for event in events for job in event.payloads]
 
 
 async def main() -> None:

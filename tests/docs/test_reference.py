@@ -25,3 +25,10 @@ def test_every_public_name_has_its_entry(module: ModuleType) -> None:
     }
     entries = {entry for page in REFERENCE.glob("*.md") for entry in ENTRY.findall(page.read_text())}
     assert public - entries == set()
+
+
+def test_the_page_about_the_code_has_every_module_of_the_core() -> None:
+    page = (REFERENCE.parent / "explanation" / "the-code.md").read_text()
+    listed = set(re.findall(r"^\| `(_\w+)` \|", page, re.MULTILINE))
+    package = Path(trio_stream.__file__).parent
+    assert listed == {path.stem for path in package.glob("_[a-z]*.py")}

@@ -234,8 +234,8 @@ async def open_view(
 
     These errors are temporary; another connection may do better:
 
-    - while it receives: `SubscriptionForceClosed`, `OSError`, and the `BrokenResourceError`, `EndOfStream` and
-      `EndOfChannel` of anyio and trio;
+    - while it receives: `SubscriptionForceClosed`, `OSError`, and the ``BrokenResourceError``, ``EndOfStream``
+      and ``EndOfChannel`` of anyio and trio;
     - while it connects: any but `UnknownTopicError`, `PublisherDisabledError`, `ClosedResourceError`,
       `PermissionError`, and what stands for a mistake in the program: `ArithmeticError`, `AssertionError`,
       `AttributeError`, `BufferError`, `ImportError`, `LookupError` (`KeyError`), `MemoryError`, `NameError`,
