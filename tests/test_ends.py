@@ -367,3 +367,36 @@ async def test_a_cached_snapshot_stays_for_its_time_and_no_longer(disturbance: s
         assert publisher.statistics().topics["health"].snapshots == 0
         reader.close()
         store.commit(("web", "b"))
+
+
+@pytest.mark.parametrize("reason", [CloseReason.TOKEN, None])
+async def test_nothing_is_left_of_those_that_waited_when_they_ended_although_their_subject_is_read_on(
+    reason: CloseReason | None,
+) -> None:
+    """D13: not until the next event, which may be long in coming."""
+    references: list[weakref.ref[Subscription[Health]]] = []
+
+    async def wait(publisher: EventPublisher) -> None:
+        subscription = publisher.subscribe(WEB)
+        references.append(weakref.ref(subscription))
+        with pytest.raises((SubscriptionForceClosed, ClosedResourceError)):
+            await subscription.receive()
+            await subscription.receive()
+
+    async with opened() as (_, publisher):
+        reader = publisher.subscribe(SubscribeRequest(HEALTH, "web"))
+        await until_live(reader)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(wait, publisher)
+            await quiet()
+            if reason is None:
+                for reference in references:
+                    waiting = reference()
+                    assert waiting is not None
+                    waiting.unsubscribe()
+                del waiting
+            else:
+                publisher.close_subscriptions(["t"])
+        gc.collect()
+        assert [reference() for reference in references] == [None] * 3

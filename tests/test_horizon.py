@@ -176,3 +176,17 @@ async def test_the_horizon_passes_over_late_events_that_the_reader_has_had() -> 
         publisher.publish([event(6, "other")])
         assert (subscription.horizon, subscription.index) == (6, 5)
         assert ready(subscription) == []
+
+
+@pytest.mark.parametrize("end", ["close", "token"])
+async def test_the_horizon_of_an_ended_subscription_stays_where_it_was(end: str) -> None:
+    """D9, D16: what is published from now on, it is not told of."""
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(LIVE)
+        if end == "close":
+            subscription.unsubscribe()
+        else:
+            publisher.close_subscriptions(["t"])
+        publisher.publish([event(2, "other")])
+        publisher.publish([event(3, "web")])
+        assert (subscription.horizon, subscription.index) == (1, 1)

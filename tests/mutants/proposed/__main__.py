@@ -16,11 +16,11 @@ import pickle
 import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio.pytest_plugin
 import hypothesis
@@ -57,28 +57,40 @@ IMPORTED: Final = (anyio.pytest_plugin, hypothesis, trio)
 
 
 class Map:
-    """Which tests run which lines; found out once for this tree."""
+    """Which tests run which lines. Only what has changed is found out again."""
 
     def __init__(self) -> None:
-        digest = _digest(*sorted([*PACKAGE.rglob("*.py"), *TESTS.rglob("*.py")]))
         kept = KEPT / "map.json"
-        if not kept.exists() or json.loads(kept.read_text())["digest"] != digest:
-            say("finding out which tests run which lines")
-            forked(partial(run_pytest, Collected(partial(_draw, kept, digest)), test_files()))
-        drawn = json.loads(kept.read_text())
-        self._seconds: dict[str, float] = drawn["seconds"]
-        self._lines: dict[str, dict[str, list[str]]] = drawn["lines"]
+        package = _digest(*sorted(PACKAGE.rglob("*.py")))
+        tests = {name: _digest(TESTS / name) for name in test_files()}
+        # {file of tests: {"of": digests, "seconds": {test: seconds}, "lines": {file: {line: [test]}}}}
+        parts: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+        parts = {name: part for name, part in parts.items() if part["of"] == [package, tests.get(name)]}
+        if missing := sorted(tests.keys() - parts.keys()):
+            say(f"finding out which lines are run by {', '.join(missing)}")
+            drawn = KEPT / "drawn.json"
+            forked(partial(run_pytest, Collected(lambda all_: _write(drawn, trace(all_))), missing))
+            for name, part in json.loads(drawn.read_text()).items():
+                parts[name] = {"of": [package, tests[name]], **part}
+            _write(kept, parts)
+        self._parts = parts.values()
+        self._seconds: dict[str, float] = {}
+        for part in self._parts:
+            self._seconds |= part["seconds"]
 
     def tests(self, change: Change) -> Seconds:
         """Those that run what is changed; those of the whole module if it runs when it is imported."""
-        by_line = self._lines.get(change.file, {})
-        names = {name for line in change.lines for name in by_line.get(str(line), ())} - {""}
-        names = names or {name for names in by_line.values() for name in names}
+        by_line: defaultdict[int, set[str]] = defaultdict(set)
+        for part in self._parts:
+            for line, names in part["lines"].get(change.file, {}).items():
+                by_line[int(line)].update(names)
+        names = {name for line in change.lines for name in by_line[line]}
+        names = names or set().union(*by_line.values())
         return {name: self._seconds[name] for name in names & self._seconds.keys()}
 
 
-def _draw(kept: Path, digest: str, collected: Collected) -> None:
-    kept.write_text(json.dumps({**trace(collected), "digest": digest}))
+def _write(file: Path, value: object) -> None:
+    file.write_text(json.dumps(value))
 
 
 def quick(tests: Seconds) -> Seconds:
@@ -117,11 +129,11 @@ def say(line: str) -> None:
 
 
 def test_files() -> list[str]:
-    core = sorted(path.name for path in TESTS.glob("test_*.py") if path.name not in APART)
-    return [*core, *OTHERS]
+    paths = [path for part in ("", *OTHERS) for path in sorted((TESTS / part).glob("test_*.py"))]
+    return [str(path.relative_to(TESTS)) for path in paths if path.name not in APART]
 
 
-def proposals(prefix: str) -> list[Change]:
+def proposals(prefixes: tuple[str, ...]) -> list[Change]:
     """All changes of the files whose path begins so."""
     files = {
         str(file.relative_to(PACKAGE)): file
@@ -131,7 +143,7 @@ def proposals(prefix: str) -> list[Change]:
     places = {
         name: (file, KEPT / f"{_digest(file, Path(changes.__file__))}.pickle")
         for name, file in sorted(files.items())
-        if name.startswith(prefix) and not file.name.startswith("__")
+        if name.startswith(prefixes) and not file.name.startswith("__")
     }
     tasks = (
         (name, partial(_save, name, file, place))
@@ -182,16 +194,23 @@ def try_imported(left: Sequence[Change], drawn: Map, known: Known) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="those of files whose path in the package begins so")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[""],
+        metavar="PATH",
+        help="those of files whose path in the package begins so",
+    )
     parser.add_argument("--sample", type=int, help=f"so many of them, chosen at random by the seed {SEED}")
     parser.add_argument("--fresh", action="store_true", help="forget what was found out before")
     arguments = parser.parse_args()
     KEPT.mkdir(exist_ok=True)
     if arguments.fresh:
         (KEPT / "results.jsonl").unlink(missing_ok=True)
-    proposed = proposals(arguments.only)
+    only = tuple(arguments.only)
+    proposed = proposals(only)
     names = {change.name for change in proposed}
-    stale = [name for name in JUDGED if name.startswith(arguments.only) and name not in names]
+    stale = [name for name in JUDGED if name.startswith(only) and name not in names]
     chosen = proposed
     if arguments.sample is not None:
         chosen = random.Random(SEED).sample(proposed, min(arguments.sample, len(proposed)))

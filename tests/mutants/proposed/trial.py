@@ -94,7 +94,7 @@ class Collected:
     def first_failure(self, tests: Seconds, say: Say) -> str | None:
         """Which of these tests fails first, the quickest first."""
         names = [name for name in sorted(tests, key=tests.__getitem__) if name in self.items]
-        for name, following in zip(names, [*names[1:], None], strict=False):
+        for name, following in zip(names, [*names[1:], None], strict=True):
             say(name, max(PATIENCE[0], PATIENCE[1] * tests[name]))
             if not self.passes(name, following):
                 return name
@@ -176,31 +176,34 @@ def killer_when_imported(change: Change, tests: Seconds, say: Say) -> str | None
         found[0] = collected.first_failure(tests, say)
 
     say("the collection", 60)
-    files = sorted({name.partition("::")[0] for name in tests})
+    files = sorted({_file(name) for name in tests})
     with suppress(RuntimeError):
         run_pytest(Collected(find), files)
     return found[0]
 
 
 def trace(collected: Collected) -> dict[str, Any]:
-    """Which tests there are, how long each takes, and which lines it runs."""
+    """For each file of tests: how long its tests take, and which of them run which lines."""
     os.environ["COVERAGE_CORE"] = "ctrace"  # the only one that knows which test runs
     measured = coverage.Coverage(
         data_file=None, include=[f"{PACKAGE}/_*", f"{PACKAGE}/view/*"], config_file=False
     )
     names = list(collected.items)
-    seconds: dict[str, float] = {}
+    parts: dict[str, Any] = {_file(name): {"seconds": {}, "lines": {}} for name in names}
     measured.start()
-    for name, following in zip(names, [*names[1:], None], strict=False):
+    for name, following in zip(names, [*names[1:], None], strict=True):
         measured.switch_context(name)
         if collected.passes(name, following):
-            seconds[name] = round(collected.seconds, 4)
+            parts[_file(name)]["seconds"][name] = round(collected.seconds, 4)
     measured.stop()
     data = measured.get_data()
-    return {
-        "seconds": seconds,
-        "lines": {
-            str(Path(file).relative_to(PACKAGE)): data.contexts_by_lineno(file)
-            for file in data.measured_files()
-        },
-    }
+    for path in data.measured_files():
+        for line, contexts in data.contexts_by_lineno(path).items():
+            for name in filter(None, contexts):
+                lines = parts[_file(name)]["lines"].setdefault(str(Path(path).relative_to(PACKAGE)), {})
+                lines.setdefault(line, []).append(name)
+    return parts
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
