@@ -383,6 +383,11 @@ async def test_nothing_is_left_of_those_that_waited_when_they_ended_although_the
             await subscription.receive()
             await subscription.receive()
 
+    def unsubscribe(reference: weakref.ref[Subscription[Health]]) -> None:
+        subscription = reference()
+        assert subscription is not None
+        subscription.unsubscribe()
+
     async with opened() as (_, publisher):
         reader = publisher.subscribe(SubscribeRequest(HEALTH, "web"))
         await until_live(reader)
@@ -392,10 +397,7 @@ async def test_nothing_is_left_of_those_that_waited_when_they_ended_although_the
             await quiet()
             if reason is None:
                 for reference in references:
-                    waiting = reference()
-                    assert waiting is not None
-                    waiting.unsubscribe()
-                del waiting
+                    unsubscribe(reference)
             else:
                 publisher.close_subscriptions(["t"])
         gc.collect()

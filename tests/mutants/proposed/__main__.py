@@ -14,9 +14,10 @@ import json
 import os
 import pickle
 import random
+import signal
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -79,13 +80,23 @@ class Map:
             self._seconds |= part["seconds"]
 
     def tests(self, change: Change) -> Seconds:
-        """Those that run what is changed; those of the whole module if it runs when it is imported."""
-        by_line: defaultdict[int, set[str]] = defaultdict(set)
-        for part in self._parts:
-            for line, names in part["lines"].get(change.file, {}).items():
-                by_line[int(line)].update(names)
-        names = {name for line in change.lines for name in by_line[line]}
-        names = names or set().union(*by_line.values())
+        """Those that run what is changed; none if it runs when the package is imported."""
+        names = {
+            name
+            for part in self._parts
+            for line, names in part["lines"].get(change.file, {}).items()
+            if int(line) in change.lines
+            for name in names
+        }
+        return {name: self._seconds[name] for name in names & self._seconds.keys()}
+
+    def tests_of_module(self, change: Change) -> Seconds:
+        names = {
+            name
+            for part in self._parts
+            for names in part["lines"].get(change.file, {}).values()
+            for name in names
+        }
         return {name: self._seconds[name] for name in names & self._seconds.keys()}
 
 
@@ -171,11 +182,12 @@ def try_in_place(left: Sequence[Change], drawn: Map, known: Known, collected: Co
     gc.freeze()  # children do not go through it, and leave its memory shared
 
     def task(change: Change, say: Say) -> str | None:
-        replace = functions.replacement(change)
+        tests = quick(drawn.tests(change))
+        replace = functions.replacement(change) if tests else None
         if replace is None:
             return None
         replace()
-        return collected.first_failure(quick(drawn.tests(change)), say)
+        return collected.first_failure(tests, say)
 
     for change, killer in results(((change, partial(task, change)) for change in left), AT_ONCE):
         if killer is not None:
@@ -185,7 +197,8 @@ def try_in_place(left: Sequence[Change], drawn: Map, known: Known, collected: Co
 
 def try_imported(left: Sequence[Change], drawn: Map, known: Known) -> None:
     tasks: Iterator[tuple[Change, Task]] = (
-        (change, partial(killer_when_imported, change, drawn.tests(change))) for change in left
+        (change, partial(killer_when_imported, change, drawn.tests(change) or drawn.tests_of_module(change)))
+        for change in left
     )
     for change, killer in results(tasks, AT_ONCE):
         known.add(change, killer)
@@ -204,6 +217,10 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help=f"so many of them, chosen at random by the seed {SEED}")
     parser.add_argument("--fresh", action="store_true", help="forget what was found out before")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # children are ended, then
+    evidence = os.environ.pop("TRIO_STREAM_EVIDENCE", "")  # what the tests note is of changed code
+    os.environ.pop("TRIO_STREAM_PROOF", None)
+    os.environ["TRIO_STREAM_FIRST_FAILURE"] = "1"  # is enough
     KEPT.mkdir(exist_ok=True)
     if arguments.fresh:
         (KEPT / "results.jsonl").unlink(missing_ok=True)
@@ -223,6 +240,7 @@ def main() -> int:
         known = Known()
         try_imported([change for change in left if change not in known], drawn, known)
         known = Known()
+    os.environ["TRIO_STREAM_EVIDENCE"] = evidence
     return tell(proposed, chosen, stale, known)
 
 
