@@ -402,3 +402,22 @@ async def test_nothing_is_left_of_those_that_waited_when_they_ended_although_the
                 publisher.close_subscriptions(["t"])
         gc.collect()
         assert [reference() for reference in references] == [None] * 3
+
+
+def test_an_end_has_its_fields_as_arguments_for_those_who_only_print_it() -> None:
+    end = SubscriptionForceClosed(CloseReason.TOKEN, 7, "e")
+    assert end.args == (CloseReason.TOKEN, 7, "e")
+    assert SubscriptionLagged(7, "e", 3).args == (CloseReason.LAGGED, 7, "e")
+    assert SnapshotFailed(7, "e").args == (CloseReason.SNAPSHOT_FAILED, 7, "e")
+
+
+def test_the_reasons_have_names_that_may_be_written_down() -> None:
+    names = {reason.value: reason for reason in CloseReason}
+    for reason, name in [
+        (CloseReason.TOKEN, "token"),
+        (CloseReason.REFRESH, "refresh"),
+        (CloseReason.LAGGED, "lagged"),
+        (CloseReason.SNAPSHOT_FAILED, "snapshot-failed"),
+        (CloseReason.STOPPED, "stopped"),
+    ]:
+        assert names[name] is reason

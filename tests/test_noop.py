@@ -1,5 +1,7 @@
 """A publisher for where events are not wanted."""
 
+from dataclasses import asdict
+
 import anyio
 import pytest
 from catalogue import HEALTH, Catalogue, event
@@ -26,3 +28,17 @@ async def test_a_publisher_that_does_nothing_takes_everything() -> None:
     assert publisher.epoch == publisher.statistics().epoch
     with pytest.raises(PublisherDisabledError):
         publisher.subscribe(SubscribeRequest(HEALTH))
+
+
+async def test_it_says_that_there_is_nothing() -> None:
+    publisher = NoOpEventPublisher()
+    assert (publisher.index, publisher.epoch) == (0, "")
+    statistics = asdict(publisher.statistics())
+    assert statistics == {**dict.fromkeys(statistics, 0), "epoch": "", "topics": {}}
+
+
+async def test_its_run_is_a_checkpoint() -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await NoOpEventPublisher().run()
+    assert scope.cancelled_caught

@@ -33,7 +33,6 @@ SWAPPED: Final = {
     "bisect_right": "bisect_left",
     "popleft": "pop",
     "appendleft": "append",
-    "BaseException": "Exception",
 }
 NARROWED: Final[dict[type[cst.BaseCompOp], cst.BaseCompOp]] = {
     cst.LessThan: cst.NotEqual(),
@@ -98,9 +97,10 @@ def one_less(node: cst.Integer) -> Iterator[cst.CSTNode]:
         yield node.with_changes(value=str(node.evaluated_value - 1))
 
 
-def swapped_name(node: cst.Name) -> Iterator[cst.CSTNode]:
-    if node.value in SWAPPED:
-        yield node.with_changes(value=SWAPPED[node.value])
+def other_function(node: cst.Call) -> Iterator[cst.CSTNode]:
+    name = node.func.attr if isinstance(node.func, cst.Attribute) else node.func
+    if isinstance(name, cst.Name) and name.value in SWAPPED:
+        yield node.with_deep_changes(name, value=SWAPPED[name.value])
 
 
 def no_loop(node: cst.While) -> Iterator[cst.CSTNode]:
@@ -122,7 +122,7 @@ OPERATORS: Final[Sequence[tuple[type[cst.CSTNode], Operator]]] = (
     (cst.BooleanOperation, one_operand),
     (cst.ComparisonTarget, narrowed),
     (cst.Integer, one_less),
-    (cst.Name, swapped_name),
+    (cst.Call, other_function),
 )
 # Outside of functions nothing works after these.
 IN_FUNCTIONS: Final = (removed_statement, operator_assignment, operator_arg_removal)
@@ -148,12 +148,12 @@ class _Finder(cst.CSTVisitor):
         self._path.append(node)
         if m.matches(node, SKIPPED) or self._is_in_message(node):
             return False
-        if not self._is_message(node):
-            self._find(node)
         if m.matches(node, m.Call(func=m.Name("cast"))):  # the type is for the type checker
             assert isinstance(node, cst.Call)
             node.args[1].visit(self)
             return False
+        if not self._is_message(node):
+            self._find(node)
         return True
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
