@@ -157,7 +157,7 @@ def check_wheel(session: nox.Session, paths: list[PurePosixPath]) -> None:
 @nox.session
 def proof(session: nox.Session) -> None:
     """All that is tried to prove the promises wrong; writes docs/reference/evidence.md if nothing has."""
-    install(session, "tests", extras="[cli]")
+    install(session, "proof", extras="[cli]")
     session.run("python", "tests/report.py", env=INSTALLED)
 
 

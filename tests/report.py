@@ -30,6 +30,7 @@ COMMANDS = (
         f"{PYTEST} {' '.join(f'tests/{name}' for name in OTHERS.split())}",
     ),
     ("tests/mutants",),
+    ("tests/mutants/proposed --sample 600 --fresh",),
 )
 
 
@@ -104,6 +105,7 @@ def page(figures: Figures, runs: Sequence[Run], minutes: float) -> Iterator[str]
     yield from orders_part(figures)
     yield from sweep_part(figures)
     yield from mutants_part(figures)
+    yield from proposed_part(figures)
     yield from bytes_part(figures)
     yield from faults_part(figures)
     yield from fuzz_part(figures)
@@ -119,6 +121,8 @@ def summary(figures: Figures) -> Iterator[tuple[str, str]]:
     yield "distinct orders of tasks", grouped(distinct_orders(figures))
     yield "calls cancelled at one of their suspensions", grouped(figures.total("swept", "cancelled"))
     yield "mutants killed", f"{killed} of {len(mutants)}"
+    proposed = figures.of("proposed")
+    yield "proposed mutants noticed", f"{grouped(proposed['noticed'])} of {grouped(proposed['tried'])}"
     yield "faults injected", grouped(figures.total("fault"))
     yield "inputs of any shape", grouped(figures.total("fuzz"))
 
@@ -227,6 +231,35 @@ def mutants_part(figures: Figures) -> Iterator[str]:
         ),
     )
     yield "To see it again: `python tests/mutants`, or one of them with `--only` and its name."
+
+
+def proposed_part(figures: Figures) -> Iterator[str]:
+    proposed, judged = figures.of("proposed"), figures.of("judged")
+    yield "## Proposed mutants"
+    yield (
+        "A list made by hand has the mutants that somebody thought of.\n"
+        "These are proposed by a tool, for every line of the core and the views: with the operators of "
+        "[mutmut](https://mutmut.readthedocs.io), and with a few that it has not: a statement left out, "
+        "a condition that is always or never true, one side of `and` and `or`, a comparison that is narrower.\n"
+        "The runner is our own.\n"
+        "That of mutmut passes over every function with a decorator, which is every property and most methods here, "
+        "and tests a copy of the checkout, not the installed package; "
+        "cosmic-ray starts an interpreter and all the tests anew for each mutant.\n"
+        "Here a mutant is tried by the tests that run its lines, the quickest first, on asyncio, "
+        "in a fork of a process that has collected all tests; "
+        "one that they do not notice by all of them, on trio too, with the model, the orders and the cancellations."
+    )
+    yield (
+        f"Of {grouped(proposed['proposed'])} that are proposed this run chose "
+        f"{grouped(proposed['tried'] + sum(judged.values()))} at random: "
+        f"{grouped(proposed['noticed'])} of {grouped(proposed['tried'])} were noticed, "
+        f"and {grouped(sum(judged.values()))} are known to be no fault:"
+    )
+    yield table(("why it is none", "mutants"), judged.items())
+    yield (
+        "To see it again: `python tests/mutants/proposed --sample 600`; without `--sample` it tries all of them.\n"
+        "`tests/mutants/proposed/judged.txt` has what is no fault, one by one."
+    )
 
 
 def killer(test: str) -> str:

@@ -365,3 +365,57 @@ async def test_a_cached_snapshot_stays_for_its_time_and_no_longer(disturbance: s
         assert publisher.statistics().topics["health"].snapshots == 0
         reader.close()
         store.commit(("web", "b"))
+
+
+@pytest.mark.parametrize("reason", [CloseReason.TOKEN, None])
+async def test_nothing_is_left_of_those_that_waited_when_they_ended_although_their_subject_is_read_on(
+    reason: CloseReason | None,
+) -> None:
+    """D13: not until the next event, which may be long in coming."""
+    references: list[weakref.ref[Subscription[Health]]] = []
+
+    async def wait(publisher: EventPublisher) -> None:
+        subscription = publisher.subscribe(WEB)
+        references.append(weakref.ref(subscription))
+        with pytest.raises((SubscriptionForceClosed, ClosedResourceError)):
+            await subscription.receive()
+            await subscription.receive()
+
+    def unsubscribe(reference: weakref.ref[Subscription[Health]]) -> None:
+        subscription = reference()
+        assert subscription is not None
+        subscription.unsubscribe()
+
+    async with opened() as (_, publisher):
+        reader = publisher.subscribe(SubscribeRequest(HEALTH, "web"))
+        await until_live(reader)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(wait, publisher)
+            await quiet()
+            if reason is None:
+                for reference in references:
+                    unsubscribe(reference)
+            else:
+                publisher.close_subscriptions(["t"])
+        gc.collect()
+        assert [reference() for reference in references] == [None] * 3
+
+
+def test_an_end_has_its_fields_as_arguments_for_those_who_only_print_it() -> None:
+    end = SubscriptionForceClosed(CloseReason.TOKEN, 7, "e")
+    assert end.args == (CloseReason.TOKEN, 7, "e")
+    assert SubscriptionLagged(7, "e", 3).args == (CloseReason.LAGGED, 7, "e")
+    assert SnapshotFailed(7, "e").args == (CloseReason.SNAPSHOT_FAILED, 7, "e")
+
+
+def test_the_reasons_have_names_that_may_be_written_down() -> None:
+    names = {reason.value: reason for reason in CloseReason}
+    for reason, name in [
+        (CloseReason.TOKEN, "token"),
+        (CloseReason.REFRESH, "refresh"),
+        (CloseReason.LAGGED, "lagged"),
+        (CloseReason.SNAPSHOT_FAILED, "snapshot-failed"),
+        (CloseReason.STOPPED, "stopped"),
+    ]:
+        assert names[name] is reason

@@ -3,13 +3,14 @@
 import copy
 import pickle
 from collections.abc import Sequence
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from typing import Any, cast
 
 import pytest
 from catalogue import HEALTH, Catalogue, Health, event, kinds, ready
 from typing_extensions import TypeVar, override
 
+import trio_stream.view
 from trio_stream import (
     Event,
     EventPublisher,
@@ -44,6 +45,26 @@ UNDECIDED: type[Any] = Undecided  # a type checker refuses to make one: a method
 
 def batch(*events: Event[Health]) -> Event[Health]:
     return Event(HEALTH, 3, PayloadEvents(events))
+
+
+VALUES = [
+    each
+    for module in (trio_stream, trio_stream.view)
+    for each in vars(module).values()
+    if isinstance(each, type) and is_dataclass(each)
+]
+
+
+@pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
+def test_whatever_is_handed_out_is_immutable_and_has_no_dict(kind: type[Any]) -> None:
+    """A dict would cost more than all that is in it."""
+    value = object.__new__(kind)
+    for name in [*(field.name for field in fields(kind)), "other"]:
+        with pytest.raises((FrozenInstanceError, TypeError)):  # the latter is a bug of Python before 3.13
+            setattr(value, name, 1)
+        with pytest.raises((FrozenInstanceError, TypeError)):
+            delattr(value, name)
+    assert not hasattr(value, "__dict__")
 
 
 def test_topics_of_the_same_name_are_the_same_topic() -> None:
@@ -430,3 +451,37 @@ def test_a_request_that_makes_no_sense_is_refused_when_it_is_made(
     """D18."""
     with pytest.raises(error):
         SubscribeRequest(**{"topic": HEALTH, **options})
+
+
+def test_framing_and_close_events_read_as_what_they_are() -> None:
+    assert [framing.value for framing in Framing] == ["end-of-snapshot", "new-snapshot-to-follow"]
+    close = close_subscription_event(["t"])
+    assert (str(close.topic), close.index) == ("close-subscription", 0)
+
+
+def test_batches_of_other_events_have_another_hash() -> None:
+    """Otherwise a set of them is a list that is searched from its beginning."""
+    assert len({hash(PayloadEvents([event(index, "web")])) for index in range(10)}) == 10
+
+
+@pytest.mark.anyio
+async def test_every_partition_has_a_blank_key_of_its_own() -> None:
+    """D3: and so has every namespace of it."""
+
+    @dataclass(frozen=True)
+    class Placed:
+        subject: Subject
+
+    topic = Topic[Any]("placed")
+    places = [("default", "default"), ("team", "default"), ("default", "west"), ("team", "west")]
+    async with open_publisher({topic: Catalogue().snapshot}, index=1) as publisher:
+        readers = {
+            place: publisher.subscribe(
+                SubscribeRequest(topic, namespace=place[0], partition=place[1], index=1)
+            )
+            for place in places
+        }
+        for index, place in enumerate(places, 2):
+            publisher.publish([Event(topic, index, Placed(Subject("web", *place)))])
+        received = {place: [each.index for each in ready(reader)] for place, reader in readers.items()}
+        assert received == {place: [index] for index, place in enumerate(places, 2)}

@@ -276,3 +276,17 @@ async def test_a_subscription_that_ends_wakes_only_who_waits_for_it() -> None:
             await quiet()
         assert seen.calls < 4_000
         publisher.publish([event(9, "other")])
+
+
+@pytest.mark.parametrize("end", ["close", "token"])
+async def test_what_comes_after_the_end_is_not_told_of(end: str) -> None:
+    """D9, D16: what is published from now on, it is not told of."""
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(LIVE)
+        if end == "close":
+            subscription.unsubscribe()
+        else:
+            publisher.close_subscriptions(["t"])
+        publisher.publish([event(2, "other")])
+        publisher.publish([event(3, "web")])
+        assert (subscription.horizon, subscription.index) == (1, 1)

@@ -1,6 +1,7 @@
 """Starting and stopping: what works before, while and after the publisher runs, and what leaves `open_publisher`."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -369,3 +370,18 @@ async def test_two_publishers_in_one_event_loop_do_not_know_of_each_other() -> N
         assert ready(theirs) == []
         other.publish([event(2, "web")])
         assert kinds(ready(theirs)) == ["2:web=ok"]
+
+
+async def test_a_stopped_publisher_keeps_nothing_of_its_snapshots() -> None:
+    """D5, D13: whoever still refers to it."""
+
+    async def ours(subjects: int) -> int:
+        async with open_publisher({HEALTH: one_service().snapshot}, snapshot_cache_ttl=3600) as publisher:
+            for number in range(subjects):
+                await until_live(publisher.subscribe(SubscribeRequest(HEALTH, f"key-{number}")))
+        gc.collect()
+        count = sum(str(type(each).__module__).startswith("trio_stream") for each in gc.get_objects())
+        assert publisher.statistics().topics["health"].snapshots == 0
+        return count
+
+    assert await ours(50) < await ours(2) + 10

@@ -1,6 +1,7 @@
 """A publisher for where events are not wanted."""
 
 import inspect
+from dataclasses import asdict
 
 import anyio
 import pytest
@@ -68,3 +69,17 @@ def test_what_readers_use_is_the_same_in_both(publisher: type[object]) -> None:
     """U22: `Subscribable`; that both satisfy it statically is in tests/typing."""
     for name in (name for name in vars(Subscribable) if not name.startswith("_")):
         assert described(getattr(publisher, name)) == described(getattr(Subscribable, name))
+
+
+async def test_it_says_that_there_is_nothing() -> None:
+    publisher = NoOpEventPublisher()
+    assert (publisher.index, publisher.epoch) == (0, "")
+    statistics = asdict(publisher.statistics())
+    assert statistics == {**dict.fromkeys(statistics, 0), "epoch": "", "topics": {}}
+
+
+async def test_its_run_is_a_checkpoint() -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await NoOpEventPublisher().run()
+    assert scope.cancelled_caught

@@ -1,6 +1,7 @@
 """`open_publisher`: a publisher for the time of a block, and whatever ends the block leaves it as it is."""
 
 import asyncio
+import inspect
 
 import anyio
 import anyio.abc
@@ -168,3 +169,10 @@ async def test_whoever_is_cancelled_while_it_enters_never_finds_a_publisher_that
         async with anyio.create_task_group() as tasks:
             for task in (cancel, use) if canceller_first else (use, cancel):
                 tasks.start_soon(task)
+
+
+def test_the_options_of_open_publisher_are_those_of_the_class() -> None:
+    of_class, of_block = (inspect.signature(each).parameters for each in (EventPublisher, open_publisher))
+    assert list(of_class) == list(of_block)
+    for name, parameter in of_class.items():
+        assert (parameter.kind, parameter.default) == (of_block[name].kind, of_block[name].default)

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import pytest
-from catalogue import HEALTH, Catalogue, Health, event, kinds, ready, until_live
-from scenes import quiet
+from catalogue import HEALTH, JOBS, Catalogue, Health, event, kinds, ready, until_live
+from scenes import opened, quiet
 from typing_extensions import override
 
 from trio_stream import (
@@ -320,3 +321,30 @@ async def test_an_authorizer_may_publish_while_it_is_asked_about_a_snapshot(show
         with pytest.raises(SubscriptionLagged):
             while True:
                 await subscription.receive()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "shown"), [(1, True), ("yes", True), (0, False), ("", False), (None, False)]
+)
+async def test_an_answer_that_is_no_bool_counts_as_what_it_is_worth(
+    answer: object, shown: bool, batched: bool
+) -> None:
+    class Answers(Payload):
+        subject = "web"
+
+        def has_read_permission(self, authorizer: Any, /) -> Any:
+            return answer
+
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), authorizer="me")
+        publisher.publish([Event(HEALTH, 2, Answers())] * (1 + batched))
+        assert len(ready(subscription)) == shown
+
+
+async def test_what_is_left_of_a_batch_is_of_the_same_topic_and_commit() -> None:
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(JOBS, index=1), authorizer=frozenset({"a", "b"}))
+        publisher.publish([event(2, key, topic=JOBS) for key in "abc"])
+        (received,) = ready(subscription)
+        assert (received.topic, received.index, len(received.events)) == (JOBS, 2, 2)

@@ -83,3 +83,21 @@ async def test_a_new_epoch_begins_with_a_floor_of_its_own() -> None:
         publisher.refresh(index=2)
         publisher.refresh(HEALTH)
         assert publisher.statistics().topics["health"].floor == 3
+
+
+async def test_a_snapshot_that_was_ahead_before_a_restore_does_not_make_later_indexes_stale() -> None:
+    """D7: it was of the timeline that is over."""
+    index = 50
+
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        await snapshot.append([event(1, "web")])
+        return index
+
+    async with opened(handler) as (_, publisher):
+        await until_live(publisher.subscribe(ALL))
+        publisher.refresh()
+        publisher.refresh(HEALTH)
+        publisher.publish([event(1, "web")])
+        publisher.publish([event(2, "web", "2")])
+        again = publisher.subscribe(SubscribeRequest(HEALTH, index=1, epoch=publisher.epoch))
+        assert await settled(again) == ["2:web=2"]

@@ -1,6 +1,7 @@
 """What a subscriber gets first: the state as of one index, and every change after it."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -355,3 +356,23 @@ def test_subscriptions_may_come_and_go_before_there_is_an_event_loop(backend: st
             tasks.cancel_scope.cancel()
 
     anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        SubscribeRequest(HEALTH),
+        SubscribeRequest(HEALTH, "web", namespace="team"),
+        SubscribeRequest(HEALTH, "web", partition="west"),
+        SubscribeRequest(HEALTH, namespace="team", partition="west"),
+    ],
+)
+async def test_the_snapshot_function_is_asked_for_all_that_names_the_subject(
+    request_: SubscribeRequest[Health],
+) -> None:
+    """D1, D14: and for nothing that is the subscriber's own."""
+    held = Held()
+    held.go.set()
+    async with opened(held) as (_, publisher):
+        await until_live(publisher.subscribe(replace(request_, token="t", index=7, epoch="old")))
+        assert held.requests == [request_]

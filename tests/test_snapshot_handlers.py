@@ -397,3 +397,23 @@ async def test_a_reader_that_may_see_nothing_does_not_stop_the_snapshot() -> Non
     async with opened(Endless(2_500)) as (_, publisher):
         subscription = publisher.subscribe(WEB, authorizer=frozenset())
         assert kinds([await subscription.receive()]) == ["eos@1"]
+
+
+@pytest.mark.parametrize("taken", [511, 512, 513, 1000, 1024])
+async def test_a_snapshot_function_that_waits_goes_on_once_half_of_its_window_is_free(taken: int) -> None:
+    """D15: however large the step is by which its reader has come closer."""
+    appended = 0
+
+    async def handler(_: Request, snapshot: Appender) -> int:
+        nonlocal appended
+        for appended in range(3000):
+            await snapshot.append([event(1, f"key-{appended}")])
+        return 1
+
+    async with opened(handler) as (_, publisher):
+        subscription = publisher.subscribe(ALL)
+        await quiet()
+        window = appended
+        assert len(await subscription.receive_batch(taken)) == taken
+        await quiet()
+        assert appended == (window if taken < window // 2 else window + taken)

@@ -45,6 +45,8 @@ async def without_waiting(subscription: Subscription[Health]) -> list[Event[Heal
 
 
 Receive = Callable[[Subscription[Health]], Awaitable[list[Event[Health]]]]
+
+
 async def until_current(subscription: Subscription[Health]) -> list[Event[Health]]:
     return list(await subscription.receive_until_current())
 

@@ -179,6 +179,23 @@ async def test_a_reader_ends_with_its_block() -> None:
         assert view.statistics().changes == 0
 
 
+async def test_a_reader_that_waits_when_its_block_is_left_is_woken_although_nothing_changes() -> None:
+    released: list[Changes] = []
+
+    async def read(changes: Changes) -> None:
+        with pytest.raises(ClosedResourceError):
+            await anext(changes)
+        released.append(changes)
+
+    async with viewed() as (_, _, view), anyio.create_task_group() as tasks:
+        async with view.changes() as changes:
+            tasks.start_soon(read, changes)
+            await quiet()
+        await quiet()
+        assert released == [changes]
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_reader_is_released_when_the_view_is_left() -> None:
     got: list[Change] = []
 

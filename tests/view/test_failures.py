@@ -396,3 +396,42 @@ async def test_a_force_close_that_says_drop_it_starts_from_the_beginning(reason:
         await view.wait_for(lambda state: state.index == 2)
         payload: Health = view["db"]
         assert dict(view) == {"db": payload}
+
+
+@virtual_time
+@pytest.mark.parametrize("resumed", [0, 1])
+async def test_a_server_that_hangs_up_inside_every_snapshot_is_not_hammered(
+    anyio_backend: object, resumed: int
+) -> None:
+    """What came is not shown, so that the connection was of no use; whether or not the view shows something."""
+    exchange = Exchange()
+    async with viewing(exchange) as view:
+        if resumed:
+            exchange.wire.give(put(1, "web"), whole(1))
+            await view.wait_current()
+        ended = 0
+        with anyio.move_on_after(60):
+            while True:
+                while ended < len(exchange.wires):
+                    exchange.wires[ended].give(put(1, "web"))
+                    exchange.wires[ended].end(OSError("bye"))
+                    ended += 1
+                await anyio.sleep(0.01)
+        assert len(exchange.wires) < 40
+        assert isinstance(view.status.reason, OSError)
+
+
+@virtual_time
+async def test_a_connection_that_was_silent_for_a_minute_is_followed_by_one_at_once(
+    anyio_backend: object,
+) -> None:
+    """However many failed before it, and although it had nothing that could be shown."""
+    exchange = Exchange(*(OSError("down") for _ in range(8)))
+    async with viewing(exchange):
+        await anyio.sleep(120)
+        assert len(exchange.wires) == 1
+        exchange.errors.append(OSError("down"))
+        ended = anyio.current_time()
+        exchange.wire.end(OSError("idle"))
+        await quiet()
+        assert exchange.at[-2:] == [ended, ended]

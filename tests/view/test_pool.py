@@ -431,3 +431,39 @@ async def test_misuse_is_refused_at_the_call(options: dict[str, Any], error: typ
     """D18."""
     with pytest.raises(error):
         ViewPool(cast(Any, None), **options)
+
+
+@virtual_time
+async def test_a_view_that_is_used_again_does_not_end_with_the_time_it_was_left_for(
+    anyio_backend: object,
+) -> None:
+    async with opened() as (_, publisher), pool_of(publisher, idle_ttl=10) as pool:
+        async with pool.view(WEB) as view:
+            await view.wait_current()
+        await anyio.sleep(5)
+        async with pool.view(WEB):
+            await anyio.sleep(20)
+            assert (len(pool), view.status.status) == (1, Status.CURRENT)
+
+
+@virtual_time
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_view_that_ends_while_it_is_idle_leaves_no_time_behind(
+    anyio_backend: object, is_replaced: bool
+) -> None:
+    """The time would end the next view of the request, or the pool."""
+    exchange = Exchange()
+    async with ViewPool[str, Health](exchange, is_delete=is_gone, idle_ttl=10) as pool:
+        async with pool.view(WEB):
+            await quiet()
+        exchange.wire.end(PermissionError("no"))
+        await quiet()
+        assert len(pool) == 0
+        if is_replaced:
+            async with pool.view(WEB) as view:
+                await anyio.sleep(20)
+                assert (len(pool), view.status.status) == (1, Status.CONNECTING)
+        await anyio.sleep(20)
+        assert len(pool) == 0
+        async with pool.view(ALL):
+            assert len(pool) == 1

@@ -219,3 +219,18 @@ async def test_a_snapshot_ahead_of_what_was_published_is_shown_at_its_index() ->
                 assert (view.index, values(view)) == (5, {"web": "5"})
             publisher.publish([put(6, "web", "6")])
             assert (await view.wait_index(6)).index == 6
+
+
+async def test_a_state_that_was_shown_is_known_when_an_older_snapshot_has_caught_up_past_it() -> None:
+    """What it caught up with in one go is not told apart, but nothing of that is between the two states shown."""
+    exchange = Exchange()
+    async with viewing(exchange) as view:
+        await again(view, exchange)
+        exchange.wire.give(put(7, "web", "10"), whole(7))
+        await quiet()
+        exchange.wire.give(put(8, "db", "8"), put(10, "web", "10"), put(12, "api", "12"))
+        await quiet()
+        before = view.state_at(10)
+        assert before is not None
+        assert (before.index, values(before)) == (10, {"web": "10"})
+        assert [view.state_at(index) is None for index in (9, 11, 12)] == [True, True, False]

@@ -142,3 +142,14 @@ def test_a_table_that_has_grown_to_many_parts_is_the_same_mapping(changes: dict[
     gone = dict.fromkeys(list(model)[::7], GONE)
     for each in (table, small):
         assert dict(each.changed(changes).changed(gone)) == change(change(model, changes), gone)
+
+
+def test_a_key_that_comes_back_after_its_deletion_counts_again() -> None:
+    """Whether the deletion has been merged into what lies below it or not."""
+    table = Table[int, int].of(dict.fromkeys(range(100), 0))
+    for key in (5, 6, 5):
+        without = table.changed({key: GONE})
+        assert (len(without), len(without.changed({200: 1}))) == (99, 100)
+        assert len(without.changed({200: 1}).changed({key: 1})) == 101
+        table = without.changed({key: 1})
+        assert (len(table), len(list(table))) == (100, 100)

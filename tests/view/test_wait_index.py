@@ -1,15 +1,17 @@
 """Reading your own writes: waiting until a view has everything up to an index."""
 
+from operator import attrgetter
+
 import anyio
 import pytest
 from backends import in_virtual_time
 from catalogue import HEALTH, JOBS, Catalogue, event
 from interruptions import Stepwise
 from scenes import ALL, WEB, opened, quiet
-from view.wires import Exchange, HealthView, put, truth, values, viewed, viewing, whole
+from view.wires import Exchange, HealthView, is_gone, put, truth, values, viewed, viewing, whole
 
 from trio_stream import ClosedResourceError, EventPublisher, SubscribeRequest, running
-from trio_stream.view import EpochChanged, Status, ViewEnded
+from trio_stream.view import EpochChanged, KeyedReducer, Status, ViewEnded
 
 pytestmark = pytest.mark.anyio
 
@@ -301,3 +303,50 @@ async def test_events_and_waits_may_come_in_any_mixture() -> None:
         await quiet()
         for index in range(1, 40):
             publisher.publish([event(index, "web" if index % 3 else "other", f"{index}")])
+
+
+@pytest.mark.parametrize("given_up", [5, 7, 9])
+async def test_a_wait_that_is_given_up_takes_no_other_with_it(given_up: int) -> None:
+    returned: list[int] = []
+    scope = anyio.CancelScope()
+
+    async def wait(index: int) -> None:
+        with scope if index == given_up else anyio.CancelScope():
+            await view.wait_index(index)
+            returned.append(index)
+
+    async with viewed() as (_, publisher, view), anyio.create_task_group() as tasks:
+        for index in (5, 7, 9):
+            tasks.start_soon(wait, index)
+        await quiet()
+        scope.cancel()
+        await quiet()
+        assert view.statistics().waiting == 2
+        for index in range(1, 12):
+            publisher.publish([event(index, "web")])
+            await quiet()
+            assert returned == [each for each in (5, 7, 9) if each <= index and each != given_up]
+
+
+async def test_a_wait_from_before_the_first_connection_is_for_the_epoch_of_that() -> None:
+    """What follows is another store's, and its index 50 is another commit."""
+    exchange = Exchange(epoch="one")
+    view = HealthView(exchange, ALL, KeyedReducer(attrgetter("key"), is_gone))
+    errors: list[EpochChanged] = []
+
+    async def wait() -> None:
+        with pytest.raises(EpochChanged) as caught:
+            await view.wait_index(50)
+        errors.append(caught.value)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await quiet()
+        tasks.start_soon(view.run)
+        await quiet()
+        assert errors == []
+        exchange.epoch = "two"
+        exchange.wire.end(OSError("restored"))
+        await quiet()
+        tasks.cancel_scope.cancel()
+    assert [(error.old, error.new) for error in errors] == [("one", "two")]
