@@ -69,11 +69,6 @@ def apply(state: State, received: Event[Health]) -> None:
             state[payload.subject] = payload.value
 
 
-def matches(request: SubscribeRequest[Health], subject: Subject) -> bool:
-    asked = request.subject
-    return asked == subject or (not asked.key and asked[1:] == subject[1:])
-
-
 @dataclass
 class Catalogue:
     """The store. `commit` commits and then publishes; `snapshot` is its snapshot function for every topic."""
@@ -111,7 +106,7 @@ class Catalogue:
         """S(index): what the request's reader must hold after the commit with this index."""
         newest = max(known for known in self.states if known <= index)
         state = self.states[newest].get(request.topic, {})
-        return {subject: value for subject, value in state.items() if matches(request, subject)}
+        return {subject: value for subject, value in state.items() if request.covers(request.topic, subject)}
 
     async def snapshot(self, request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
         """A snapshot function: consistent at the index at which it is called."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from catalogue import HEALTH, Catalogue, Health, event, kinds, ready
-from typing_extensions import override
+from typing_extensions import TypeVar, override
 
 from trio_stream import (
     Event,
@@ -17,12 +17,16 @@ from trio_stream import (
     InvalidCommitError,
     Payload,
     PayloadEvents,
+    SnapshotAppender,
     Subject,
     SubscribeRequest,
+    SubscriptionForceClosed,
     Topic,
     close_subscription_event,
     open_publisher,
 )
+
+P = TypeVar("P", default=Any)
 
 WEB, DB, API = event(3, "web"), event(3, "db"), event(3, "api")
 
@@ -46,6 +50,88 @@ def test_topics_of_the_same_name_are_the_same_topic() -> None:
     assert Topic[Health]("health") == Topic[Any]("health")
     assert {Topic[Health]("health"): 1}[Topic("health")] == 1
     assert Topic[Health]("health") != Topic[Health]("jobs")
+
+
+class Named(Topic[P]):
+    """As an application has it that wants to say more of its topics."""
+
+    __slots__ = ()
+
+    @property
+    def title(self) -> str:
+        return self.name.title()
+
+
+@dataclass(frozen=True)
+class Described(Topic[P]):
+    """`@dataclass` would give it an equality and a hash of its own."""
+
+    description: str = ""
+
+
+def alike() -> list[Topic[Health]]:
+    return [
+        Topic("health"),
+        Named("health"),
+        Described("health", "of services"),
+        Described("health", "another"),
+    ]
+
+
+@pytest.mark.parametrize("one", alike(), ids=repr)
+@pytest.mark.parametrize("other", alike(), ids=repr)
+def test_a_topic_of_a_subclass_is_the_topic_of_its_name(one: Topic[Health], other: Topic[Health]) -> None:
+    """U22: in both directions, as a key, and for the publisher."""
+    assert one == other
+    assert (one != other) is False
+    assert hash(one) == hash(other)
+    assert {one: 1}[other] == 1
+    assert one != type(one)("jobs")
+    assert one != "health"
+    assert pickle.loads(pickle.dumps(one)) == other
+
+    publisher = EventPublisher(index=2)
+    publisher.register_handler(one, Catalogue().snapshot)
+    with pytest.raises(ValueError, match="has a handler"):
+        publisher.register_handler(other, Catalogue().snapshot)
+    subscription = publisher.subscribe(SubscribeRequest(other, index=2))
+    publisher.publish([event(3, "web", topic=one), event(3, "db", topic=other)])
+    assert kinds(ready(subscription)) == ["3:web=ok+db=ok"]
+    assert SubscribeRequest(one, "web") == SubscribeRequest(other, "web")
+    assert SubscribeRequest(one, "web").covers(other, "web")
+    publisher.refresh(other)
+    with pytest.raises(SubscriptionForceClosed):
+        subscription.receive_nowait()
+
+
+@pytest.mark.anyio
+async def test_a_snapshot_may_be_of_a_topic_of_a_subclass() -> None:
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        await snapshot.append([event(1, "web", topic=Named("health"))])
+        return 1
+
+    async with (
+        open_publisher({HEALTH: handler}) as publisher,
+        publisher.subscribe(SubscribeRequest(Named[Health]("health"))) as subscription,
+    ):
+        assert kinds([await subscription.receive(), await subscription.receive()]) == ["1:web=ok", "eos@1"]
+
+
+@pytest.mark.parametrize("topic", [Named[Health]("health"), Described[Health]("health", "of services")])
+def test_a_topic_of_a_subclass_cannot_be_changed_either(topic: Topic[Health]) -> None:
+    for name in ("name", "description", "other"):
+        with pytest.raises(FrozenInstanceError):
+            setattr(topic, name, "jobs")
+    with pytest.raises((ValueError, TypeError)):
+        type(topic)("")
+
+
+def test_the_kind_of_framing_is_told_by_one_name() -> None:
+    """U23: for `match`, in which a type checker finds what was forgotten."""
+    for kind in Framing:
+        assert Event[Health](HEALTH, 3, kind).framing is kind
+    assert WEB.framing is None
+    assert batch(WEB, DB).framing is None
 
 
 def test_a_topic_reads_as_its_name() -> None:
@@ -122,7 +208,7 @@ def test_a_payload_without_a_proper_subject_cannot_be_published() -> None:
     lost: type[Any] = Lost
     odd: type[Any] = Odd
     publisher = EventPublisher({HEALTH: Catalogue().snapshot})
-    with pytest.raises(AttributeError, match="subject"):
+    with pytest.raises(InvalidCommitError, match="Lost has no subject"):
         publisher.publish([Event(HEALTH, 1, lost())])
     for subject in (None, 5, b"web", Subject(5), Subject("web", None), Subject("web", "n", 1)):  # type: ignore[arg-type]
         with pytest.raises(InvalidCommitError, match="subject"):

@@ -8,13 +8,16 @@ import pytest
 from catalogue import HEALTH, JOBS, Health, event, ready, until_live
 from interruptions import ways
 from scenes import opened, quiet
+from stretches import stretches
 
 from trio_stream import (
     ClosedResourceError,
     CloseReason,
+    Event,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
+    SubscriptionState,
     Topic,
 )
 
@@ -176,3 +179,100 @@ async def test_the_horizon_passes_over_late_events_that_the_reader_has_had() -> 
         publisher.publish([event(6, "other")])
         assert (subscription.horizon, subscription.index) == (6, 5)
         assert ready(subscription) == []
+
+
+async def test_a_client_of_a_quiet_subject_resumes_where_the_publisher_was() -> None:
+    """U9, D7: everything up to there it has had; the history may have dropped all that it ever received."""
+    async with opened(history=4, index=1) as (store, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web"))
+        await until_live(subscription)
+        for index in range(2, 302):
+            publisher.publish([event(index, "other")])
+        request = subscription.resume_request()
+        assert (subscription.index, request.index, request.epoch) == (1, 301, publisher.epoch)
+        again = publisher.subscribe(request)
+        assert store.runs == 1
+        publisher.publish([event(302, "web")])
+        assert [each.index for each in ready(again)] == [302]
+        assert subscription.resume_request().index == 1  # 302 is ready, and so it stands before it
+
+
+async def test_a_client_that_may_not_see_what_comes_resumes_behind_it() -> None:
+    """U9."""
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(LIVE, authorizer=frozenset({"db"}))
+        publisher.publish([event(2, "web", "hidden")])
+        publisher.publish([event(3, "other")])
+        assert subscription.resume_request().index == 3
+
+
+async def test_the_horizon_stands_before_a_payload_that_raises() -> None:
+    """D7: who asks how far it is does not get the error; who receives does, again and again."""
+
+    class Moody(Health):
+        def has_read_permission(self, authorizer: object, /) -> bool:
+            raise LookupError("no such rule")
+
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(LIVE, authorizer=frozenset({"db"}))
+        publisher.publish([event(2, "web", "hidden")])
+        publisher.publish([Event(HEALTH, 3, Moody("web"))])
+        for _ in range(2):
+            assert (subscription.horizon, subscription.resume_request().index) == (2, 2)
+            with pytest.raises(LookupError):
+                subscription.receive_nowait()
+        assert subscription.statistics().state is SubscriptionState.LIVE
+
+
+async def test_the_horizon_of_an_ended_subscription_stays_where_it_was() -> None:
+    """U25: the publisher goes on without it."""
+    async with opened(index=1) as (_, publisher):
+        closed, revoked = publisher.subscribe(LIVE), publisher.subscribe(LIVE)
+        publisher.publish([event(2, "web")])
+        for subscription in (closed, revoked):
+            ready(subscription)
+        publisher.publish([event(3, "other")])
+        closed.unsubscribe()
+        publisher.close_subscriptions(["t"])
+        publisher.publish([event(4, "other")])
+        assert [closed.horizon, revoked.horizon] == [2, 2]
+        assert [closed.resume_request().index, revoked.resume_request().index] == [2, 0]
+
+
+async def test_only_those_are_woken_whose_index_has_come() -> None:
+    """U30, D10: a publish costs nothing for thousands that wait for another index."""
+    woken: list[int] = []
+
+    async def wait(index: int) -> None:
+        await subscription.wait_published(index)
+        woken.append(index)
+
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        subscription = publisher.subscribe(LIVE)
+        for index in range(2, 402):
+            tasks.start_soon(wait, index)
+        await quiet()
+        with stretches() as seen:
+            publisher.publish([event(2, "other", topic=JOBS)])
+            await quiet()
+        assert woken == [2]
+        assert seen.calls < 1_000
+        publisher.publish([event(200, "other", topic=JOBS)])
+        await quiet()
+        assert sorted(woken) == list(range(2, 201))
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_subscription_that_ends_wakes_only_who_waits_for_it() -> None:
+    """U30, D10."""
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        others = publisher.subscribe(LIVE)
+        for _ in range(400):
+            tasks.start_soon(others.wait_published, 9)
+        await quiet()
+        with stretches() as seen:
+            for _ in range(10):
+                publisher.subscribe(LIVE).unsubscribe()
+            await quiet()
+        assert seen.calls < 4_000
+        publisher.publish([event(9, "other")])

@@ -136,6 +136,8 @@ async def test_who_asked_for_it_gets_a_new_snapshot_instead_of_the_end(receive: 
         for round_ in range(3):
             for value in "abcdef":
                 store.commit(("web", value))
+            assert ready(subscription) == []  # until the snapshot is whole
+            await quiet()
             first = await receive(subscription)
             assert isinstance(first, Event | list)
             received = [first] if isinstance(first, Event) else first

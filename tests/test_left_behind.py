@@ -16,6 +16,7 @@ from trio_stream import (
     SubscriptionForceClosed,
 )
 from trio_stream._inbox import Inbox
+from trio_stream._wait import Parking
 
 pytestmark = pytest.mark.anyio
 
@@ -141,7 +142,7 @@ def test_a_thread_that_comes_when_the_event_loop_has_just_ended_is_refused() -> 
     def ended(_: object) -> None:
         raise RuntimeError("the event loop has ended")
 
-    inbox = Inbox()
+    inbox = Inbox(Parking())
     inbox.open(ended)
     with pytest.raises(ClosedResourceError):
         inbox.put(lambda: None)

@@ -189,13 +189,15 @@ async def test_stopping_ends_every_subscription_with_its_type_also_one_inside_it
         "live": (CloseReason.STOPPED, 1, "e"),
         "inside": (CloseReason.STOPPED, 0, "e"),
     }
+    assert kinds(await until_live(idle)) == ["1:web=a", "eos@1"]
+    assert kinds([await idle.receive()]) == ["7:other=ok"]
     for subscription in (live, inside, idle):
         for _ in range(2):
             with pytest.raises(SubscriptionForceClosed, match="stopped"):
                 await subscription.receive()
         with pytest.raises(SubscriptionForceClosed, match="stopped"):
             subscription.receive_nowait()
-    assert [live.resume_request().index, inside.resume_request().index] == [1, 0]
+    assert [each.resume_request().index for each in (live, inside, idle)] == [7, 0, 7]
     statistics = publisher.statistics()
     assert (statistics.subscriptions, statistics.waiting, statistics.tokens) == (0, 0, 0)
     assert [(of.commits, of.feeds, of.snapshots) for of in statistics.topics.values()] == [(0, 0, 0)] * 2

@@ -1,10 +1,19 @@
 """A publisher for where events are not wanted."""
 
+import inspect
+
 import anyio
 import pytest
 from catalogue import HEALTH, Catalogue, event
 
-from trio_stream import NoOpEventPublisher, PublisherDisabledError, SubscribeRequest, close_subscription_event
+from trio_stream import (
+    EventPublisher,
+    NoOpEventPublisher,
+    PublisherDisabledError,
+    Subscribable,
+    SubscribeRequest,
+    close_subscription_event,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +31,40 @@ async def test_a_publisher_that_does_nothing_takes_everything() -> None:
     publisher.refresh()
     publisher.refresh(HEALTH)
     assert publisher.close_subscriptions(["t"]) == 0
-    assert (publisher.index, publisher.statistics().subscriptions) == (0, 0)
+    assert (publisher.index, publisher.next_index, publisher.statistics().subscriptions) == (0, 1, 0)
     assert publisher.epoch == publisher.statistics().epoch
     with pytest.raises(PublisherDisabledError):
         publisher.subscribe(SubscribeRequest(HEALTH))
+
+
+MEMBERS = [name for name in dir(EventPublisher) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_it_has_every_public_member_of_the_real_one(name: str) -> None:
+    """U22: with the same parameters, so that one can stand for the other."""
+    real, disabled = (
+        inspect.getattr_static(publisher, name) for publisher in (EventPublisher, NoOpEventPublisher)
+    )
+    assert type(disabled) is type(real)
+    assert inspect.getdoc(disabled)
+    if isinstance(real, property):
+        with pytest.raises(AttributeError):
+            setattr(NoOpEventPublisher(), name, 7)
+        return
+    assert inspect.iscoroutinefunction(disabled) == inspect.iscoroutinefunction(real)
+    assert described(disabled) == described(real)
+
+
+def described(function: object) -> list[tuple[object, ...]]:
+    """Its parameters; type variables of the same name are the same."""
+    assert callable(function)
+    parameters = inspect.signature(function).parameters.values()
+    return [(each.name, each.kind, each.default, str(each.annotation)) for each in parameters]
+
+
+@pytest.mark.parametrize("publisher", [EventPublisher, NoOpEventPublisher])
+def test_what_readers_use_is_the_same_in_both(publisher: type[object]) -> None:
+    """U22: `Subscribable`; that both satisfy it statically is in tests/typing."""
+    for name in (name for name in vars(Subscribable) if not name.startswith("_")):
+        assert described(getattr(publisher, name)) == described(getattr(Subscribable, name))

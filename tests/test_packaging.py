@@ -70,16 +70,6 @@ def test_importing_the_core_does_not_import_the_optional_worlds() -> None:
     assert not optional & set(result.stdout.split())
 
 
-def test_no_module_of_the_core_is_longer_than_350_lines() -> None:
-    modules = [
-        path
-        for path in files(trio_stream).iterdir()
-        if path.name.startswith("_") and path.name.endswith(".py")
-    ]
-    assert modules
-    assert {path.name: lines for path in modules if (lines := len(path.read_text().splitlines())) > 350} == {}
-
-
 def test_the_script_calls_the_main_function() -> None:
     (script,) = entry_points(group="console_scripts", name="trio-stream")
     assert script.value == "trio_stream.__main__:main"

@@ -4,7 +4,9 @@ import pytest
 from catalogue import HEALTH, Health, event, kinds, until_live
 from scenes import ALL, opened, settled
 
-from trio_stream import SnapshotAppender, SubscribeRequest
+from trio_stream import SnapshotAppender, SubscribeRequest, Topic
+
+OTHERS = Topic[Health]("others")
 
 pytestmark = pytest.mark.anyio
 
@@ -32,3 +34,52 @@ async def test_the_index_of_a_snapshot_that_was_ahead_before_a_refresh_is_stale(
         publisher.refresh(HEALTH)
         after = publisher.subscribe(SubscribeRequest(HEALTH, index=12, epoch=publisher.epoch))
         assert await settled(after) == ["marker", "9:web=ok", "eos@12"]
+
+
+async def test_the_floor_does_not_fall_when_the_history_moves_on() -> None:
+    """U28, D7: the first commit that it drops is older than the refresh."""
+    async with opened(history=2) as (store, publisher):
+        for value in "123":
+            store.commit(("web", value))
+        ahead = publisher.index + 5
+
+        async def snapshot(request: SubscribeRequest[Health], appender: SnapshotAppender[Health]) -> int:
+            return max(ahead, publisher.index)
+
+        publisher.register_handler(OTHERS, snapshot)
+        await until_live(publisher.subscribe(SubscribeRequest(OTHERS)))
+        publisher.refresh(OTHERS)
+        floors = [publisher.statistics().topics["others"].floor]
+        for index in range(4, 12):
+            publisher.publish([event(index, "web", topic=OTHERS)])
+            floors.append(publisher.statistics().topics["others"].floor)
+            stale = SubscribeRequest(OTHERS, index=min(ahead, floors[0] - 1), epoch=publisher.epoch)
+            assert await settled(publisher.subscribe(stale)) != []
+        assert floors[0] == ahead + 1
+        assert floors == sorted(floors)
+
+
+async def test_the_floor_does_not_fall_when_commits_are_lost() -> None:
+    """U28, D7: the same epoch goes on, and so does what was refreshed in it."""
+    async with opened(index=5) as (store, publisher):
+        store.commit(("web", "6"))
+        publisher.refresh(HEALTH)
+        floor = publisher.statistics().topics["health"].floor
+        assert floor == 7
+        publisher.refresh(index=6, epoch=publisher.epoch)
+        assert publisher.statistics().topics["health"].floor == floor
+        stale = SubscribeRequest(HEALTH, "web", index=6, epoch=publisher.epoch)
+        assert (await settled(publisher.subscribe(stale)))[0] == "marker"
+
+
+async def test_a_new_epoch_begins_with_a_floor_of_its_own() -> None:
+    """D7: a snapshot that was ahead on the timeline before is nobody's any more (U25)."""
+
+    async def ahead(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        return publisher.index + 40
+
+    async with opened(ahead, index=5) as (_, publisher):
+        await until_live(publisher.subscribe(ALL))
+        publisher.refresh(index=2)
+        publisher.refresh(HEALTH)
+        assert publisher.statistics().topics["health"].floor == 3

@@ -9,7 +9,7 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 from backends import ASYNCIO, in_virtual_time
-from catalogue import HEALTH, Catalogue, Health, State, apply, kinds, matches, ready, until_live
+from catalogue import HEALTH, Catalogue, Health, State, apply, kinds, ready, until_live
 from scenes import ALL, WEB, opened, quiet
 
 from trio_stream import (
@@ -160,7 +160,9 @@ class World:
         return [
             commit[0].index
             for commit in self.commits[after:until]
-            if any(isinstance(e.payload, Health) and matches(request, e.payload.subject) for e in commit)
+            if any(
+                isinstance(e.payload, Health) and request.covers(e.topic, e.payload.subject) for e in commit
+            )
         ]
 
     async def snapshot(self, request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:

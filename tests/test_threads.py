@@ -15,12 +15,15 @@ import pytest
 from catalogue import HEALTH, Catalogue, Health, event, kinds, ready
 from interruptions import on_asyncio
 from scenes import quiet
+from stretches import stretches
+from typing_extensions import override
 
 from trio_stream import (
     ClosedResourceError,
     Event,
     EventPublisher,
     InvalidCommitError,
+    Subject,
     SubscribeRequest,
     Topic,
     UnknownTopicError,
@@ -299,3 +302,37 @@ async def test_threads_that_never_cease_to_publish_do_not_hold_up_a_stop() -> No
     for caller in callers:
         with pytest.raises(ClosedResourceError):
             await caller.outcome()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])
+async def test_what_many_threads_publish_at_once_is_taken_in_portions() -> None:
+    """U31, D15: the loop has its turn in between, and each thread is answered."""
+    threads = 200
+
+    class Counted(Health):
+        @property
+        @override
+        def subject(self) -> Subject:
+            seen.count()
+            return Subject("web")
+
+    async with open_publisher({HEALTH: Catalogue().snapshot}, index=1, history=threads) as publisher:
+        await quiet()
+        arrived = threading.Semaphore(0)
+
+        def commit(number: int) -> Iterator[Event[Health]]:
+            yield Event(HEALTH, 2 + number, Counted("web"))
+            arrived.release()  # read to its end: it is put in next
+
+        def publish(number: int) -> None:
+            with suppress(InvalidCommitError):  # a greater index came first
+                publisher.publish_from_thread(commit(number))
+
+        with stretches(calls=False) as seen:
+            callers = [started(publish, number) for number in range(threads)]
+            for _ in range(threads):  # the event loop does nothing else meanwhile
+                assert arrived.acquire(timeout=PATIENCE)
+            for caller in callers:
+                await caller.outcome()
+        assert 0 < seen.most_counted <= 64
+        assert publisher.index == threads + 1

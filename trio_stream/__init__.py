@@ -34,6 +34,7 @@ from ._snapshot import (
     SnapshotHandlers as SnapshotHandlers,
 )
 from ._statistics import PublisherStatistics as PublisherStatistics, TopicStatistics as TopicStatistics
+from ._subscribable import Subscribable as Subscribable
 from ._subscription import (
     Subscription as Subscription,
     SubscriptionState as SubscriptionState,

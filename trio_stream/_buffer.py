@@ -56,15 +56,20 @@ class Feed(Lot):
             del self.items[:gone]
             self.base = self.start
 
-    def drop_all(self, *, and_more: bool) -> None:
-        """Forgets all items, and perhaps that more was to come, so that a reader who had them all has fallen off."""
-        self.items = []
+    def drop_all(self, *, and_more: bool) -> list[Event[Any]]:
+        """Forgets all items, and perhaps that more was to come, so that a reader who had them all has fallen off.
+
+        Returns them: to free very many takes long.
+        """
+        items, self.items = self.items, []
         self.end += and_more
         self.start = self.base = self.end
+        return items
 
     def after(self, index: int) -> int:
         """The position of the first kept item with a greater index; the end if there is none."""
-        return self.base + bisect_right(self.items, index, lo=self.start - self.base, key=_INDEX)
+        kept = max(0, self.start - self.base)  # below 0 for a moment, seen from another thread
+        return self.base + bisect_right(self.items, index, lo=kept, key=_INDEX)
 
 
 class History:
@@ -73,7 +78,7 @@ class History:
     Two bounds say what is gone.
     `dropped` is the index of the newest commit that was here and no longer is: a snapshot below it has a gap.
     `floor` is the lowest index that one can resume from; it is also raised by a publisher that starts, or is
-    refreshed, at some index.
+    refreshed, at some index, and never falls on one timeline.
     """
 
     __slots__ = ("_log", "dropped", "feeds", "floor", "limit")
@@ -121,12 +126,14 @@ class History:
         feed.readers -= 1
         self._discard_if_unused(feed)
 
-    def clear(self, floor: int, dropped: int) -> None:
-        """Forgets all commits; the caller has ended all readers."""
-        self._log.clear()
-        self.feeds.clear()
+    def clear(self, floor: int, dropped: int) -> tuple[deque[Any], dict[Subject, Feed]]:
+        """Forgets all commits; who still reads a feed keeps it. Returns them: to free very many takes long."""
+        forgotten = self._log, self.feeds
+        self._log = deque()
+        self.feeds = {}
         self.floor = floor
         self.dropped = dropped
+        return forgotten
 
     def _feed(self, subject: Subject) -> Feed:
         feed = self.feeds.get(subject)
@@ -139,8 +146,9 @@ class History:
         for feed in feeds:
             feed.drop_oldest()
             self._discard_if_unused(feed)
-        self.floor = self.dropped = index
+        self.dropped = index
+        self.floor = max(self.floor, index)
 
     def _discard_if_unused(self, feed: Feed) -> None:
-        if not feed.readers and feed.start == feed.end:
+        if not feed.readers and feed.start == feed.end and self.feeds.get(feed.subject) is feed:
             del self.feeds[feed.subject]

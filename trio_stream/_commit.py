@@ -1,10 +1,12 @@
 """What one commit is: events of one index that are about the state, split by topic and by the feeds they touch."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import getattr_static, ismemberdescriptor
 from typing import Any, TypeAlias
 
+from ._arguments import check_index
 from ._errors import InvalidCommitError
-from ._events import Event, Framing, PayloadEvents, Subject, Topic, check_index
+from ._events import Event, Framing, PayloadEvents, Subject, Topic, check_topic, subject_of
 
 Groups: TypeAlias = Mapping[Subject, list[Event[Any]]]
 """The events of one commit and topic for each feed, in order."""
@@ -13,10 +15,11 @@ Groups: TypeAlias = Mapping[Subject, list[Event[Any]]]
 def check_event(event: Event[Any]) -> None:
     """Raises `InvalidCommitError` unless this is an event that can be published, with a proper index."""
     if not isinstance(event, Event):
-        raise InvalidCommitError(f"not an event: {event!r}")
+        raise InvalidCommitError(f"{type(event).__name__} is not an event")
     if type(event.payload) in (Framing, PayloadEvents):
         raise InvalidCommitError(f"a {type(event.payload).__name__} payload cannot be published or appended")
     try:
+        check_topic(event.topic)
         check_index(event.index)
     except (TypeError, ValueError) as error:
         raise InvalidCommitError(str(error)) from None
@@ -36,24 +39,27 @@ def split(events: Iterable[Event[Any]]) -> dict[Topic[Any], Groups]:
     topics: dict[Topic[Any], dict[Subject, list[Event[Any]]]] = {}
     for event in events:
         groups = topics.setdefault(event.topic, {})
-        subject = _subject(event)
+        subject = subject_in(event)
         groups.setdefault(subject, []).append(event)
         if subject.key:
             groups.setdefault(Subject("", subject.namespace, subject.partition), []).append(event)
     return {**topics}
 
 
-def _subject(event: Event[Any]) -> Subject:
+def subject_in(event: Event[Any]) -> Subject:
+    """The subject of the payload; `InvalidCommitError` if it has none. What a property raises passes through."""
     payload: Any = event.payload
-    match payload.subject:
-        case Subject(key=str(), namespace=str(), partition=str()) as subject:
-            return subject
-        case str() as key:
-            return Subject(key)
-        case subject:
-            raise InvalidCommitError(
-                f"the subject of {event.payload!r} is a Subject or a string, not {subject!r}"
-            )
+    try:
+        given = payload.subject
+    except AttributeError as error:
+        defined = getattr_static(payload, "subject", None)
+        if defined is not None and not ismemberdescriptor(defined):  # it is there, and its own body raised
+            raise
+        raise InvalidCommitError(f"a payload of type {type(payload).__name__} has no subject") from error
+    try:
+        return subject_of(given)
+    except TypeError as error:
+        raise InvalidCommitError(f"in a payload of type {type(payload).__name__}: {error}") from None
 
 
 def delivery(events: Sequence[Event[Any]], before: Event[Any] | None = None) -> Event[Any]:

@@ -3,20 +3,24 @@
 The cursor stands in a snapshot first and then in the live feed of its subject, or in the feed from the start:
 
     (marker) -> snapshot ... end-of-snapshot -> live ...
-       ^-------------- on_lag="reset" -------------'
+       ^--- until the snapshot is whole <---------'      with on_lag="reset"
+
+A reader that is reset waits until its new snapshot is whole: its source is `Snapshot.whole` meanwhile, an empty feed
+that gets an end when it is time to look.
 
 It moves only in a synchronous stretch that ends with the event returned: a call that is cancelled, wherever it
 waits, has consumed nothing.
 How the reading ended lies beside the buffers and is looked at first in that stretch, so that a force-close
 overtakes whatever is queued.
+The publisher may write that end into very many cursors at once; letting go of what they read from follows later.
+When the publisher has stopped, the timeline says so: the cursor goes on to the last event, and ends there.
 
 While the cursor is live, `index` is at once the index reached and the bound at or below which nothing may come.
 That drops late events which the snapshot had already seen, and those before the index of a resume from the future.
 """
 
-import sys
 from collections.abc import Callable
-from typing import Any, Final, Generic, Literal, NamedTuple
+from typing import Any, Final, Generic, Literal, NamedTuple, assert_never
 
 from typing_extensions import TypeVar
 
@@ -35,17 +39,22 @@ from ._wait import Slot
 P = TypeVar("P", default=Any)
 
 SCAN: Final = 256  # hidden events that are passed over before the loop has its turn
-MOST_CHECKED: Final = 4096  # deliveries in one batch where each is checked for its reader
+MOST_CHECKED: Final = 4096  # deliveries that one call looks at where each is checked for its reader
+MOST_AT_ONCE: Final = 65_536  # events in one batch
 
 _NOWHERE: Final = Feed(Subject())  # where a cursor stands that has ended
 
 
 class End(NamedTuple):
-    """How the reading ended: `reason` is None if its owner closed it."""
+    """How the reading ended: `reason` is None if its owner closed it.
+
+    `horizon` is the index up to which the reader had had everything, where that is known to be all there is.
+    """
 
     reason: CloseReason | None
     missed: int = 0
     cause: BaseException | None = None
+    horizon: int = 0
 
 
 class Cursor(Slot, Generic[P]):
@@ -59,6 +68,7 @@ class Cursor(Slot, Generic[P]):
         "_index",
         "_is_marker_due",
         "_is_receiving",
+        "_keeps",
         "_leave",
         "_passed",
         "_peak_lag",
@@ -69,6 +79,7 @@ class Cursor(Slot, Generic[P]):
         "_state",
         "_stop",
         "_unchecked",
+        "_watchers",
         "epoch",
         "request",
     )
@@ -97,13 +108,15 @@ class Cursor(Slot, Generic[P]):
         self._resets = resets
         # All deliveries of the subject go here; the cursor counts as a reader of it until it has ended.
         self._feed = state.history.enter(request.subject)
-        # What the position is in: the snapshot if there is one, otherwise the feed.
+        # What the position is in: the snapshot if there is one, otherwise the feed; `Snapshot.whole` while it waits.
         self._source: Feed = self._feed
         self._snapshot: Snapshot | None = None
+        # Whether it takes the snapshot as a whole, and keeps it to its end although the history has passed it.
+        self._keeps = False
         # The feed too, while whatever comes in it is for the reader as it is: no authorizer, and past the bound.
         self._unchecked: Feed = _NOWHERE
         self._position = 0
-        # How many positions were passed without a delivery; less what was delivered without one.
+        # `_position - _passed` is the number of events returned.
         self._passed = 0
         # Up to which position `async for` may go before its next checkpoint, and before it looks what there is in
         # the unchecked feed. Both are 0 after a leap to another position.
@@ -114,12 +127,15 @@ class Cursor(Slot, Generic[P]):
         self._is_receiving: bool | Literal["asking"] = False
         self._end: End | None = None
         self._peak_lag = 0
+        # The slots of the tasks that wait until something is published; None as long as there was none.
+        self._watchers: dict[Slot, None] | None = None
         if resume:
             self._index = request.index
             self._leap(self._feed.after(request.index))
         else:
-            self._enter_snapshot(fresh=False)
-            self._is_marker_due = request.index > 0
+            is_stale = request.index > 0
+            self._enter_snapshot(fresh=False, keeps=is_stale and resets)
+            self._is_marker_due = is_stale and not resets
 
     @property
     def _delivered(self) -> int:
@@ -132,13 +148,22 @@ class Cursor(Slot, Generic[P]):
         self._burst = self._stop = 0
 
     def _is_ready(self) -> bool:
-        return self._position < self._source.end or self._is_marker_due or self._end is not None
+        return (
+            self._position < self._source.end
+            or self._is_marker_due
+            or self._end is not None
+            or self._state.timeline.is_stopped
+        )
 
     def _lag(self) -> int:
         """How many deliveries are there that were not taken; those behind a snapshot count once it is complete."""
-        lag = self._source.end - self._position + self._is_marker_due
         snapshot = self._snapshot
-        if snapshot is not None and snapshot.is_complete and not snapshot.is_gone:
+        if snapshot is None:
+            return self._source.end - self._position + self._is_marker_due
+        if self._source is not snapshot and not snapshot.is_complete:
+            return 0
+        lag = snapshot.end - self._position + (self._is_marker_due or self._source is not snapshot)
+        if snapshot.is_complete and not snapshot.is_gone:
             lag += self._feed.end - self._feed.after(snapshot.index)
         return lag
 
@@ -151,9 +176,16 @@ class Cursor(Slot, Generic[P]):
             raise self._error()
         if self._is_marker_due:
             return self._take_marker()
-        if self._snapshot is not None:
-            return self._take_of_snapshot(self._snapshot)
-        return self._take_live(self._feed, self._position)
+        if self._state.timeline.is_stopped:
+            self._stop_if_done()
+            if self._end is not None:
+                raise self._error()
+        snapshot = self._snapshot
+        if snapshot is None:
+            return self._take_live(self._feed, self._position)
+        if self._source is not snapshot:
+            return self._take_whole(snapshot)
+        return self._take_of_snapshot(snapshot)
 
     def _take_live(self, feed: Feed, position: int) -> Event[P] | None:
         lag = feed.end - position
@@ -162,7 +194,7 @@ class Cursor(Slot, Generic[P]):
             if feed.dropped > self._index:
                 return self._fall_off(feed.start - position)
             self._leap(position := feed.start)  # what was dropped was at or below the bound
-        scanned = feed.end if lag <= SCAN else position + SCAN
+        scanned = min(feed.end, position + SCAN)
         while feed.start <= position < scanned:  # the authorizer may publish, and what comes next be dropped
             event = feed.items[position - feed.base]
             shown = None
@@ -180,22 +212,38 @@ class Cursor(Slot, Generic[P]):
         return None
 
     def _pass_hidden(self) -> None:
+        """Passes over what is hidden and comes next, but not over very much; stands before what raises."""
+        if self._is_receiving == "asking":
+            return
         feed = self._feed
-        while feed.start <= self._position < feed.end and self._is_receiving != "asking":
+        for _ in range(min(feed.end - self._position, MOST_CHECKED)):
+            if not feed.start <= self._position < feed.end:
+                return
             event = feed.items[self._position - feed.base]
             if event.index > self._index:
-                if self._authorizer is None or self._readable(event) is not None:
+                try:
+                    is_shown = self._authorizer is None or self._readable(event) is not None
+                except Exception:  # noqa: BLE001 - who receives it is told
+                    return
+                if is_shown:
                     return
                 self._index = event.index
             self._position += 1
             self._passed += 1
 
+    def _take_whole(self, snapshot: Snapshot) -> Event[P] | None:
+        """The marker, once the snapshot behind it is whole."""
+        if not snapshot.whole.end:
+            return None
+        if snapshot.is_gone:
+            return self._fall_off(0)
+        self._source = snapshot
+        return self._take_marker()
+
     def _take_of_snapshot(self, snapshot: Snapshot) -> Event[P] | None:
         self._peak_lag = max(self._peak_lag, self._lag())
-        if self._position < snapshot.start:
-            return self._fall_off(snapshot.start - self._position)
         for _ in range(min(snapshot.end - self._position, SCAN)):
-            if self._position < snapshot.start:
+            if self._has_lost(snapshot):
                 break
             event = snapshot.items[self._position]
             shown = event if self._authorizer is None else self._readable(event)
@@ -203,10 +251,18 @@ class Cursor(Slot, Generic[P]):
             if shown is not None:
                 return shown
             self._passed += 1
+        if self._snapshot is snapshot and self._has_lost(snapshot):
+            return self._fall_off(max(1, snapshot.end - self._position))
         return None
+
+    def _has_lost(self, snapshot: Snapshot) -> bool:
+        if self._position < snapshot.start:
+            return True
+        return not self._keeps and snapshot.is_complete and snapshot.index < self._state.history.dropped
 
     def _take_marker(self) -> Event[P]:
         self._is_marker_due = False
+        self._index = 0
         self._passed -= 1
         self._burst -= 1
         return Event(self.request.topic, 0, NEW_SNAPSHOT_TO_FOLLOW)
@@ -215,10 +271,11 @@ class Cursor(Slot, Generic[P]):
         """Moves to behind all that is ready, at most `most` events, and returns it; empty like None of `_take`."""
         if self._authorizer is not None:
             return self._take_checked(MOST_CHECKED if most is None else min(most, MOST_CHECKED))
-        limit = sys.maxsize if most is None else most
+        limit = MOST_AT_ONCE if most is None else min(most, MOST_AT_ONCE)
         events: list[Event[P]] = []
         if (
-            self._source.end - self._position == 1
+            self._source.end - self._position <= 1
+            or self._snapshot is not None
             or self._is_marker_due
             or self._end is not None
             or self._position < self._source.start
@@ -237,7 +294,8 @@ class Cursor(Slot, Generic[P]):
         checked = 0
         while len(events) < limit and checked < MOST_CHECKED and self._is_ready():
             position = self._position
-            if events and position < self._source.start:
+            # An end that comes next, or a gap, is for the next call.
+            if events and not (self._source.start <= position < self._source.end):
                 break
             try:
                 event = self._take()
@@ -285,54 +343,118 @@ class Cursor(Slot, Generic[P]):
             raise self._error()
         return shown
 
-    def _enter_snapshot(self, *, fresh: bool) -> None:
-        self._source = self._snapshot = self._state.join(self.request.subject, fresh=fresh)
+    def _enter_snapshot(self, *, fresh: bool, keeps: bool) -> None:
+        snapshot = self._state.join(self.request.subject, fresh=fresh, keeps=keeps)
+        self._snapshot = snapshot
+        self._keeps = keeps
+        self._source = snapshot.whole if keeps else snapshot
         self._unchecked = _NOWHERE
-        self._index = 0
         self._leap(0)
 
     def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> None:
         self._position += count
         self._state.reach(snapshot, self._position)
         if last.payload is END_OF_SNAPSHOT:
+            feed = self._feed
             self._index = snapshot.index
-            self._source = self._feed
-            self._leap(self._feed.after(snapshot.index))
+            self._source = feed
+            # If the history has passed a snapshot that was kept, the cursor stands before what is gone.
+            self._leap(feed.after(snapshot.index) - (feed.dropped > snapshot.index))
             self._snapshot = None
-            self._state.leave(snapshot)
+            self._state.leave(snapshot, keeps=self._keeps)
 
-    def _fall_off(self, missed: int) -> Event[P]:
+    def _fall_off(self, missed: int) -> Event[P] | None:
         """What the cursor stood before is gone: the end, or a new snapshot."""
         snapshot = self._snapshot
         if snapshot is not None and snapshot.failure is not None:
             self._finish(End(CloseReason.SNAPSHOT_FAILED, cause=snapshot.failure))
             raise self._error()
+        if self._state.timeline.is_stopped:
+            self._finish(End(CloseReason.STOPPED))
+            raise self._error()
         if not self._resets:
             self._finish(End(CloseReason.LAGGED, missed))
             raise self._error()
         if snapshot is not None:
-            self._state.leave(snapshot)
-        self._enter_snapshot(fresh=True)
-        return self._take_marker()
+            self._state.leave(snapshot, keeps=self._keeps)
+        self._enter_snapshot(fresh=True, keeps=True)
+        assert self._snapshot is not None
+        return self._take_whole(self._snapshot)
+
+    def _stop_if_done(self) -> None:
+        """The publisher has stopped: ends the reading, if there is nothing more to read."""
+        if self._snapshot is not None:
+            if not self._snapshot.is_complete:
+                self._finish(End(CloseReason.STOPPED))
+        elif self._position == self._feed.end and self._end is None:
+            horizon = max(self._index, self._state.timeline.index)
+            self._finish(End(CloseReason.STOPPED, horizon=horizon))
 
     def _finish(self, end: End) -> None:
         """Ends the reading for good. Does not wake a reader that waits."""
         self._end = end
         self._leave(self)
+        self._detach()
+
+    def _detach(self) -> None:
+        """Lets go of everything, after the end."""
         self._source.waiting.pop(self, None)
         self._state.history.leave(self._feed)
         if self._snapshot is not None:
-            self._state.leave(self._snapshot)
+            self._state.leave(self._snapshot, keeps=self._keeps)
         self._snapshot = None
         self._source = self._feed = self._unchecked = _NOWHERE
+        self._is_marker_due = False
         self._leap(0)
-        if self._state.timeline.watchers.waiting:
-            self._state.parking.wake((self._state.timeline.watchers,))
+        if self._watchers:
+            self._state.parking.wake_each(tuple(self._watchers))
+
+    def _scout(self) -> "Cursor[P]":
+        """A second cursor in the same place, which reads ahead; nobody else knows of it."""
+        scout: Cursor[P] = Cursor.__new__(Cursor)
+        for name in Cursor.__slots__:
+            setattr(scout, name, getattr(self, name))
+        scout._parked = None
+        scout._leave = _no_leave
+        scout._watchers = None
+        scout._is_receiving = False
+        scout._feed.readers += 1
+        if scout._snapshot is not None:
+            self._state.enter(scout._snapshot, keeps=scout._keeps)
+        return scout
+
+    def _unfinished(self) -> Snapshot | None:
+        """The snapshot that it reads, if that is not known to be whole or not."""
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.whole.end or self._state.timeline.is_stopped:
+            return None
+        return snapshot
+
+    def _has_all(self, index: int) -> bool:
+        """Whether it has everything up to an index that is published."""
+        return self._snapshot is None and (self._index >= index or self._position == self._feed.end)
+
+    def _retire(self) -> None:
+        """Leaves, if it is a scout that has neither ended nor been followed."""
+        if self._end is None and self._feed is not _NOWHERE:
+            self._detach()
+
+    def _follow(self, scout: "Cursor[P]") -> None:
+        """Moves to where the scout stands, which leaves."""
+        if self._snapshot is not None:
+            self._state.leave(self._snapshot, keeps=self._keeps)
+        for name in ("_source", "_snapshot", "_keeps", "_is_marker_due", "_position", "_passed", "_index"):
+            setattr(self, name, getattr(scout, name))
+        self._unchecked = _NOWHERE
+        self._burst = self._stop = 0
+        self._peak_lag = max(self._peak_lag, scout._peak_lag)
+        self._feed.readers -= 1
+        scout._feed = _NOWHERE  # its places are those of this cursor now
 
     def _error(self) -> Exception:
         """For how it ended; a new one each time, because one that was raised before drags its traceback along."""
         assert self._end is not None
-        reason, missed, cause = self._end
+        reason, missed, cause, _ = self._end
         match reason:
             case None:
                 return ClosedResourceError("this subscription was closed by its owner")
@@ -342,5 +464,11 @@ class Cursor(Slot, Generic[P]):
                 failed = SnapshotFailed(self._index, self.epoch)
                 failed.__cause__ = cause
                 return failed
-            case _:
+            case CloseReason.TOKEN | CloseReason.REFRESH | CloseReason.STOPPED:
                 return SubscriptionForceClosed(reason, self._index, self.epoch)
+            case _:
+                assert_never(reason)
+
+
+def _no_leave(_: Cursor[Any]) -> None:
+    """A scout is no subscription."""

@@ -5,11 +5,14 @@ Where trio and anyio both have a class, ours is both, so that `except trio.X` an
 """
 
 import enum
-from typing import Self
+from typing import Any, Final, Self
 
 import anyio
 import trio
 from typing_extensions import override
+
+FATAL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends the program, whoever lets it out."""
 
 
 class ClosedResourceError(trio.ClosedResourceError, anyio.ClosedResourceError):
@@ -30,6 +33,14 @@ class BusyResourceError(trio.BusyResourceError, anyio.BusyResourceError):
     A subscription is one cursor and has one reader; the other reader is not disturbed.
     Let every task subscribe for itself: the buffers are shared.
     """
+
+    def __init__(self, action: str) -> None:
+        super().__init__(action)
+        self._action = action  # of which anyio makes the message
+
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[str], dict[str, Any]]:
+        return type(self), (self._action,), self.__dict__
 
 
 class CloseReason(enum.Enum):
@@ -93,8 +104,8 @@ class SubscriptionLagged(SubscriptionForceClosed):
         self.missed = missed
 
     @override
-    def __reduce__(self) -> tuple[type[Self], tuple[int, str, int]]:
-        return type(self), (self.index, self.epoch, self.missed)
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str, int], dict[str, Any]]:
+        return type(self), (self.index, self.epoch, self.missed), self.__dict__
 
     @override
     def __str__(self) -> str:
@@ -106,14 +117,25 @@ class SnapshotFailed(SubscriptionForceClosed):
 
     No end-of-snapshot was or will be delivered: what was received is not a whole state.
     The failure is not cached: the next request runs the snapshot function again.
+    A copy has the same `__cause__`, a pickle has none, as is so with all exceptions.
     """
 
     def __init__(self, index: int, epoch: str) -> None:
         super().__init__(CloseReason.SNAPSHOT_FAILED, index, epoch)
 
     @override
-    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
-        return type(self), (self.index, self.epoch)
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str], dict[str, Any]]:
+        return type(self), (self.index, self.epoch), self.__dict__
+
+    def __copy__(self) -> Self:
+        made, arguments, state = self.__reduce__()
+        copied = made(*arguments)
+        copied.__setstate__(state)
+        copied.__cause__ = self.__cause__
+        return copied
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self.__copy__()
 
 
 class UnknownTopicError(LookupError):

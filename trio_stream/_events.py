@@ -2,10 +2,12 @@
 
 import enum
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, FrozenInstanceError, dataclass
+from dataclasses import KW_ONLY, FrozenInstanceError, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, cast, final, overload
 
 from typing_extensions import TypeVar, override
+
+from ._arguments import check_index
 
 T = TypeVar("T")
 P = TypeVar("P", default=Any)
@@ -32,16 +34,31 @@ def _frozen(cls: type[T]) -> type[T]:
 class Topic(Generic[P]):
     """A kind of state, typed by its payload: `Topic[ServiceHealth]("service-health")`.
 
-    Two topics of the same name are the same topic.
+    Two topics of the same name are the same topic, also where one is of a subclass.
     """
 
     name: str
 
+    @override
+    def __init_subclass__(cls) -> None:
+        super(Topic, cls).__init_subclass__()  # not super(): `slots` makes this class anew
+        # `@dataclass` on a subclass would write others, by which its topics differ from those of the same name.
+        type.__setattr__(cls, "__eq__", Topic.__eq__)
+        type.__setattr__(cls, "__hash__", Topic.__hash__)
+
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise TypeError(f"a topic's name is a string, not {self.name!r}")
+            raise TypeError(f"a topic's name is a string, not {type(self.name).__name__}")
         if not self.name:
             raise ValueError("a topic's name must not be empty")
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return self.name == other.name if isinstance(other, Topic) else NotImplemented
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     @override
     def __str__(self) -> str:
@@ -103,6 +120,10 @@ class CloseSubscriptions:
 
     token_secret_ids: frozenset[str]
 
+    @override
+    def __repr__(self) -> str:
+        return f"<CloseSubscriptions tokens={len(self.token_secret_ids)}>"  # they are secret
+
 
 @_frozen
 @dataclass(frozen=True, slots=True)
@@ -134,6 +155,14 @@ class Event(Generic[P_co]):
     def is_framing(self) -> bool:
         """Whether this is about the stream and carries no state."""
         return isinstance(self.payload, Framing)
+
+    @property
+    def framing(self) -> Framing | None:
+        """Which framing event this is; None for one that carries state.
+
+        With `match` a type checker finds the kind that was forgotten.
+        """
+        return self.payload if isinstance(self.payload, Framing) else None
 
     @property
     def events(self) -> "tuple[Event[P_co], ...]":
@@ -249,13 +278,13 @@ def close_subscription_event(token_secret_ids: Iterable[str]) -> Event[Any]:
 
 def token_set(token_secret_ids: Iterable[str]) -> frozenset[str]:
     """The tokens without duplicates; refuses a single string, which would be read letter by letter."""
-    if isinstance(token_secret_ids, str):
-        raise TypeError("token_secret_ids is an iterable of strings, not one string")
-    tokens = frozenset(token_secret_ids)
+    if isinstance(token_secret_ids, str) or not isinstance(token_secret_ids, Iterable):
+        raise TypeError(f"token_secret_ids is an iterable of strings, not {type(token_secret_ids).__name__}")
+    tokens = tuple(token_secret_ids)
     for token in tokens:
         if not isinstance(token, str):
-            raise TypeError(f"a token is a string, not {token!r}")
-    return tokens
+            raise TypeError(f"a token is a string, not {type(token).__name__}")
+    return frozenset(tokens)
 
 
 @_frozen
@@ -274,18 +303,17 @@ class SubscribeRequest(Generic[P]):
     _: KW_ONLY
     namespace: str = "default"
     partition: str = "default"
-    token: str = ""
+    token: str = field(default="", repr=False)
     index: int = 0
     epoch: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.topic, Topic):
-            raise TypeError(f"topic is a Topic, not {self.topic!r}")
+        check_topic(self.topic)
         for name in ("key", "namespace", "partition", "token"):
             if not isinstance(value := getattr(self, name), str):
-                raise TypeError(f"{name} is a string, not {value!r}")
+                raise TypeError(f"{name} is a string, not {type(value).__name__}")
         if self.epoch is not None and not isinstance(self.epoch, str):
-            raise TypeError(f"epoch is a string or None, not {self.epoch!r}")
+            raise TypeError(f"epoch is a string or None, not {type(self.epoch).__name__}")
         check_index(self.index)
 
     @property
@@ -293,10 +321,36 @@ class SubscribeRequest(Generic[P]):
         """The slice of the topic that is asked for."""
         return Subject(self.key, self.namespace, self.partition)
 
+    def covers(self, topic: Topic[Any], subject: Subject | str) -> bool:
+        """Whether this asks for an event of this topic and subject; a string means `Subject(that)`.
 
-def check_index(index: int) -> None:
-    """Raises unless `index` is a whole number from 0."""
-    if isinstance(index, bool) or not isinstance(index, int):
-        raise TypeError(f"an index is an integer, not {index!r}")
-    if index < 0:
-        raise ValueError(f"an index is not negative: {index}")
+        A snapshot function can choose by it what to append.
+        """
+        check_topic(topic)
+        return self._covers(subject_of(subject)) and topic == self.topic
+
+    def _covers(self, subject: Subject) -> bool:
+        """The same, of an event of the topic that is asked for."""
+        key, namespace, partition = subject
+        return (
+            (self.key == key or not self.key) and self.namespace == namespace and self.partition == partition
+        )
+
+
+def subject_of(given: object) -> Subject:
+    """The subject that a payload gives, perhaps as a string."""
+    if isinstance(given, str):
+        return Subject(given)
+    if not isinstance(given, Subject):
+        raise TypeError(f"a subject is a Subject or a string, not {type(given).__name__}")
+    parts: tuple[object, object, object] = given
+    key, namespace, partition = parts
+    if isinstance(key, str) and isinstance(namespace, str) and isinstance(partition, str):
+        return given
+    raise TypeError("the parts of a subject are strings")
+
+
+def check_topic(topic: object) -> None:
+    """Raises unless it is one."""
+    if not isinstance(topic, Topic):
+        raise TypeError(f"a topic is a Topic, not {type(topic).__name__}")

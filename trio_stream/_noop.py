@@ -6,22 +6,39 @@ from typing import Any, Literal, NoReturn
 import anyio
 import anyio.abc
 import anyio.lowlevel
+from typing_extensions import TypeVar, override
 
 from ._errors import PublisherDisabledError
 from ._events import Event, SubscribeRequest, Topic
 from ._snapshot import SnapshotFunc
 from ._statistics import PublisherStatistics
 
+P = TypeVar("P", default=Any)
+
 
 class NoOpEventPublisher:
     """Has the methods of `EventPublisher`; what is published vanishes, and there is nothing to subscribe to."""
 
-    index: int = 0
-    """Always 0."""
-    epoch: str = ""
-    """Always empty: there is no timeline."""
+    @override
+    def __repr__(self) -> str:
+        return "<NoOpEventPublisher>"
 
-    def register_handler(self, topic: Topic[Any], handler: SnapshotFunc[Any]) -> None:
+    @property
+    def index(self) -> int:
+        """Always 0."""
+        return 0
+
+    @property
+    def next_index(self) -> int:
+        """Always 1."""
+        return 1
+
+    @property
+    def epoch(self) -> str:
+        """Always empty: there is no timeline."""
+        return ""
+
+    def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P]) -> None:
         """Does nothing."""
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -37,7 +54,7 @@ class NoOpEventPublisher:
 
     def subscribe(
         self,
-        request: SubscribeRequest[Any],
+        request: SubscribeRequest[P],
         *,
         authorizer: Any = None,
         on_lag: Literal["close", "reset"] = "close",

@@ -2,12 +2,16 @@
 
 Every public method but `run` is synchronous and atomic: it has no checkpoint, so that nobody sees half of it and
 no lock is needed.
-It first finds out all that may be wrong and then changes something.
+It checks everything first, then changes state.
+
+An end that concerns very many subscriptions is written into all of them at once, so that none of them returns another
+event; the rest, letting go of what they read from and waking their tasks, is work for `Parking.in_slices`.
+A publisher that stops only says so in its timeline: the subscriptions read what was published, and end there.
 """
 
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -15,13 +19,14 @@ from typing import Any, Final, Literal
 import anyio
 import anyio.abc
 from trio.lowlevel import enable_ki_protection
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, override
 
+from ._arguments import check_events, check_handler, check_index, check_integer, check_seconds
 from ._buffer import History
 from ._commit import Groups, check_event, check_one_index, split
 from ._cursor import Cursor, End
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
-from ._events import CloseSubscriptions, Event, SubscribeRequest, Topic, check_index, token_set
+from ._events import CloseSubscriptions, Event, SubscribeRequest, Topic, check_topic, token_set
 from ._inbox import Inbox
 from ._snapshot import SnapshotFunc, SnapshotHandlers, SnapshotMaker
 from ._statistics import PublisherStatistics, TopicStatistics
@@ -47,7 +52,9 @@ class EventPublisher:
 
     A publisher belongs to the event loop that runs it: `await nursery.start(publisher.run)`, or `open_publisher`.
     `publish` and `subscribe` work before that; snapshots wait for it.
-    After it has stopped, every call raises `ClosedResourceError`, but for what only tells.
+    Call it in the thread of that event loop, from a task or from any callback; `index`, `next_index`, `epoch` and
+    `statistics` may be asked for by any thread.
+    After it has stopped, every call raises `ClosedResourceError`, except these, and what closes subscriptions.
     """
 
     def __init__(
@@ -59,10 +66,10 @@ class EventPublisher:
         index: int = 0,
         epoch: str | None = None,
     ) -> None:
-        if not snapshot_cache_ttl >= 0:
-            raise ValueError(f"snapshot_cache_ttl is a number of seconds from 0, not {snapshot_cache_ttl}")
-        if isinstance(history, bool) or not isinstance(history, int):
-            raise TypeError(f"history is a number of commits, not {history!r}")
+        if not isinstance(handlers, Mapping):
+            raise TypeError(f"handlers is a mapping of topics to functions, not {type(handlers).__name__}")
+        check_seconds("snapshot_cache_ttl", snapshot_cache_ttl)
+        check_integer("history", history)
         if history < 1:
             raise ValueError(f"history is at least one commit, not {history}")
         check_index(index)
@@ -72,16 +79,28 @@ class EventPublisher:
         self._subscriptions = Tokens[Subscription[Any]]()
         self._parking = Parking()
         self._maker = SnapshotMaker(self._parking, snapshot_cache_ttl)
-        self._is_stopped = False
-        self._inbox = Inbox()
+        self._inbox = Inbox(self._parking)
         self._is_running = False
         for topic, handler in handlers.items():
             self.register_handler(topic, handler)
+
+    @override
+    def __repr__(self) -> str:
+        state = "stopped" if self._timeline.is_stopped else "running" if self._is_running else "not started"
+        return (
+            f"<EventPublisher index={self.index} epoch={self.epoch!r} "
+            f"subscriptions={self._subscriptions.count} {state}>"
+        )
 
     @property
     def index(self) -> int:
         """The index of the newest commit published."""
         return self._timeline.index
+
+    @property
+    def next_index(self) -> int:
+        """The lowest index that the next commit may have: for an application whose state has no index of its own."""
+        return self._timeline.index + 1
 
     @property
     def epoch(self) -> str:
@@ -91,10 +110,8 @@ class EventPublisher:
     def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P]) -> None:
         """Adds a topic; `ValueError` if it has a handler already."""
         self._check("register_handler")
-        if not isinstance(topic, Topic):
-            raise TypeError(f"a topic is a Topic, not {topic!r}")
-        if not callable(handler):
-            raise TypeError(f"the handler of {str(topic)!r} is an async function, not {handler!r}")
+        check_topic(topic)
+        check_handler(topic.name, handler)
         if topic in self._topics:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
         history = History(self._limit, self._timeline.index)
@@ -110,12 +127,16 @@ class EventPublisher:
         Close events take no index and are handled first.
         `index` is that of the events; give it for a commit that may have none here, so that whoever waits for it
         knows that it is past. Without events and index nothing happens.
+        After the publisher has stopped, nothing but close events, as long as somebody reads what was published.
 
         Raises, and changes nothing: `InvalidCommitError` unless this is one commit with a greater index than the
         last, `UnknownTopicError`, `RuntimeError` in another thread, `ClosedResourceError` after the publisher has
         stopped.
         """
-        self._check("publish")
+        self._check("publish", unless_reading=True)
+        check_events("publish", events)
+        if self._timeline.is_stopped:
+            events = _only_closing(events)
         closing: set[str] = set()
         commit: list[Event[Any]] = []
         for event in events:
@@ -137,6 +158,7 @@ class EventPublisher:
 
         The publisher must be running; before that it is a `RuntimeError`.
         """
+        check_events("publish_from_thread", events)
         commit = tuple(events)
         if self._parking.thread == threading.get_ident():
             self.publish(commit, index=index)
@@ -161,11 +183,11 @@ class EventPublisher:
         """
         self._check("subscribe")
         if not isinstance(request, SubscribeRequest):
-            raise TypeError(f"a request is a SubscribeRequest, not {request!r}")
+            raise TypeError(f"a request is a SubscribeRequest, not {type(request).__name__}")
         if on_lag not in ("close", "reset"):
             raise ValueError(f"on_lag is 'close' or 'reset', not {on_lag!r}")
         state = self._state(request.topic)
-        subscription: Subscription[P] = Subscription(  # Subscription[P](...) would give each one a dict
+        subscription: Subscription[P] = Subscription(
             request,
             state,
             self._forget,
@@ -181,10 +203,10 @@ class EventPublisher:
         """Force-closes every subscription made with one of these tokens; returns how many they were.
 
         When it has returned, none of them returns another event.
+        After the publisher has stopped it closes those that still read what was published, as long as there are any.
         """
-        self._check("close_subscriptions")
-        tokens = token_set(token_secret_ids)
-        closed = [open_ for token in tokens for open_ in self._subscriptions.made_with(token)]
+        self._check("close_subscriptions", unless_reading=True)
+        closed = self._subscriptions.take(token_set(token_secret_ids))
         self._force_close(closed, CloseReason.TOKEN)
         return len(closed)
 
@@ -202,7 +224,6 @@ class EventPublisher:
         Or commits were lost: the epoch is the present one, and goes on after `index`, which may not be lower.
         """
         self._check("refresh")
-        open_ = self._subscriptions.all()
         if topic is None:
             check_index(start := 0 if index is None else index)
             goes_on = epoch == self._timeline.epoch
@@ -212,27 +233,34 @@ class EventPublisher:
                 )
             self._timeline.epoch = _new_epoch(epoch)
             self._timeline.index = start
-            self._force_close(open_, CloseReason.REFRESH)
+            self._force_close(self._subscriptions.take_all(), CloseReason.REFRESH)
             for state in self._topics.values():
-                state.clear(floor=start, dropped=start if goes_on else 0)
-                state.farthest = start
+                # Where the epoch goes on, a cursor that was too old, or ahead of what is published, still is.
+                floor, farthest = (state.history.floor, state.farthest) if goes_on else (0, 0)
+                state.clear(floor=max(start, floor), dropped=start if goes_on else 0)
+                state.farthest = max(start, farthest)
         else:
             if index is not None or epoch is not None:
                 raise ValueError("one topic cannot have an index or an epoch of its own")
+            check_topic(topic)
             state = self._state(topic)
-            self._force_close([s for s in open_ if s.request.topic == topic], CloseReason.REFRESH)
+            closed = self._subscriptions.take_if(lambda subscription: subscription._state is state)
+            self._force_close(closed, CloseReason.REFRESH)
             # Who was here before, and saw the newest commit or a snapshot ahead of it, must not resume either.
             floor = max(self._timeline.index, state.farthest) + 1
             state.clear(floor=floor, dropped=state.history.newest)
 
     def statistics(self) -> PublisherStatistics:
-        """Figures for introspection; taking them changes nothing, and takes time with the subscriptions."""
+        """Figures for introspection; taking them changes nothing, and takes time with the subscriptions.
+
+        Any thread may take them; they are of one moment only in the thread of the event loop.
+        """
         open_ = self._subscriptions.all()
         return PublisherStatistics(
             index=self._timeline.index,
             epoch=self._timeline.epoch,
-            subscriptions=len(open_),
-            waiting=sum(subscription._is_waiting for subscription in open_),
+            subscriptions=self._subscriptions.count,
+            waiting=sum([each._is_receiving is True and each._parked is not None for each in open_]),
             tokens=len(self._subscriptions),
             topics={
                 topic.name: TopicStatistics(
@@ -241,7 +269,7 @@ class EventPublisher:
                     feeds=len(state.history.feeds),
                     snapshots=len(state.snapshots),
                 )
-                for topic, state in self._topics.items()
+                for topic, state in list(self._topics.items())
             },
         )
 
@@ -249,25 +277,31 @@ class EventPublisher:
         """Runs the publisher until it is cancelled: `await nursery.start(publisher.run)`.
 
         Snapshot functions run inside it and end with it.
-        Then all subscriptions end, with `CloseReason.STOPPED`.
+        The subscriptions still return what was published before, and then end with `CloseReason.STOPPED`; one whose
+        snapshot is not whole ends at once.
         """
         self._check("run")
         if self._is_running:
             raise RuntimeError("this publisher runs already")
+        self._parking.backend.check()
         self._is_running = True
         async with anyio.create_task_group() as tasks:
             try:
                 self._inbox.open(self._parking.backend.call_from_thread())
+                tasks.start_soon(self._inbox.run)
                 self._maker.open(tasks)
                 task_status.started()
                 await self._parking.run()
             finally:
                 self._stop()
+                with anyio.CancelScope(shield=True):
+                    await self._parking.finish()
 
-    def _check(self, call: str) -> None:
-        if self._is_stopped:
-            raise ClosedResourceError("this publisher has stopped")
+    def _check(self, call: str, *, unless_reading: bool = False) -> None:
+        """`unless_reading`: it is allowed as long as somebody reads what was published before the publisher stopped."""
         self._parking.check_thread(call)
+        if self._timeline.is_stopped and not (unless_reading and self._subscriptions.count):
+            raise ClosedResourceError("this publisher has stopped")
 
     def _state(self, topic: Topic[Any]) -> TopicState:
         state = self._topics.get(topic)
@@ -277,13 +311,15 @@ class EventPublisher:
 
     def _next_index(self, commit: list[Event[Any]], index: int | None) -> int | None:
         """The index of the commit; None if it is none."""
+        given = index
         if commit:
-            given, index = index, check_one_index(commit)
+            index = check_one_index(commit)
             if given not in (None, index):
                 raise InvalidCommitError(f"events of index {index} in commit {given}")
         elif index is None:
             return None
-        check_index(index)
+        if given is not None:
+            check_index(given)
         if index <= self._timeline.index:
             raise InvalidCommitError(
                 f"commit {index} is not after {self._timeline.index}, the last one published"
@@ -291,7 +327,7 @@ class EventPublisher:
         return index
 
     def _append(self, index: int, parts: list[tuple[TopicState, Groups]]) -> None:
-        lots: list[Lot] = [self._timeline.watchers]
+        lots: list[Lot] = self._timeline.reached()
         for state, groups in parts:
             lots += state.history.append(index, groups)
             state.expire()
@@ -308,18 +344,39 @@ class EventPublisher:
         self._subscriptions.remove(cursor.request.token, cursor)
 
     def _force_close(self, subscriptions: list[Subscription[Any]], reason: CloseReason) -> None:
+        """Ends them, which are no longer among those that are open."""
         end = End(reason)
         for subscription in subscriptions:
-            subscription._finish(end)
-        self._parking.wake_each(subscriptions)
+            subscription._end = end
+            subscription._burst = subscription._stop = 0
+        self._parking.in_slices(map(self._let_go, subscriptions))
+
+    def _let_go(self, subscription: Subscription[Any]) -> None:
+        subscription._detach()
+        self._parking.wake_one(subscription)
 
     def _stop(self) -> None:
-        self._force_close(self._subscriptions.all(), CloseReason.STOPPED)
-        self._is_stopped = True
+        self._timeline.is_stopped = True
+        self._parking.close()
+        self._inbox.close()
         self._maker.close()
         for state in self._topics.values():
-            state.clear(floor=self._timeline.index, dropped=0)
-        self._inbox.close()
+            state.close()
+        self._parking.in_slices(map(self._parking.wake_one, self._timeline.everybody()))
+        self._parking.in_slices(map(self._tell_of_stop, self._subscriptions.all()))
+
+    def _tell_of_stop(self, subscription: Subscription[Any]) -> None:
+        subscription._stop_if_done()
+        if subscription._end is None:  # it has something to read; whoever reads it keeps it
+            self._subscriptions.loosen(subscription.request.token, subscription)
+        self._parking.wake_one(subscription)
+
+
+def _only_closing(events: Iterable[Event[Any]]) -> tuple[Event[Any], ...]:
+    closing = tuple(events)
+    if not closing or not all(isinstance(each.payload, CloseSubscriptions) for each in closing):
+        raise ClosedResourceError("this publisher has stopped")
+    return closing
 
 
 def _new_epoch(epoch: str | None) -> str:

@@ -1,6 +1,11 @@
 """Runs the snapshot functions, each in a task and cancel scope of its own, and the clock of their cache.
 
-A handler fills a snapshot while it is read, but runs ahead of its fastest reader by a window only.
+A subscriber only notes that it needs a snapshot.
+A task of the publisher starts the handler: it runs in the publisher's context, and whoever asked first, from wherever,
+leaves no trace in it.
+
+A handler fills a snapshot while it is read, but runs ahead of its fastest reader by a window only, unless a reader
+waits for the whole of it.
 Whatever it does, only those who wait for its snapshot are concerned.
 """
 
@@ -8,23 +13,22 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from itertools import islice, starmap
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
 from typing_extensions import TypeVar, override
 
-from ._commit import check_event, check_one_index, delivery
-from ._errors import ClosedResourceError, InvalidCommitError
-from ._events import Event, SubscribeRequest, Topic, check_index
+from ._arguments import check_events, check_index
+from ._commit import check_event, check_one_index, delivery, subject_in
+from ._errors import FATAL, ClosedResourceError, InvalidCommitError
+from ._events import Event, SubscribeRequest, Topic
 from ._topic import WINDOW, Snapshot, TopicState
 from ._wait import SLICE, Parking, Slot
 
 P = TypeVar("P", default=Any)
 P_contra = TypeVar("P_contra", contravariant=True, default=Any)
-
-# Not about the snapshot of the handler that lets them out.
-FATAL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class SnapshotAppender(Protocol[P_contra]):
@@ -36,6 +40,7 @@ class SnapshotAppender(Protocol[P_contra]):
         A checkpoint.
         Waits while every reader of the snapshot is far behind.
         When there is no reader left, the snapshot function is cancelled, and what it appends all the same is dropped.
+        So is an event that the request does not cover, as one of another key or namespace.
 
         Raises `InvalidCommitError` for events of another topic, of different indexes or that are not state, and
         `ClosedResourceError` once the snapshot function has returned.
@@ -57,16 +62,18 @@ SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any]]
 class Appender(SnapshotAppender[Any]):
     """The `SnapshotAppender` of one run."""
 
-    __slots__ = ("_is_closed", "_snapshot", "_state")
+    __slots__ = ("_is_closed", "_request", "_snapshot", "_state")
 
-    def __init__(self, state: TopicState, snapshot: Snapshot) -> None:
+    def __init__(self, state: TopicState, snapshot: Snapshot, request: SubscribeRequest[Any]) -> None:
         self._state = state
         self._snapshot = snapshot
+        self._request = request
         self._is_closed = False
 
     @override
     async def append(self, events: Iterable[Event[Any]], /) -> None:
         state, snapshot = self._state, self._snapshot
+        check_events("append", events)
         group = tuple(events)
         for event in group:
             check_event(event)
@@ -76,13 +83,14 @@ class Appender(SnapshotAppender[Any]):
                 )
         if group:
             check_one_index(group)
+        covered = [event for event in group if self._request._covers(subject_in(event))]
         await state.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
         if self._is_closed:
             raise ClosedResourceError("the snapshot function of this appender has returned")
-        if group and snapshot.readers and not snapshot.is_gone:
-            snapshot.append(delivery(group))
+        if covered and snapshot.readers and not snapshot.is_gone:
+            snapshot.append(delivery(covered))
             state.parking.wake((snapshot,))
 
     def close(self) -> None:
@@ -92,7 +100,7 @@ class Appender(SnapshotAppender[Any]):
 
     def _has_to_wait(self) -> bool:
         snapshot = self._snapshot
-        if self._is_closed or snapshot.is_gone or not snapshot.readers:
+        if self._is_closed or snapshot.is_gone or not snapshot.readers or snapshot.keepers or snapshot.urgent:
             return False
         return snapshot.end - snapshot.furthest >= WINDOW
 
@@ -119,38 +127,49 @@ class SnapshotMaker:
         self.handlers: dict[Topic[Any], SnapshotFunc[Any]] = {}
         self._parking = parking
         self._ttl = ttl
-        # The publisher's; None before it runs.
-        self._tasks: anyio.abc.TaskGroup | None = None
-        # What was asked for before that, and where.
-        self._not_started: dict[Snapshot, TopicState] = {}
+        # What was asked for and is not started yet, and what is being made; and where.
+        self._asked: dict[Snapshot, TopicState] = {}
+        self._making: dict[Snapshot, TopicState] = {}
+        self._starter = Slot()
         # Soonest first: all stay equally long.
         self._expiries: deque[_Expiry] = deque()
         self._expirer = Slot()
 
     def open(self, tasks: anyio.abc.TaskGroup) -> None:
         """Runs from now on, in the publisher's task group, also what was asked for before."""
-        self._tasks = tasks
+        tasks.start_soon(self._start_all, tasks)
         tasks.start_soon(self._expire)
-        for snapshot, state in self._not_started.items():
-            tasks.start_soon(self._make, state, snapshot)
-        self._not_started.clear()
 
     def start(self, state: TopicState, snapshot: Snapshot) -> None:
         """Has the topic's handler fill a snapshot."""
-        if self._tasks is None:
-            self._not_started[snapshot] = state
-            snapshot.cancel = partial(self._not_started.pop, snapshot, None)
-        else:
-            self._tasks.start_soon(self._make, state, snapshot)
+        self._asked[snapshot] = state
+        snapshot.cancel = partial(self._asked.pop, snapshot, None)
+        self._parking.wake_each((self._starter,))
 
     def close(self) -> None:
         """Forgets what is left; the task group ends the handlers."""
-        self._expiries.clear()
+        unfinished = [*self._asked.items(), *self._making.items()]
+        self._parking.in_slices(starmap(TopicState.give_up, ((state, each) for each, state in unfinished)))
+        self._parking.release(self._expiries)
+
+    async def _start_all(self, tasks: anyio.abc.TaskGroup) -> None:
+        while True:
+            self._start_some(tasks)
+            if self._asked:
+                await self._parking.backend.checkpoint()
+            else:
+                await self._parking.backend.park(self._starter)
+
+    def _start_some(self, tasks: anyio.abc.TaskGroup) -> None:
+        for snapshot in list(islice(self._asked, SLICE)):
+            if state := self._asked.pop(snapshot, None):  # a handler may run at once, and make others leave
+                self._making[snapshot] = state
+                tasks.start_soon(self._make, state, snapshot)
 
     async def _make(self, state: TopicState, snapshot: Snapshot) -> None:  # noqa: ASYNC910 - a task, not awaited
         try:
             with anyio.CancelScope() as scope:
-                if not snapshot.readers:  # they have all left before it could begin
+                if not snapshot.readers or state.is_void(snapshot):  # nobody waits for it any more
                     return  # noqa: ASYNC910 - as above
                 snapshot.cancel = scope.cancel
                 state.begin(snapshot)
@@ -166,13 +185,19 @@ class SnapshotMaker:
             state.fail(snapshot, error)  # it belongs to those who wait for the snapshot
         finally:
             snapshot.cancel = None
+            del self._making[snapshot]
 
     async def _call_handler(self, state: TopicState, snapshot: Snapshot) -> int:
         key, namespace, partition = snapshot.subject
         request = SubscribeRequest(state.topic, key, namespace=namespace, partition=partition)
-        appender = Appender(state, snapshot)
+        appender = Appender(state, snapshot, request)
         try:
-            return await self.handlers[state.topic](request, appender)
+            returned = self.handlers[state.topic](request, appender)
+            if not isinstance(returned, Awaitable):
+                raise TypeError(
+                    f"the handler of {str(state.topic)!r} is not async: it returned {type(returned).__name__}"
+                )
+            return await returned
         finally:
             appender.close()
 

@@ -3,22 +3,24 @@
 import enum
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, assert_never
 
+import anyio
 import anyio.abc
 import trio
 from trio.lowlevel import enable_ki_protection
 from typing_extensions import TypeVar, override
 
-from ._cursor import Cursor, End
-from ._errors import BusyResourceError, CloseReason, WouldBlock
+from ._arguments import check_index, check_integer
+from ._cursor import MOST_CHECKED, SCAN, Cursor, End
+from ._errors import BusyResourceError, CloseReason, SubscriptionForceClosed, WouldBlock
 from ._events import Event, SubscribeRequest
+from ._topic import Snapshot
+from ._wait import Slot
 
 P = TypeVar("P", default=Any)
 
 BURST: Final = 64  # events that `async for` takes between two checkpoints
-
-_DROP: Final = frozenset({CloseReason.TOKEN, CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED})
 
 
 class SubscriptionState(enum.Enum):
@@ -47,7 +49,24 @@ class SubscriptionStatistics:
     state: SubscriptionState
 
 
-class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.ObjectReceiveStream[Event[P]]):
+if TYPE_CHECKING:
+
+    class _Receiver(trio.abc.ReceiveChannel[P], anyio.abc.ObjectReceiveStream[P]):
+        """The channel of both libraries."""
+
+else:
+
+    class _Receiver(trio.abc.ReceiveChannel[P]):
+        # A base class of anyio's streams has no `__slots__`: every subscription would have a dict, which takes
+        # any mistyped attribute. So anyio's is a virtual base, and its two inherited members are taken over.
+        __slots__ = ()
+        extra_attributes = anyio.TypedAttributeProvider.extra_attributes
+        extra = anyio.TypedAttributeProvider.extra
+
+    anyio.abc.ObjectReceiveStream.register(_Receiver)
+
+
+class Subscription(Cursor[P], _Receiver[Event[P]]):
     """The current state and then every change to it, for one reader.
 
     Made by `EventPublisher.subscribe`.
@@ -63,7 +82,14 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     An error of a payload's `has_read_permission` passes through, and the event is not consumed.
     """
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
+
+    @override
+    def __repr__(self) -> str:
+        return (
+            f"<Subscription topic={str(self.request.topic)!r} subject={str(self.request.subject)!r} "
+            f"state={self._doing().value} index={self._index} lag={self._lag()}>"
+        )
 
     @property
     def index(self) -> int:
@@ -76,9 +102,15 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
 
         While nothing is ready that is the publisher's newest, although its commit may not have touched the subject;
         otherwise it is `index`.
-        Hidden events that come next are passed over for it.
+        Hidden events that come next are passed over for it, up to 4,096 in one go.
+        It stands before an event that a payload's `has_read_permission` raises for.
+        After the publisher has stopped, and everything was received, it stays where it was; after any other end it
+        is `index`.
         """
-        if self._snapshot is None and self._end is None:
+        self._state.parking.check_thread("horizon")
+        if self._end is not None:
+            return max(self._index, self._end.horizon)
+        if self._snapshot is None:
             self._pass_hidden()
             if self._position == self._feed.end:
                 return max(self._index, self._state.timeline.index)
@@ -93,12 +125,14 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
 
     @enable_ki_protection
     async def receive_batch(self, max_events: int | None = None) -> Sequence[Event[P]]:
-        """Waits for an event and returns all that are ready, at most `max_events`. Always a checkpoint.
+        """Waits for an event and returns all that are ready, at most `max_events` or 65,536. Always a checkpoint.
 
-        Where an authorizer checks each event, one call looks at no more than about 4096.
+        Where an authorizer checks each event, one call looks at no more than about 4,096.
         """
-        if max_events is not None and max_events < 1:
-            raise ValueError(f"max_events is at least 1, not {max_events}")
+        if max_events is not None:
+            check_integer("max_events", max_events)
+            if max_events < 1:
+                raise ValueError(f"max_events is at least 1, not {max_events}")
         while True:
             self._begin_to_receive()
             try:
@@ -109,11 +143,55 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
                 return events
 
     @enable_ki_protection
+    async def receive_until_current(self) -> Sequence[Event[P]]:
+        """Everything up to the newest index that is published now, and at least up to end-of-snapshot: one read.
+
+        It waits until a snapshot is whole, however old a cached one is, and returns that and the changes after it,
+        in order; nothing if the reader has everything.
+        What is published meanwhile is left for the next call.
+        When it is cancelled, nothing was received.
+        Always a checkpoint.
+        """
+        self._begin_to_receive()
+        self._burst = self._stop = 0
+        backend = self._state.parking.backend
+        index = self._state.timeline.index
+        events: list[Event[P]] = []
+        scout: Cursor[P] = self._scout()
+        try:
+            await backend.checkpoint()
+            while self._end is None and not scout._has_all(index):
+                if (snapshot := scout._unfinished()) is not None:
+                    await self._wait_for_whole(snapshot)
+                    continue
+                if events:
+                    await backend.checkpoint()
+                events += scout._take_batch(None)
+            if self._end is None:
+                self._follow(scout)
+                return events
+        except SubscriptionForceClosed:
+            if self._end is None:
+                if scout._end is None:  # raised by a payload, and not about this
+                    raise
+                self._finish(scout._end)
+        finally:
+            self._is_receiving = False
+            scout._retire()
+        raise self._error()
+
+    @enable_ki_protection
     def receive_nowait(self) -> Event[P]:
-        """The next event if one is ready, otherwise `WouldBlock`."""
+        """The next event if one is ready, otherwise `WouldBlock`.
+
+        It looks at no more than 4,096 hidden events, and may say `WouldBlock` although there is one behind them.
+        """
+        self._state.parking.check_thread("receive_nowait")
         if self._is_receiving:
             raise BusyResourceError("receiving from")
-        while self._is_ready():
+        for _ in range(MOST_CHECKED // SCAN):
+            if not self._is_ready():
+                break
             if (event := self._take()) is not None:
                 return event
         raise WouldBlock("nothing is ready for this subscription")
@@ -123,12 +201,15 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
 
         Receives nothing, and may be used by other tasks while one receives.
         With `horizon` it tells a reader that its state is that of `index` although no event came.
-        A checkpoint; raises how the subscription ended.
+        A checkpoint; raises how the subscription ended, and `CloseReason.STOPPED` if the publisher has stopped before.
         """
-        state = self._state
-        await state.parking.backend.checkpoint()
-        while self._end is None and state.timeline.index < index:
-            await state.parking.wait_in(state.timeline.watchers)
+        check_index(index)
+        timeline = self._state.timeline
+        await self._state.parking.backend.checkpoint()
+        while self._end is None and timeline.index < index:
+            if timeline.is_stopped:
+                raise SubscriptionForceClosed(CloseReason.STOPPED, self._index, self.epoch)
+            await self._watch(index)
         if self._end is not None:
             raise self._error()
 
@@ -180,8 +261,10 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
     @override
     async def aclose(self) -> None:
         """The same as `unsubscribe`, and a checkpoint."""
+        backend = self._state.parking.backend
+        backend.check()
         self.unsubscribe()
-        await self._state.parking.backend.checkpoint()
+        await backend.checkpoint()
 
     @override
     async def __aenter__(self) -> Self:
@@ -192,12 +275,12 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         await self.aclose()
 
     def resume_request(self) -> SubscribeRequest[P]:
-        """The request that goes on where this subscription stands.
+        """The request that goes on where this subscription stands: at its `horizon`.
 
         It is a fresh start if the subscription is still inside a snapshot, or was force-closed for `TOKEN`,
         `REFRESH` or `SNAPSHOT_FAILED`: then drop what was received.
         """
-        index = 0 if self._end is not None and self._end.reason in _DROP else self._index
+        index = 0 if self._end is not None and _is_to_be_dropped(self._end.reason) else self.horizon
         return replace(self.request, index=index, epoch=self.epoch if index else None)
 
     def statistics(self) -> SubscriptionStatistics:
@@ -211,9 +294,31 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
             return SubscriptionState.CLOSED if self._end.reason is None else SubscriptionState.FORCE_CLOSED
         return SubscriptionState.LIVE if self._snapshot is None else SubscriptionState.SNAPSHOT
 
-    @property
-    def _is_waiting(self) -> bool:
-        return self._is_receiving is True and self in self._source.waiting
+    async def _watch(self, index: int) -> None:
+        """Waits until the index is published, or this has ended."""
+        state = self._state
+        slot = Slot()
+        if self._watchers is None:
+            self._watchers = {}
+        parked = state.parking.backend.park(slot)
+        self._watchers[slot] = None
+        state.timeline.enter(index, slot)
+        try:
+            await parked
+        finally:
+            state.timeline.leave(index, slot)
+            self._watchers.pop(slot, None)
+
+    async def _wait_for_whole(self, snapshot: Snapshot) -> None:
+        """Waits until it is known whether the snapshot is whole, or this has ended."""
+        parked = self._state.parking.backend.park(self)
+        snapshot.whole.waiting[self] = None
+        self._state.hurry(snapshot)
+        try:
+            await parked
+        finally:
+            snapshot.urgent -= 1
+            snapshot.whole.waiting.pop(self, None)
 
     def _begin_to_receive(self) -> None:
         if self._is_receiving:
@@ -228,5 +333,17 @@ class Subscription(Cursor[P], trio.abc.ReceiveChannel[Event[P]], anyio.abc.Objec
         source = self._source
         if self._position < source.end or self._is_marker_due or self._end is not None:
             return backend.checkpoint()
+        parked = backend.park(self)
         source.waiting[self] = None
-        return backend.park(self)
+        return parked
+
+
+def _is_to_be_dropped(reason: CloseReason | None) -> bool:
+    """Whether what was received is no longer right, or may no longer be seen."""
+    match reason:
+        case CloseReason.TOKEN | CloseReason.REFRESH | CloseReason.SNAPSHOT_FAILED:
+            return True
+        case CloseReason.LAGGED | CloseReason.STOPPED | None:
+            return False
+        case _:
+            assert_never(reason)

@@ -1,6 +1,8 @@
 """Which subscriptions are open, by the token they were made with."""
 
+from collections.abc import Callable, Collection
 from typing import Generic
+from weakref import WeakSet
 
 from typing_extensions import TypeVar
 
@@ -11,22 +13,64 @@ class Tokens(Generic[T]):
     """A multiset of what was made with which token; without empty entries."""
 
     def __init__(self) -> None:
+        # {token: what was made with it}
         self._made: dict[str, dict[T, None]] = {}
+        self._count: int = 0
+        # The same, of what is not to be kept alive.
+        self._loose: dict[str, WeakSet[T]] = {}
 
     def __len__(self) -> int:
-        return len(self._made)
+        """How many tokens there are."""
+        return len({*self._made, *(token for token, made in list(self._loose.items()) if made)})
+
+    def all(self) -> list[T]:
+        """All that is there now. Any thread may ask."""
+        groups = [*list(self._made.values()), *list(self._loose.values())]
+        return [item for made in groups for item in list(made)]
+
+    @property
+    def count(self) -> int:
+        """How many items there are."""
+        return self._count + sum(map(len, list(self._loose.values())))
 
     def add(self, token: str, item: T) -> None:
         self._made.setdefault(token, {})[item] = None
+        self._count += 1
 
     def remove(self, token: str, item: T) -> None:
-        made = self._made[token]
-        del made[item]
-        if not made:
-            del self._made[token]
+        made = self._made.get(token, {})
+        if item in made:
+            del made[item]
+            self._count -= 1
+            if not made:
+                del self._made[token]
+        else:
+            self._loose[token].remove(item)
 
-    def made_with(self, token: str) -> list[T]:
-        return list(self._made.get(token, ()))
+    def loosen(self, token: str, item: T) -> None:
+        """From now on it stays only as long as somebody else keeps it."""
+        self.remove(token, item)
+        self._loose.setdefault(token, WeakSet()).add(item)
 
-    def all(self) -> list[T]:
-        return [item for made in self._made.values() for item in made]
+    def take(self, tokens: Collection[str]) -> list[T]:
+        """Takes out what was made with one of these tokens, each of which is named once."""
+        taken: list[T] = []
+        for token in tokens:
+            if made := self._made.pop(token, None):
+                taken += made
+        self._count -= len(taken)
+        if self._loose:
+            taken += [item for token in tokens for item in self._loose.pop(token, ())]
+        return taken
+
+    def take_all(self) -> list[T]:
+        taken = [item for made in self._made.values() for item in made]
+        self._made.clear()
+        self._count = 0
+        return taken
+
+    def take_if(self, condition: Callable[[T], bool]) -> list[T]:
+        taken = [(token, item) for token, made in self._made.items() for item in made if condition(item)]
+        for token, item in taken:
+            self.remove(token, item)
+        return [item for _, item in taken]

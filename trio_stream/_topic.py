@@ -4,20 +4,28 @@ A snapshot is a feed that its handler fills and that ends in the end-of-snapshot
 It is shared from the moment it is asked for until its time in the cache is over; every reader has a position of
 its own in it.
 
-When the history has dropped a commit that is newer than the snapshot, what would follow it is incomplete: the
-snapshot is emptied there and then, whoever still reads it.
+When the history has dropped a commit that is newer than the snapshot, there would be a gap behind it.
+Then the snapshot is *passed*: it is emptied there and then, and its readers have fallen off.
 One whose handler waits for readers, while the history passes the point at which it was started, goes the same way.
+
+A reader that is reset must get on all the same, however slow it is.
+So it begins a snapshot only when that is whole, and *keeps* it: one that is passed stays for those who keep it, to its
+end, and the next one is asked for behind it.
+At most two snapshots of a subject are kept like this; a third takes the oldest from its readers.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping, MutableSequence
 from typing import Any, Final
 
 from ._buffer import Feed, History
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic
-from ._wait import Lot, Parking
+from ._wait import Lot, Parking, Slot, emptying
 
 WINDOW: Final = 1024  # deliveries that a handler may be ahead of its fastest reader
+MOST_KEPT: Final = (
+    2  # snapshots of one subject, with one that is asked for, that are kept although they are passed
+)
 
 
 class Snapshot(Feed):
@@ -31,8 +39,12 @@ class Snapshot(Feed):
         "index",
         "is_cached",
         "is_complete",
+        "is_passed",
+        "keepers",
         "serial",
         "stalled",
+        "urgent",
+        "whole",
         "writers",
     )
 
@@ -44,6 +56,8 @@ class Snapshot(Feed):
         # History.dropped when the handler was started: it must have seen at least that commit.
         self.dropped_before: int = 0
         self.is_complete: bool = False
+        # Whether it is there only for those who keep it: the history has passed it.
+        self.is_passed: bool = False
         self.failure: BaseException | None = None
         # Whether it is kept for new subscribers although nobody may be reading it.
         self.is_cached: bool = False
@@ -51,6 +65,12 @@ class Snapshot(Feed):
         self.cancel: Callable[[], object] | None = None
         # The greatest position that any reader has reached.
         self.furthest: int = 0
+        # How many of its readers keep it.
+        self.keepers: int = 0
+        # How many of its readers wait for its end besides, so that the handler need not wait for them.
+        self.urgent: int = 0
+        # Where those wait who take it only as a whole: comes to 1 when it is complete, or will not be.
+        self.whole: Feed = Feed(subject)
         # The handler's tasks that wait for a reader to come closer, and how many they are.
         self.writers: Lot = Lot()
         self.stalled: int = 0
@@ -64,14 +84,48 @@ class Snapshot(Feed):
 class Timeline:
     """How far the publisher has come; shared by all of its topics."""
 
-    __slots__ = ("epoch", "index", "watchers")
+    __slots__ = ("_awaited", "_order", "epoch", "index", "is_stopped")
 
     def __init__(self, index: int, epoch: str) -> None:
         # Written by the publisher.
         self.index: int = index
         self.epoch: str = epoch
-        # Who waits for an index whatever topic it is of. Woken by every publish and whenever a subscription ends.
-        self.watchers: Lot = Lot()
+        # Nothing will be published any more.
+        self.is_stopped: bool = False
+        # {index: who waits for it, whatever topic it is of}; and these indexes, lowest first.
+        self._awaited: dict[int, Lot] = {}
+        self._order: list[int] = []
+
+    def enter(self, index: int, slot: Slot) -> None:
+        """The task of this slot waits for the index."""
+        lot = self._awaited.get(index)
+        if lot is None:
+            lot = self._awaited[index] = Lot()
+            insort(self._order, index)
+        lot.waiting[slot] = None
+
+    def leave(self, index: int, slot: Slot) -> None:
+        """It does not wait any more."""
+        lot = self._awaited.get(index)
+        if lot is not None and slot in lot.waiting:
+            del lot.waiting[slot]
+            if not lot.waiting:
+                del self._awaited[index]
+                del self._order[bisect_left(self._order, index)]
+
+    def reached(self) -> list[Lot]:
+        """Those who have waited for an index that is published now."""
+        order = self._order
+        if not order or order[0] > self.index:
+            return []
+        count = bisect_left(order, self.index + 1)
+        passed, self._order = order[:count], order[count:]
+        return [self._awaited.pop(index) for index in passed]
+
+    def everybody(self) -> Iterator[Slot]:
+        """All who wait; they are forgotten."""
+        lots, self._awaited, self._order = self._awaited, {}, []
+        return (slot for lot in lots.values() for slot in lot.waiting)
 
 
 class TopicState:
@@ -79,6 +133,8 @@ class TopicState:
 
     __slots__ = (
         "_ageing",
+        "_kept",
+        "_oldest",
         "_serial",
         "_start",
         "farthest",
@@ -106,38 +162,62 @@ class TopicState:
         # {subject: what a new subscriber is given}; being made, or cached.
         self.snapshots: dict[Subject, Snapshot] = {}
         self._serial: int = 0
+        # The serial of the oldest snapshot that is of the present state.
+        self._oldest: int = 0
         # The greatest index of a snapshot on this timeline; it may be ahead of what is published.
         self.farthest: int = 0
         # What dies when the history passes its index, lowest first: the complete ones that are cached or read,
         # and those whose handler waits for readers.
         self._ageing: list[Snapshot] = []
+        # {subject: those that are passed and kept, oldest first}
+        self._kept: dict[Subject, list[Snapshot]] = {}
 
-    def join(self, subject: Subject, *, fresh: bool) -> Snapshot:
+    def join(self, subject: Subject, *, fresh: bool, keeps: bool) -> Snapshot:
         """The snapshot to share, for one more reader; a new one if there is none.
 
         A `fresh` one leaves at least half of the history to its reader: one that has just lagged would fall off
         again at once behind an old snapshot.
+        `keeps`: the reader waits until it is whole, and reads it to its end.
         """
         snapshot = self.snapshots.get(subject)
-        if snapshot is None or ((fresh or snapshot.stalled) and not self._is_fresh(snapshot)):
+        if snapshot is None or not self._is_current(snapshot, fresh=fresh):
             snapshot = self._create(subject, snapshot)
-        snapshot.readers += 1
+        self.enter(snapshot, keeps=keeps)
         return snapshot
 
-    def leave(self, snapshot: Snapshot) -> None:
+    def enter(self, snapshot: Snapshot, *, keeps: bool) -> None:
+        """One reader more."""
+        snapshot.readers += 1
+        snapshot.keepers += keeps
+        if keeps and snapshot.writers.waiting:
+            self.parking.wake((snapshot.writers,))
+
+    def leave(self, snapshot: Snapshot, *, keeps: bool) -> None:
         """One reader less; without one a snapshot lives in the cache only, and its handler has nothing to do."""
         snapshot.readers -= 1
-        if snapshot.readers or snapshot.is_gone or snapshot.is_cached:
+        snapshot.keepers -= keeps
+        if snapshot.is_passed and not (snapshot.keepers or snapshot.is_gone):
+            self._give_up(snapshot)
+        elif snapshot.readers or snapshot.is_gone or snapshot.is_cached:
             return
-        if snapshot.is_complete:
+        elif snapshot.is_complete:
             self._retire(snapshot)
         else:
             self._abandon(snapshot)
+
+    def hurry(self, snapshot: Snapshot) -> None:
+        """One of its readers waits for its end."""
+        snapshot.urgent += 1
+        self.parking.wake((snapshot.writers,))
 
     def begin(self, snapshot: Snapshot) -> None:
         """The handler starts now."""
         snapshot.index = self.history.newest
         snapshot.dropped_before = self.history.dropped
+
+    def is_void(self, snapshot: Snapshot) -> bool:
+        """Whether it is of a state that was replaced, or of a publisher that has stopped."""
+        return snapshot.serial < self._oldest
 
     def complete(self, snapshot: Snapshot, index: int, *, cache: bool) -> None:
         """The handler has returned: end-of-snapshot, unless the history has passed the snapshot already."""
@@ -148,23 +228,32 @@ class TopicState:
             )
         if snapshot.stalled:  # the handler has left an append behind
             self._forget_age(snapshot)
-        if index < self.history.dropped:
+        is_passed = index < self.history.dropped
+        if self.is_void(snapshot) or snapshot.is_gone or (is_passed and not snapshot.keepers):
             self._give_up(snapshot)
             return
         snapshot.index = index
         snapshot.is_complete = True
         self.farthest = max(self.farthest, index)
         snapshot.append(Event(self.topic, index, END_OF_SNAPSHOT))
-        insort(self._ageing, snapshot, key=_age)
-        snapshot.is_cached = cache
-        if not cache:
-            self._unshare(snapshot)
-        self.parking.wake((snapshot,))
+        if is_passed:
+            self._keep(snapshot)
+        else:
+            insort(self._ageing, snapshot, key=_age)
+            snapshot.is_cached = cache
+            if not cache:
+                self._unshare(snapshot)
+        self._tell(snapshot)
+
+    def give_up(self, snapshot: Snapshot) -> None:
+        """It will not be complete: the publisher stops."""
+        if not (snapshot.is_complete or snapshot.is_gone):
+            self._give_up(snapshot)
 
     def fail(self, snapshot: Snapshot, cause: BaseException) -> None:
         """The handler has failed: its readers are told, nobody else gets it.
 
-        What goes wrong while it is cancelled concerns nobody.
+        An error of a handler that is cancelled is dropped: nobody waits for its snapshot.
         """
         if not snapshot.is_gone:
             if snapshot.stalled:  # the handler has left an append behind
@@ -181,18 +270,20 @@ class TopicState:
                 self._retire(snapshot)
 
     def expire(self) -> None:
-        """Empties every snapshot that the history has passed."""
-        passed = bisect_left(self._ageing, (self.history.dropped, 0), key=_age)
-        given_up = self._ageing[:passed]
-        del self._ageing[:passed]
-        for snapshot in given_up:
-            self._give_up(snapshot)
+        """Lets go of every snapshot that the history has passed."""
+        if self._ageing and self._ageing[0].index < self.history.dropped:
+            passed = bisect_left(self._ageing, (self.history.dropped, 0), key=_age)
+            let_go = self._ageing[:passed]
+            del self._ageing[:passed]
+            self.parking.in_slices(map(self._pass, let_go))
 
     def clear(self, floor: int, dropped: int) -> None:
-        """Forgets everything; the caller has ended all readers, and with them the handlers."""
-        for snapshot in list(self.snapshots.values()):
-            self.evict(snapshot)
-        self.history.clear(floor, dropped)
+        """Forgets everything: the state was replaced, and the caller has ended all readers."""
+        self._forget(self.history.clear(floor, dropped), unread_only=False)
+
+    def close(self) -> None:
+        """Forgets everything, but whole snapshots and what was published stay for those who read them."""
+        self._forget(self.history.clear(self.timeline.index, 0), unread_only=True)
 
     def reach(self, snapshot: Snapshot, position: int) -> None:
         """A reader has come to `position`; a handler that waits goes on with half of the window before it."""
@@ -213,17 +304,45 @@ class TopicState:
         if not (snapshot.stalled or snapshot.is_gone or snapshot.is_complete):
             self._forget_age(snapshot)
 
-    def _is_fresh(self, snapshot: Snapshot) -> bool:
-        newer = self.history.newer_than(snapshot.index)
-        return not (snapshot.is_complete or snapshot.stalled) or newer * 2 <= self.history.limit
+    def _is_current(self, snapshot: Snapshot, *, fresh: bool) -> bool:
+        """Whether a new reader of it would not fall off at once."""
+        if not (snapshot.is_complete or snapshot.stalled):
+            return True
+        if snapshot.index < self.history.dropped:
+            return False
+        if not (fresh or snapshot.stalled):
+            return True
+        return self.history.newer_than(snapshot.index) * 2 <= self.history.limit
 
     def _create(self, subject: Subject, older: Snapshot | None) -> Snapshot:
         if older is not None:
             self.evict(older)
+        self._keep_at_most(subject, MOST_KEPT - 1)
         self._serial += 1
         snapshot = self.snapshots[subject] = Snapshot(subject, self._serial)
         self._start(self, snapshot)
         return snapshot
+
+    def _pass(self, snapshot: Snapshot) -> None:
+        """The history has passed it."""
+        if snapshot.keepers and not snapshot.is_gone:
+            if snapshot.is_complete:  # if not, its handler has just been told to go on
+                self._keep(snapshot)
+                self.parking.wake((snapshot,))
+        else:
+            self._give_up(snapshot)
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        """It stays for those who keep it, and for nobody else."""
+        snapshot.is_passed = True
+        snapshot.is_cached = False
+        self._unshare(snapshot)
+        self._kept.setdefault(snapshot.subject, []).append(snapshot)
+        self._keep_at_most(snapshot.subject, MOST_KEPT)
+
+    def _keep_at_most(self, subject: Subject, count: int) -> None:
+        while len(self._kept.get(subject, ())) > count:
+            self._give_up(self._kept[subject][0])
 
     def _abandon(self, snapshot: Snapshot) -> None:
         self._unshare(snapshot)
@@ -232,21 +351,67 @@ class TopicState:
         self.parking.wake((snapshot.writers,))  # those that are not cancelled with the handler
 
     def _give_up(self, snapshot: Snapshot) -> None:
-        snapshot.drop_all(and_more=not snapshot.is_complete)
+        """It ends before its readers have had it."""
+        kept = self._kept.get(snapshot.subject, [])
+        if snapshot in kept:
+            kept.remove(snapshot)
+            if not kept:
+                del self._kept[snapshot.subject]
+        self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete))
         snapshot.is_cached = False
         self._abandon(snapshot)
-        self.parking.wake((snapshot,))
+        self._tell(snapshot)
 
     def _retire(self, snapshot: Snapshot) -> None:
+        """Nobody reads it, and nobody will."""
         self._forget_age(snapshot)
-        snapshot.drop_all(and_more=False)  # the clock of the cache may hold it for long
+        self.parking.release(snapshot.drop_all(and_more=False))  # the clock of the cache may hold it for long
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        """It is whole now, or will not be."""
+        snapshot.whole.end = 1
+        self.parking.wake((snapshot, snapshot.whole))
 
     def _unshare(self, snapshot: Snapshot) -> None:
         if self.snapshots.get(snapshot.subject) is snapshot:
             del self.snapshots[snapshot.subject]
 
     def _forget_age(self, snapshot: Snapshot) -> None:
-        del self._ageing[bisect_left(self._ageing, _age(snapshot), key=_age)]
+        place = bisect_left(self._ageing, _age(snapshot), key=_age)
+        if self._ageing[place : place + 1] == [snapshot]:  # if not, it is about to be passed
+            del self._ageing[place]
+
+    def _forget(
+        self, history: tuple[MutableSequence[Any], MutableMapping[Subject, Feed]], *, unread_only: bool
+    ) -> None:
+        """`unread_only`: what somebody reads stays for them."""
+        snapshots, self.snapshots = self.snapshots, {}
+        ageing, self._ageing = self._ageing, []
+        kept, self._kept = self._kept, {}
+        self._serial += 1
+        self._oldest = self._serial
+        every = [*snapshots.values(), *ageing, *(each for several in kept.values() for each in several)]
+        self.parking.in_slices(self._forgetting(every, *history, unread_only=unread_only))
+
+    def _forgetting(
+        self,
+        snapshots: MutableSequence[Snapshot],
+        log: MutableSequence[Any],
+        feeds: MutableMapping[Subject, Feed],
+        *,
+        unread_only: bool,
+    ) -> Iterator[None]:
+        while snapshots:
+            snapshot = snapshots.pop()
+            if not (unread_only and snapshot.readers and snapshot.is_complete) and not snapshot.is_gone:
+                self._give_up(snapshot)
+            yield
+        yield from emptying(log)
+        while feeds:
+            _, feed = feeds.popitem()
+            if not (unread_only and feed.readers):
+                yield from emptying(feed.drop_all(and_more=False))
+            yield
 
 
 def _age(snapshot: Snapshot) -> tuple[int, int]:

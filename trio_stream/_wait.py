@@ -5,14 +5,17 @@ Whoever changes the state wakes the lot.
 Nothing is handed over with a wake: the woken task looks again, in the same synchronous stretch in which it moves its
 cursor, so a task that was woken and cancelled in one go has lost nothing.
 
-Large wake-ups would block the loop: beyond a few tasks they are left to `Parking.run`, which wakes in slices.
+Nothing here may hold the event loop for long.
+A large wake-up, and anything else that has many small steps, is left to `Parking.run`, which takes a slice of it
+between two checkpoints.
 """
 
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, MutableSequence, Sequence
 from contextvars import Context
 from itertools import islice
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import trio
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     _Step: TypeAlias = tuple[Callable[[object], object], Context, object]
 
 AT_ONCE: Final = 16  # tasks that one wake() wakes on the spot; a small fan-out pays no extra hop
-SLICE: Final = 256  # tasks woken between two checkpoints; measured at 1-2 us each, far below 5 ms
+SLICE: Final = 256  # tasks woken, or steps taken, between two checkpoints; 1-5 us each, far below 5 ms
+PORTION: Final = 32  # items that one step lets go of
 
 
 class Slot:
@@ -59,7 +63,14 @@ class Lot:
 
 
 class Backend(Protocol):
-    """What differs between the event loops."""
+    """What differs between the event loops.
+
+    `park` and `checkpoint` raise what `check` raises.
+    """
+
+    def check(self) -> None:
+        """Raises `RuntimeError` unless the caller is a task of this event loop."""
+        ...
 
     def park(self, slot: Slot) -> Awaitable[None]:
         """Waits until the slot is woken; awaited at once. A checkpoint."""
@@ -94,11 +105,26 @@ class _Woken:
 
 _WOKEN: Final = cast("Outcome[None]", _Woken())  # trio does nothing with it but unwrap it
 
+_ELSEWHERE: Final = "this belongs to another event loop than the one of the caller"
+
 
 class TrioBackend(Backend):
+    def __init__(self) -> None:
+        # Only one trio run can be in a thread.
+        self._thread = get_ident()
+
+    @override
+    def check(self) -> None:
+        current_task()  # raises in what is not a task of trio, such as the host of a guest run
+        if get_ident() != self._thread:
+            raise RuntimeError(_ELSEWHERE)
+
     @override
     def park(self, slot: Slot) -> Awaitable[None]:
-        slot._parked = current_task()
+        task = current_task()
+        if get_ident() != self._thread:  # as in check()
+            raise RuntimeError(_ELSEWHERE)
+        slot._parked = task
         return wait_task_rescheduled(slot._give_up)
 
     @override
@@ -111,6 +137,7 @@ class TrioBackend(Backend):
 
     @override
     def checkpoint(self) -> Awaitable[None]:
+        self.check()
         return trio.lowlevel.checkpoint()
 
     @override
@@ -123,13 +150,27 @@ class AsyncioBackend(Backend):
         import asyncio  # it runs already; on trio it would take a third of the time of importing this package
 
         self._running_loop = asyncio.get_running_loop
+        self._current_task = asyncio.current_task
+        self._loop = asyncio.get_running_loop()
         self._sleep = asyncio.sleep
         self._is_done = asyncio.InvalidStateError
 
     @override
+    def check(self) -> None:
+        loop = self._running_loop()
+        if self._loop.is_closed():  # a publisher that does not run may serve one event loop after the other
+            self._loop = loop
+        # Under trio as a guest, a task of trio runs inside the asyncio loop too, but not as a task of it.
+        if loop is not self._loop or self._current_task() is None:
+            raise RuntimeError(_ELSEWHERE)
+
+    @override
     def park(self, slot: Slot) -> Awaitable[None]:
+        loop = self._running_loop()
+        if loop is not self._loop or self._current_task() is None:
+            self.check()
         future: Awaitable[None]
-        slot._parked = future = self._running_loop().create_future()
+        slot._parked = future = loop.create_future()
         return future
 
     @override
@@ -157,8 +198,7 @@ class AsyncioBackend(Backend):
                     future.set_result(None)
                 except self._is_done:  # it was cancelled, perhaps by a signal between these lines
                     pass
-        loop = self._running_loop()
-        loop.call_soon(self._take, iter(steps), loop)
+        self._loop.call_soon(self._take, iter(steps), self._loop)
 
     def _take(self, steps: "Iterator[_Step]", loop: "AbstractEventLoop") -> None:
         # If one of them ends the program, or runs the loop itself, the others go on here.
@@ -169,11 +209,39 @@ class AsyncioBackend(Backend):
 
     @override
     def checkpoint(self) -> Awaitable[None]:
+        self.check()
         return self._sleep(0)
 
     @override
     def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
-        return self._running_loop().call_soon_threadsafe
+        return self._loop.call_soon_threadsafe
+
+
+class _Closed(Backend):
+    """Stands in for a back end when nobody will wake anybody any more: to park is only a checkpoint."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @override
+    def check(self) -> None:
+        self._backend.check()
+
+    @override
+    def park(self, slot: Slot) -> Awaitable[None]:
+        return self._backend.checkpoint()
+
+    @override
+    def wake(self, slots: Iterable[Slot]) -> None:
+        self._backend.wake(slots)
+
+    @override
+    def checkpoint(self) -> Awaitable[None]:
+        return self._backend.checkpoint()
+
+    @override
+    def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
+        return self._backend.call_from_thread()
 
 
 class Parking:
@@ -185,7 +253,10 @@ class Parking:
         self._backend: Backend | None = None
         # What wake() has taken from the lots and run() has not woken yet.
         self._due: deque[Iterator[Slot]] = deque()
-        # Whether run() is there to wake what is due.
+        # What is left of work in small steps, one after the other.
+        self._work: deque[Iterator[object]] = deque()
+        self._is_closed = False
+        # Whether run(), and after it finish(), does what is due.
         self._is_running = False
         self._runner = Slot()
 
@@ -199,7 +270,7 @@ class Parking:
 
     def check_thread(self, call: str) -> None:
         """Raises unless this is the event loop's thread, or there is no event loop yet."""
-        if self.thread is not None and self.thread != threading.get_ident():
+        if self.thread is not None and self.thread != get_ident():
             raise RuntimeError(
                 f"{call}() was called from another thread than that of the publisher's event loop"
             )
@@ -226,6 +297,59 @@ class Parking:
         """Wakes these tasks, wherever they wait: on the spot if they are few, otherwise by `run`."""
         self._wake(slots, at_once=len(slots) <= AT_ONCE)
 
+    def wake_one(self, slot: Slot) -> None:
+        """Wakes this task, wherever it waits."""
+        self._wake((slot,), at_once=True)
+
+    def in_slices(self, steps: Iterator[object]) -> None:
+        """Takes these steps, which are small and many: the first slice on the spot, the rest by `run`.
+
+        Work that was given before is done before.
+        After `close` nothing is done on the spot: very much may come together.
+        """
+        if not (self._work or self._is_closed):
+            for _ in islice(steps, SLICE - 1):
+                pass
+        if not self._is_running:
+            for _ in steps:
+                pass
+        elif self._work or next(steps, _END) is not _END:
+            self._work.append(steps)
+            self._wake_runner()
+
+    def release(self, items: MutableSequence[Any] | MutableMapping[Any, Any]) -> None:
+        """Lets go of the content of a container that nobody else uses; to free all of a large one takes long."""
+        if len(items) > PORTION:
+            self.in_slices(emptying(items))
+
+    async def run(self) -> None:
+        """Wakes who is due, and works, in slices, until it is cancelled; `finish` does the rest."""
+        backend = self.backend
+        self._is_running = True
+        while True:
+            while self._due or self._work:
+                self._do_some(backend)
+                await backend.checkpoint()
+            await backend.park(self._runner)
+
+    def close(self) -> None:
+        """Nobody is woken from now on but those who wait already; to park is only a checkpoint."""
+        self._is_closed = True
+        if self._backend is not None:
+            self._backend = _Closed(self._backend)
+
+    async def finish(self) -> None:  # noqa: ASYNC910 - there may be nothing left to do
+        """After `run`: does what is left, in slices; in one go if it is cancelled meanwhile."""
+        backend = self.backend
+        try:
+            while self._due or self._work:
+                await backend.checkpoint()
+                self._do_some(backend)
+        finally:
+            self._is_running = False
+            while self._due or self._work:
+                self._do_some(backend)
+
     def _wake(self, slots: Iterable[Slot], *, at_once: bool) -> None:
         if self._backend is None:  # then nobody has ever waited
             return
@@ -233,23 +357,17 @@ class Parking:
             self._backend.wake(slots)
         else:
             self._due.append(iter(slots))
+            self._wake_runner()
+
+    def _wake_runner(self) -> None:
+        if self._backend is not None:
             self._backend.wake((self._runner,))
 
-    async def run(self) -> None:
-        """Wakes what is due, in slices, until it is cancelled; then the rest in one go."""
-        backend = self.backend
-        self._is_running = True
-        try:
-            while True:
-                while slots := self._next_slice():
-                    backend.wake_slice(slots)
-                    await backend.checkpoint()
-                await backend.park(self._runner)
-        finally:
-            self._is_running = False
-            for rest in self._due:
-                backend.wake(rest)
-            self._due.clear()
+    def _do_some(self, backend: Backend) -> None:
+        if slots := self._next_slice():
+            backend.wake_slice(slots)
+        if self._work and len(list(islice(self._work[0], SLICE))) < SLICE:
+            self._work.popleft()
 
     def _next_slice(self) -> list[Slot]:
         slots: list[Slot] = []
@@ -258,3 +376,15 @@ class Parking:
             if len(slots) < SLICE:
                 self._due.popleft()
         return slots
+
+
+_END: Final = object()
+
+
+def emptying(items: MutableSequence[Any] | MutableMapping[Any, Any]) -> Iterator[None]:
+    """Empties a container, a portion at each step."""
+    take: Callable[[], object] = items.popitem if isinstance(items, MutableMapping) else items.pop
+    while items:
+        for _ in range(min(PORTION, len(items))):
+            take()
+        yield

@@ -151,5 +151,6 @@ async def test_a_publisher_that_has_stopped_holds_no_subscription() -> None:
     await quiet()
     gc.collect()
     assert reference() is None
+    assert kept.receive_nowait().is_end_of_snapshot
     with pytest.raises(SubscriptionForceClosed):
         kept.receive_nowait()

@@ -55,6 +55,7 @@ class Reader:
     end: CloseReason | str | None = None
     raised: tuple[Any, ...] | None = None
     rows: int = 0
+    is_reset: bool = False  # has lost something, and gets the marker when its new snapshot is whole
 
     @property
     def is_open(self) -> bool:

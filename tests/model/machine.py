@@ -101,11 +101,12 @@ class PublisherMachine(RuleBasedStateMachine):
 
     @property
     def is_running(self) -> bool:
-        return self.world.publisher._maker._tasks is not None
+        return self.world.publisher._is_running
 
     @precondition(lambda self: not self.is_running)
     @rule()
     def run(self) -> None:
+        self.world.publisher._is_running = True
         self.world.publisher._maker.open(cast("Any", self.loop))
         self.loop.start_soon(self.world.publisher._parking.run)
 
@@ -352,6 +353,7 @@ class PublisherMachine(RuleBasedStateMachine):
             for task in self.loop.tasks:
                 if task not in self.receives:
                     task.is_cancelled = True
+            self.loop.start_soon(self.world.publisher._parking.finish)
 
     @invariant()
     def check(self) -> None:
@@ -375,11 +377,11 @@ class PublisherMachine(RuleBasedStateMachine):
         count("model", "events received and judged", world.events)
         if not world.is_stopped:
             self._run()
-            self.settle()
-            world.check()
-            for reader in world.readers:
-                self._drain(reader)
-                world.unsubscribe(reader)
+        self.settle()
+        world.check()
+        for reader in world.readers:
+            self._drain(reader)
+            world.unsubscribe(reader)
         self.settle()
         self.loop.now += 10
         self.settle()

@@ -146,6 +146,10 @@ class ManualLoop(Backend):
         self.tasks.remove(task)
 
     @override
+    def check(self) -> None:
+        pass
+
+    @override
     async def park(self, slot: Slot) -> None:
         slot._parked = cast("Any", self.current)
         try:

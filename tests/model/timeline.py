@@ -39,7 +39,8 @@ class Line:
     def append(self, index: int) -> None:
         self.log.append(index)
         if len(self.log) > self.limit:
-            self.floor = self.dropped = self.log.popleft()
+            self.dropped = self.log.popleft()
+            self.floor = max(self.floor, self.dropped)
 
     def newer_than(self, index: int) -> int:
         return sum(kept > index for kept in self.log)
@@ -125,9 +126,8 @@ class Store:
         for _ in range(count):
             self.published = self.pending.popleft()[0].index
         for topic, old in self.lines.items():
-            line = self.lines[topic] = Line(
-                self.limit, self.published, self.published, self.published, self.published
-            )
+            floor, farthest = max(self.published, old.floor), max(self.published, old.farthest)
+            line = self.lines[topic] = Line(self.limit, self.published, floor, self.published, farthest)
             for namespace in NAMESPACES:
                 at = SubscribeRequest(topic, namespace=namespace)
                 everything = Model(request=at, commits=old.commits, apply=fold_event, initial=old.initial)

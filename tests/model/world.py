@@ -25,10 +25,11 @@ from trio_stream import (
     Subscription,
     SubscriptionForceClosed,
     SubscriptionLagged,
+    SubscriptionState,
     Topic,
     close_subscription_event,
 )
-from trio_stream._topic import Snapshot, TopicState
+from trio_stream._topic import MOST_KEPT, Snapshot, TopicState
 
 DROP = (CloseReason.TOKEN, CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED)
 
@@ -77,6 +78,11 @@ class World:
 
         self.publisher._maker.start = watched  # type: ignore[method-assign]
 
+    @property
+    def has_work(self) -> bool:
+        """Whether what has ended is still being taken apart."""
+        return bool(self.publisher._parking._work)
+
     # What the model expects of a run:
 
     def is_gone(self, run: Run) -> bool:
@@ -85,7 +91,13 @@ class World:
 
     def is_shared(self, run: Run) -> bool:
         """Whether a new subscriber certainly gets this one."""
-        if run.is_abandoned or run.error is not None or self.is_gone(run) or run.snapshot.is_gone:
+        if (
+            self.is_stopped
+            or run.is_abandoned
+            or run.error is not None
+            or self.is_gone(run)
+            or run.snapshot.is_gone
+        ):
             return False
         if run.index is None:
             return bool(run.readers)
@@ -183,10 +195,9 @@ class World:
         self._forget_runs(lambda _: True)
 
     def stopping(self) -> None:
-        """The publisher is about to stop, and tells everybody."""
+        """The publisher is about to stop; everybody still reads what was published."""
+        self.sync()
         self.is_stopped = True
-        self._expect_end(CloseReason.STOPPED, lambda _: True)
-        self._forget_runs(lambda _: True)
 
     def subscribe(
         self,
@@ -219,8 +230,12 @@ class World:
         return reader
 
     def unsubscribe(self, reader: Reader) -> None:
+        has_ended = reader.subscription.statistics().state is SubscriptionState.FORCE_CLOSED
         reader.subscription.unsubscribe()
-        if reader.is_open:
+        if reader.is_open and has_ended:
+            assert self.is_stopped and self._has_had_all(reader), "D5: ended before what was published"
+            self._end(reader, CloseReason.STOPPED)
+        elif reader.is_open:
             self._end(reader, OWN)
 
     def resume(self, reader: Reader) -> Reader:
@@ -246,12 +261,31 @@ class World:
         self.check_reader(reader)
 
     def _took_marker(self, reader: Reader) -> None:
-        if reader.trace.phase is not Phase.BEGIN or reader.trace.begins != "stale":
-            assert self._is_lost(reader, reader.trace.index), "D6: a new snapshot although nothing was lost"
-            self._leave(reader)
-            if reader.subscription._snapshot is not None:
-                self._join(reader, self._run_of(reader.subscription))
+        self.sync()
+        if not reader.is_reset and (reader.trace.phase is not Phase.BEGIN or reader.trace.begins != "stale"):
+            self._lost(reader)
+        if (
+            reader.resets and reader.run is not None
+        ):  # if not, it has had all of the snapshot in the same call
+            assert reader.run.index is not None, "D21: the marker before the snapshot is whole"
+        reader.is_reset = False
         reader.rows = 0
+
+    def sync(self) -> None:
+        """A reader that has lost something may have begun to wait for a new snapshot, of which nobody has told."""
+        for reader in self.readers:
+            snapshot = reader.subscription._snapshot
+            if reader.is_open and snapshot is not None and self.runs[snapshot] is not reader.run:
+                self._lost(reader)
+
+    def _lost(self, reader: Reader) -> None:
+        assert reader.resets, "D6: a new snapshot although it did not ask for that"
+        assert self._is_lost(reader, reader.trace.index), "D6: a new snapshot although nothing was lost"
+        self._leave(reader)
+        reader.is_reset = True
+        snapshot = reader.subscription._snapshot
+        if snapshot is not None:
+            self._join(reader, self.runs[snapshot])
 
     def raised(self, reader: Reader, error: Exception) -> None:
         match error:
@@ -263,11 +297,16 @@ class World:
                 self._end(reader, CloseReason.LAGGED)
             case SnapshotFailed() if reader.is_open:
                 run = reader.run
-                assert run is not None and run.error is not None, (
-                    f"D14: a failure of another: {error.__cause__!r}"
-                )
-                assert type(error.__cause__) is type(run.error)
+                if (
+                    run is None or run.error is None
+                ):  # in one call it has lost something and begun to wait for another
+                    assert reader.resets and self._is_lost(reader, reader.trace.index)
+                    run = self.latest[reader.subscription.request.topic, reader.subscription.request.subject]
+                assert type(error.__cause__) is type(run.error), f"D14: a failure of another: {error!r}"
                 self._end(reader, CloseReason.SNAPSHOT_FAILED)
+            case SubscriptionForceClosed(reason=CloseReason.STOPPED) if reader.is_open and self.is_stopped:
+                assert self._has_had_all(reader), "D5: stopped before what was published"
+                self._end(reader, CloseReason.STOPPED)
         if isinstance(error, SubscriptionForceClosed):
             assert error.reason is reader.end, f"D16: {error!r}, not {reader.end}"
             assert (error.index, error.epoch) == (reader.subscription.index, reader.subscription.epoch)
@@ -281,8 +320,10 @@ class World:
     def blocked(self, reader: Reader) -> None:
         """The call would wait."""
         assert reader.is_open, "D16: waits after its end"
+        assert not self.is_stopped, "D5: waits after the stop"
+        self.sync()
         trace = reader.trace
-        if trace.phase is Phase.LIVE:
+        if trace.phase is Phase.LIVE and not reader.is_reset:
             missing = trace.missing(self.store.published)
             assert missing is None or missing > self.store.published, f"D3: commit {missing} is not there"
             assert reader.subscription.horizon >= self.store.published
@@ -290,14 +331,18 @@ class World:
         run = reader.run
         assert run is not None
         assert run.index is None and run.error is None, "D5: waits although the snapshot is complete"
-        if reader.can_see is None:
+        if reader.can_see is None and not (reader.is_reset or (reader.resets and trace.begins == "stale")):
             assert reader.rows == len(run.appended), "D3: rows of the snapshot are not there"
 
     # The invariants:
 
     def check_reader(self, reader: Reader) -> None:
+        self.sync()
         subscription, trace = reader.subscription, reader.trace
+        horizon = subscription.horizon
+        assert horizon >= subscription.index
         if trace.phase is Phase.LIVE:
+            assert trace.missing(min(horizon, self.store.published)) is None, "D7: the horizon is too high"
             assert subscription.index >= trace.index, "D1: the index reached goes back"
             assert trace.missing(subscription.index) is None, "D6: the index reached is after what is missing"
         else:
@@ -311,10 +356,15 @@ class World:
         """What must hold between any two calls."""
         statistics = self.publisher.statistics()
         store = self.store
+        self.sync()
         opened = [reader for reader in self.readers if reader.is_open]
         assert (statistics.index, statistics.epoch) == (store.published, store.epoch)
-        assert statistics.subscriptions == len(opened), "D13: subscriptions"
-        assert statistics.tokens == len({r.subscription.request.token for r in opened}), "D13: tokens"
+        tokens = {reader.subscription.request.token for reader in opened}
+        if self.is_stopped:
+            assert statistics.subscriptions <= len(opened) and statistics.tokens <= len(tokens), "D13"
+        else:
+            assert statistics.subscriptions == len(opened), "D13: subscriptions"
+            assert statistics.tokens == len(tokens), "D13: tokens"
         for topic, line in store.lines.items():
             found = statistics.topics[topic.name]
             if self.is_stopped:
@@ -322,12 +372,16 @@ class World:
                 continue
             assert (found.commits, found.floor) == (len(line.log), line.floor), "D7: the history"
             read = {r.subscription.request.subject for r in opened if r.subscription.request.topic == topic}
-            assert found.feeds == len(line.subjects() | read), "D13: feeds"
+            assert self.has_work or found.feeds == len(line.subjects() | read), "D13: feeds"
             for feed in self.publisher._topics[topic].history.feeds.values():
                 assert len(feed.items) <= 2 * max(line.limit, 64), "D11: a feed grows"
         for run in self.runs.values():
-            if self.is_gone(run) and run.readers:
+            if self.is_gone(run) and not self.has_work and not any(reader.resets for reader in run.readers):
                 assert not run.snapshot.items, "D11: a snapshot that is passed is kept"
+        if not self.has_work:
+            for topic, subject in {(run.topic, run.subject) for run in self.runs.values()}:
+                kept = [r for r in self.runs.values() if (r.topic, r.subject) == (topic, subject)]
+                assert sum(self.is_gone(run) and bool(run.snapshot.items) for run in kept) <= MOST_KEPT, "D11"
 
     def check_settled(self) -> None:
         """What must hold when everybody waits."""
@@ -346,7 +400,11 @@ class World:
         assert subscription._snapshot is not None
         run = self.runs[subscription._snapshot]
         assert run.error is None, "D14: a failed snapshot was shared"
-        assert not (run.is_abandoned or self.is_gone(run)), "D14: a snapshot was shared that is gone"
+        assert not (self.is_gone(run) or self.publisher._topics[run.topic].is_void(run.snapshot)), (
+            "D14: a snapshot was shared that is gone"
+        )
+        assert self.has_work or not run.is_abandoned, "D14: a snapshot was shared that nobody waits for"
+        run.is_abandoned = False
         return run
 
     def _join(self, reader: Reader, run: Run) -> None:
@@ -374,6 +432,14 @@ class World:
         for run in self.runs.values():
             run.is_abandoned |= concerns(run)
 
+    def _has_had_all(self, reader: Reader) -> bool:
+        """Whether a reader that ends with the publisher had to: there was no more, or it was not to be had."""
+        if reader.trace.phase is Phase.LIVE and not reader.is_reset:
+            missing = reader.trace.missing(self.store.published)
+            return missing is None or bool(self._is_lost(reader, reader.trace.index))
+        assert reader.run is not None
+        return reader.run.index is None or self.may_have_lost(reader.run)
+
     def _is_lost(self, reader: Reader, index: int) -> int:
         """How many deliveries were dropped before the reader had them; within a snapshot, whether they were."""
         if reader.run is not None:
@@ -388,7 +454,8 @@ class World:
     def _expected_resume(self, reader: Reader) -> SubscribeRequest[Health]:
         subscription = reader.subscription
         asked = subscription.request
-        index = 0 if reader.end in DROP or reader.trace.phase is not Phase.LIVE else subscription.index
+        drops = reader.end in DROP or reader.trace.phase is not Phase.LIVE
+        index = 0 if drops else subscription.horizon
         return SubscribeRequest(
             asked.topic,
             asked.key,

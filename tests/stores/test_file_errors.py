@@ -124,6 +124,22 @@ async def test_a_table_is_missing(store: Store, path: Path) -> None:
     assert (await store.head()).index == 0
 
 
+async def test_an_error_does_not_tell_what_is_in_the_file(store: Store, path: Path) -> None:
+    """U14: the feed of a publisher logs it, and what is in the file is nobody's business there."""
+    await commit_each(store, "a", "b")
+    sql(path, "UPDATE state SET value = CAST(x'ff733363726574' AS TEXT) WHERE key = 'a'")
+    sql(path, """UPDATE log SET operations = '[["s3cret"]]' WHERE "index" = 2""")
+    with pytest.raises(StoreError) as of_value:
+        await store.get("jobs", "a")
+    with pytest.raises(StoreError) as of_log:
+        async with store.changes(0) as commits:
+            for _ in range(2):
+                await anext(commits)
+    for caught in (of_value, of_log):
+        assert str(path) in str(caught.value)
+        assert "s3cret" not in str(caught.value)
+
+
 async def test_the_file_cannot_be_put_into_wal_mode_while_someone_reads_it(path: Path) -> None:
     await make(path)
     sql(path, "PRAGMA journal_mode = DELETE")

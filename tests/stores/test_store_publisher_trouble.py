@@ -161,6 +161,19 @@ async def test_while_the_store_fails_subscribers_wait_and_then_get_everything(
     assert "jobs.db: on fire" in warnings[0].message
 
 
+async def test_a_store_that_fails_for_long_is_logged_a_few_times(
+    unreliable: Unreliable, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U14: the same few warnings a minute as of views."""
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+    async with open_store_publisher(unreliable, ["jobs"]):
+        unreliable.failing = True
+        await commit_each(unreliable, "secret")
+        await unreliable.wait_failures(50)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert warnings == ["trying again in 0.00 s: jobs.db: on fire"] * 10
+
+
 async def test_while_the_store_fails_so_do_snapshots_and_say_why(unreliable: Unreliable) -> None:
     async with open_store_publisher(unreliable, ["jobs"]) as publisher:
         unreliable.failing = True

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import pytest
 from catalogue import HEALTH, Catalogue, Health, apply, event, ready
 from scenes import ALL, Held, opened, quiet
 from sweep.driver import Scene, Setting
@@ -99,6 +100,10 @@ async def receive_batch(subscription: Subscription[Health]) -> list[Event[Health
     return list(await subscription.receive_batch(2))
 
 
+async def receive_until_current(subscription: Subscription[Health]) -> list[Event[Health]]:
+    return list(await subscription.receive_until_current())
+
+
 @asynccontextmanager
 async def waiting_for_an_index() -> AsyncIterator[Setting]:
     async with written() as writer, writer.publisher.subscribe(ALL) as subscription:
@@ -172,9 +177,10 @@ async def running_a_publisher() -> AsyncIterator[Setting]:
             scope.cancel()
 
     async def left() -> None:
+        with pytest.raises(SubscriptionForceClosed, match="stopped"):
+            while True:
+                await subscription.receive()
         assert (publisher.statistics().subscriptions, publisher.statistics().waiting) == (0, 0)
-        with suppress(SubscriptionForceClosed):
-            raise AssertionError(await subscription.receive())
 
     yield Setting(call, wake, left)
 
@@ -278,6 +284,7 @@ CORE: dict[str, Any] = {
     "Subscription.receive": receiving(receive),
     "Subscription.__anext__": receiving(iterate),
     "Subscription.receive_batch": receiving(receive_batch),
+    "Subscription.receive_until_current": receiving(receive_until_current),
     "Subscription.wait_published": waiting_for_an_index,
     "Subscription.__aenter__": entering,
     "Subscription.__aexit__": leaving(leave_block),

@@ -163,6 +163,12 @@ async def ignores_the_key(shop: Shop, request: Request, snapshot: Appender) -> i
     return await right(shop, ALL, snapshot)
 
 
+async def appends_no_subject(shop: Shop, request: Request, snapshot: Appender) -> int:
+    wrong: Any = Event(HEALTH, 1, object())
+    await snapshot.append([wrong])
+    return await right(shop, request, snapshot)
+
+
 async def appends_another_topic(shop: Shop, request: Request, snapshot: Appender) -> int:
     await snapshot.append([event(1, "web", topic=JOBS)])
     return await right(shop, request, snapshot)
@@ -241,6 +247,7 @@ BUGS: list[tuple[Any, Request, str]] = [
         WEB,
         "append at index 1: 'default/default/db' where 'default/default/web' was asked for",
     ),
+    (appends_no_subject, ALL, "append at index 1: a payload of type object: .*subject"),
     (appends_another_topic, ALL, "append at index 1: an event of another topic, 'jobs'"),
     (appends_framing, ALL, "append at index .*: a Framing payload"),
     (appends_payloads, ALL, "append at index 3: not an event: Health"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_type
+from typing import Any, assert_never, assert_type
 
 import anyio
 import trio
@@ -12,11 +12,15 @@ from trio_stream import (
     CloseReason,
     Event,
     EventPublisher,
+    Framing,
+    NoOpEventPublisher,
     Payload,
     PayloadEvents,
     SnapshotAppender,
     SnapshotFailed,
     SnapshotFunc,
+    Subject,
+    Subscribable,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
@@ -96,6 +100,59 @@ def any_iterable_of_events_is_a_commit(publisher: EventPublisher, events: Iterab
 def a_subscription_is_the_channel_of_both_libraries(subscription: Subscription[Health]) -> None:
     _channel: trio.abc.ReceiveChannel[Event[Health]] = subscription
     _stream: anyio.abc.ObjectReceiveStream[Event[Health]] = subscription
+
+
+def its_attributes_are_those_of_an_anyio_stream(subscription: Subscription[Health]) -> None:
+    class Attributes(anyio.TypedAttributeSet):
+        name: str = anyio.typed_attribute()
+
+    assert_type(subscription.extra(Attributes.name), str)
+    assert_type(subscription.extra(Attributes.name, None), str | None)
+    subscription.indxe = 1  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def what_readers_use_of_a_publisher_is_one_protocol(
+    publisher: EventPublisher, disabled: NoOpEventPublisher
+) -> None:
+    _both: tuple[Subscribable, Subscribable] = (publisher, disabled)
+
+
+async def reads_from(source: Subscribable) -> None:
+    subscription = source.subscribe(SubscribeRequest(HEALTH), authorizer=bool, on_lag="reset")
+    assert_type(subscription, Subscription[Health])
+    source.publish([])  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def a_subscription_need_not_be_from_a_publisher() -> None:
+    class Nobody:
+        """Subscribes to nothing."""
+
+    _: Subscribable = Nobody()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+
+
+def a_request_says_what_it_covers(request: SubscribeRequest[Health], payload: Health) -> None:
+    assert_type(request.covers(HEALTH, payload.subject), bool)
+    assert_type(request.covers(UNRELATED, Subject("web")), bool)
+    request.covers("health", "web")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def a_kind_of_framing_that_was_forgotten_is_found(event: Event[Health]) -> None:
+    assert_type(event.framing, Framing | None)
+    framing = event.framing
+    match framing:
+        case Framing.END_OF_SNAPSHOT:
+            pass
+        case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+            pass
+        case None:
+            pass
+        case _:
+            assert_never(framing)
+    match framing:
+        case Framing.END_OF_SNAPSHOT | None:
+            pass
+        case _:
+            assert_never(framing)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def an_error_is_that_of_both_libraries(error: ClosedResourceError, ended: SubscriptionForceClosed) -> None:

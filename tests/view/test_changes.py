@@ -151,7 +151,7 @@ async def test_a_reader_that_is_cancelled_goes_on_where_it_was() -> None:
 
 async def test_the_end_comes_when_all_was_told() -> None:
     exchange = Exchange()
-    async with viewing(exchange) as view, view.changes() as changes:
+    async with viewing(exchange, raise_on_end=False) as view, view.changes() as changes:
         exchange.wire.give(put(1, "web", "a"), whole(1))
         await view.wait_current()
         exchange.wire.end(PermissionError("no"))

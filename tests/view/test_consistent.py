@@ -1,6 +1,7 @@
 """Several views of one store at one index."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anyio
 import pytest
@@ -120,7 +121,11 @@ async def test_views_of_different_epochs_have_no_index_in_common() -> None:
 @pytest.mark.parametrize("how", ["end", "epoch"])
 async def test_when_one_view_cannot_come_to_the_index_nobody_waits_for_the_others(how: str) -> None:
     good, bad = Exchange(), Exchange()
-    async with viewing(good) as first, viewing(bad) as second, anyio.create_task_group() as tasks:
+    async with (
+        viewing(good) as first,
+        viewing(bad, raise_on_end=False) as second,
+        anyio.create_task_group() as tasks,
+    ):
         good.wire.give(whole(1))
         bad.wire.give(whole(1))
         await quiet()
@@ -164,6 +169,22 @@ async def test_a_fold_of_another_kind_is_cut_as_exactly() -> None:
 
 async def test_no_views_have_no_state() -> None:
     assert await consistent(at=5) == ()
+
+
+@pytest.mark.parametrize("views", [(1,), ("web", "db"), (None,)])
+async def test_what_is_no_view_is_refused_at_the_call(views: Any) -> None:
+    """U22: it was an exception group."""
+    with pytest.raises(TypeError, match="is not a view"):
+        await consistent(*views, at=0)
+
+
+@pytest.mark.parametrize("at", [None, "1", 1.5, True])
+async def test_what_is_no_index_is_refused_at_the_call(at: Any) -> None:
+    """U22."""
+    async with opened() as (_, publisher), viewing(publisher.subscribe) as view:
+        for views in ([view, view], []):
+            with pytest.raises(TypeError, match="an index is an integer"):
+                await consistent(*views, at=at)
 
 
 async def test_it_can_be_cancelled() -> None:

@@ -154,7 +154,7 @@ async def test_a_view_that_was_left_leaves_nothing_at_the_publisher() -> None:
 
 
 async def test_a_view_of_a_disabled_publisher_ends_and_says_why() -> None:
-    async with viewing(NoOpEventPublisher().subscribe) as view:
+    async with viewing(NoOpEventPublisher().subscribe, raise_on_end=False) as view:
         with pytest.raises(ViewEnded) as caught:
             await view.wait_current()
         assert isinstance(caught.value.__cause__, PublisherDisabledError)
@@ -179,6 +179,20 @@ async def test_misuse_is_refused_at_the_call() -> None:
         with pytest.raises(RuntimeError, match="already"):
             await view.run()
         assert view.status.status is Status.CURRENT
+
+
+async def test_an_empty_view_is_true_and_an_empty_state_is_not() -> None:
+    """U22: `if view` asks whether there is one; a state is a mapping like others."""
+    async with viewing(Exchange()) as view:
+        assert view
+        assert not view.frozen()
+
+
+async def test_a_mistyped_attribute_is_refused() -> None:
+    """U22."""
+    async with viewed() as (_, _, view):
+        with pytest.raises(AttributeError):
+            view.inedx = 5  # type: ignore[attr-defined]
 
 
 async def test_a_connection_of_another_kind_does_as_well() -> None:

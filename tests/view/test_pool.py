@@ -1,6 +1,7 @@
 """Views that are shared: who gets which, how long they are kept, and how many there may be."""
 
 import math
+from dataclasses import replace
 from typing import Any, cast
 
 import anyio
@@ -8,7 +9,7 @@ import pytest
 from backends import in_virtual_time
 from catalogue import HEALTH, Health
 from scenes import ALL, WEB, opened, quiet
-from view.wires import Exchange, is_gone, put, values, whole
+from view.wires import Exchange, is_gone, put, truth, values, whole
 
 from trio_stream import ClosedResourceError, EventPublisher, SubscribeRequest
 from trio_stream.view import KeyedReducer, Status, View, ViewEnded, ViewLimitError, ViewPool
@@ -137,7 +138,7 @@ async def test_a_request_that_is_refused_costs_nobody_its_place() -> None:
 async def test_a_view_that_has_ended_is_replaced_for_the_next_user() -> None:
     exchange = Exchange(PermissionError("no"))
     pool: ViewPool[str, Health] = ViewPool(exchange, is_delete=is_gone, limit=1)
-    async with pool, pool.view(WEB) as old:
+    async with pool, pool.view(WEB, raise_on_end=False) as old:
         await quiet()
         assert old.status.status is Status.CLOSED
         async with pool.view(WEB) as new:
@@ -153,7 +154,7 @@ async def test_a_view_that_has_ended_is_replaced_for_the_next_user() -> None:
 async def test_a_view_that_has_ended_takes_no_place_and_stays_readable_for_who_has_it() -> None:
     exchange = Exchange()
     pool: ViewPool[str, Health] = ViewPool(exchange, is_delete=is_gone, limit=1)
-    async with pool, pool.view(WEB) as old:
+    async with pool, pool.view(WEB, raise_on_end=False) as old:
         await quiet()
         exchange.wire.give(put(1, "web"), whole(1))
         await old.wait_current()
@@ -230,6 +231,138 @@ async def test_get_knows_an_answer_of_another_epoch_also_with_a_new_view() -> No
         publisher.refresh()
         async with pool_of(publisher) as pool:
             assert (await pool.get(WEB, 100, epoch=last.epoch)).epoch == publisher.epoch
+
+
+@pytest.mark.parametrize("gives_epoch", [False, True])
+async def test_get_blocks_until_there_is_something_new_also_with_a_view_of_its_own(
+    gives_epoch: bool,
+) -> None:
+    """U16: the snapshot of each new view had the index of what others had committed meanwhile."""
+    answers: list[int] = []
+
+    async def ask(after: int) -> None:
+        answer = await pool.get(WEB, after, **options)
+        answers.append(answer.index)
+        assert values(answer) == truth(store, answer.index, WEB)
+
+    async with opened(snapshot_cache_ttl=0) as (store, publisher):
+        options = {"epoch": publisher.epoch} if gives_epoch else {}
+        async with pool_of(publisher, idle_ttl=0) as pool:
+            store.commit(("web", "a"))
+            last = await pool.get(WEB)
+            for number in range(5):
+                store.commit(("db", f"{number}"))
+                await quiet()
+                assert len(pool) == 0
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(ask, last.index)
+                    await quiet()
+                    store.commit(("db", f"{number}"))
+                    await quiet()
+                    assert answers == []
+                    tasks.cancel_scope.cancel()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, last.index)
+                await quiet()
+                index = store.commit(("web", "b"))
+            assert answers == [index]
+            await ask(last.index)  # changed since then: at once
+            assert answers[1:] == [store.index]
+
+
+async def test_get_answers_at_once_what_changed_before_the_view_was_made() -> None:
+    """U16: also a change that its snapshot holds and no event tells."""
+    async with opened(snapshot_cache_ttl=0) as (store, publisher), pool_of(publisher, idle_ttl=0) as pool:
+        last = await pool.get(WEB)
+        store.commit(("web", "a"))
+        await pool.get(WEB, 0)
+        store.commit(("web", None))
+        store.commit(("db", "x"))
+        await quiet()
+        for known in (last.index + 1, 1):
+            answer = await pool.get(WEB, known)
+            assert (answer.index, values(answer)) == (3, {})
+
+
+async def test_get_answers_when_it_cannot_be_known_whether_there_is_something_new() -> None:
+    """U16: what the client has is older than the history."""
+    async with opened(snapshot_cache_ttl=0, history=2) as (store, publisher):
+        async with pool_of(publisher, idle_ttl=0) as pool:
+            for number in range(5):
+                store.commit(("web", f"{number}"))
+            await quiet()
+            assert (await pool.get(WEB, 1)).index == 5
+
+
+async def test_get_answers_a_change_of_the_epoch_that_comes_while_a_new_view_waits() -> None:
+    """U16: without an epoch given, that of the first state counts."""
+    async with opened(snapshot_cache_ttl=0, index=5) as (store, publisher):
+        async with pool_of(publisher, idle_ttl=0) as pool, anyio.create_task_group() as tasks:
+            answers = []
+
+            async def ask(after: int) -> None:
+                answers.append((await pool.get(WEB, after)).epoch)
+
+            tasks.start_soon(ask, 5)
+            tasks.start_soon(ask, 7)
+            await quiet()
+            assert answers == []
+            store.index = 0
+            store.states = {0: {}}
+            publisher.refresh()
+            await quiet()
+            assert answers == [publisher.epoch] * 2
+
+
+async def test_get_blocks_with_a_shared_view_whose_horizon_moves_without_an_event() -> None:
+    async with opened() as (store, publisher), pool_of(publisher) as pool, pool.view(WEB) as view:
+        store.commit(("web", "a"))
+        await view.wait_index(1)
+        index = store.commit(("db", "x"))
+        await view.wait_index(index)
+        with anyio.move_on_after(0.001) as scope:
+            await pool.get(WEB, 1)
+        assert scope.cancelled_caught
+
+
+async def test_get_raises_when_the_view_ends_while_it_looks_for_something_new() -> None:
+    exchange = Exchange()
+    async with ViewPool[str, Health](exchange, is_delete=is_gone) as pool:
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                with pytest.raises(ViewEnded):
+                    await pool.get(WEB, 3)
+
+            tasks.start_soon(ask)
+            await quiet()
+            view = exchange.wire
+            view.give(put(2, "web"), whole(5))
+            await quiet()
+            assert len(exchange.wires) == 2
+            assert exchange.requests[1] == replace(WEB, index=3, epoch="one")
+            view.end(PermissionError("no"))
+        assert not exchange.wire.is_open
+
+
+@pytest.mark.parametrize("min_index", [None, "1", 1.5, True])
+async def test_get_refuses_what_is_no_index(min_index: Any) -> None:
+    async with pool_of(EventPublisher()) as pool:
+        with pytest.raises(TypeError, match="an index is an integer"):
+            await pool.get(WEB, min_index)
+        assert len(pool) == 0
+
+
+async def test_a_pool_says_how_many_views_it_has_and_no_tokens() -> None:
+    """U22."""
+    async with opened() as (_, publisher), pool_of(publisher, limit=7) as pool:
+        assert repr(pool) == "<ViewPool of 0 views, at most 7>"
+        assert pool
+        async with pool.view(SubscribeRequest(HEALTH, "web", token="s3cret")) as view:
+            assert repr(pool) == "<ViewPool of 1 views, at most 7>"
+            assert "s3cret" not in repr(view)
+        with pytest.raises(AttributeError):
+            pool.limt = 8  # type: ignore[attr-defined]
 
 
 async def test_get_raises_how_the_view_has_ended() -> None:

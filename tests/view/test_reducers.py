@@ -131,7 +131,7 @@ async def test_a_function_that_raises_ends_the_view_and_the_event_is_named(
 ) -> None:
     """Unhashable keys are refused in the same way; what was shown stays whole."""
     exchange = Exchange()
-    async with open_view(exchange, ALL, **({"is_delete": is_gone} | functions)) as view:
+    async with open_view(exchange, ALL, raise_on_end=False, **({"is_delete": is_gone} | functions)) as view:
         if live:
             exchange.wire.give(put(1, "good"), whole(1))
             await view.wait_current()
@@ -159,7 +159,7 @@ async def test_a_reducer_that_returns_no_mapping_ends_the_view(result: object, a
             return cast(Any, result) if wrong else mapping
 
     exchange = Exchange()
-    async with open_view(exchange, ALL, reducer=Odd(is_delete=is_gone)) as view:
+    async with open_view(exchange, ALL, reducer=Odd(is_delete=is_gone), raise_on_end=False) as view:
         exchange.wire.give(put(1, "web"), whole(1), put(2, "db"))
         with pytest.raises(ViewEnded) as caught:
             await view.wait_index(2)
@@ -183,7 +183,7 @@ async def test_whatever_a_reducer_raises_ends_the_view_and_is_no_matter_of_the_c
             raise error
 
     exchange = Exchange()
-    async with open_view(exchange, ALL, reducer=Failing()) as view:
+    async with open_view(exchange, ALL, reducer=Failing(), raise_on_end=False) as view:
         exchange.wire.give(put(1, "web"))
         with pytest.raises(ViewEnded) as caught:
             await view.wait_current()

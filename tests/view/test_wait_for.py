@@ -1,5 +1,9 @@
 """Waiting until what a view shows is as one wants it."""
 
+from collections.abc import Generator
+from functools import partial
+from typing import Any
+
 import anyio
 import pytest
 from scenes import quiet
@@ -53,9 +57,51 @@ async def test_what_the_predicate_raises_comes_out_and_disturbs_nobody() -> None
         assert values(await view.wait_for(lambda state: state.index == 1)) == {"web": "a"}
 
 
+async def asynchronous(_: object) -> bool:
+    raise AssertionError("nobody has awaited this")
+
+
+class Later:
+    def __await__(self) -> Generator[None, None, bool]:
+        raise AssertionError("nobody has awaited this")
+
+
+class Asynchronous:
+    async def __call__(self, _: object) -> bool:
+        return await asynchronous(_)
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        asynchronous,
+        partial(asynchronous),
+        Asynchronous(),
+        lambda state: asynchronous([state]),
+        lambda state: Later(),
+        None,
+        True,
+    ],
+    ids=["function", "partial", "object", "lambda", "awaitable", "None", "True"],
+)
+async def test_a_predicate_that_is_async_or_none_is_refused(predicate: Any) -> None:
+    """U22: an awaitable is always true."""
+    async with viewed() as (store, _, view):
+        with pytest.raises(TypeError, match="predicate"):
+            await view.wait_for(predicate)
+        store.commit(("web", "a"))
+        assert (await view.wait_index(1)).index == 1
+
+
+async def test_an_async_function_is_refused_before_there_is_a_state() -> None:
+    async with viewing(Exchange()) as view:
+        with pytest.raises(TypeError, match="not async"):
+            await view.wait_for(asynchronous)
+
+
 async def test_a_view_that_ends_releases_it() -> None:
     exchange = Exchange()
-    async with viewing(exchange) as view, anyio.create_task_group() as tasks:
+    async with viewing(exchange, raise_on_end=False) as view, anyio.create_task_group() as tasks:
 
         async def wait() -> None:
             with pytest.raises(ViewEnded, match="ended"):

@@ -197,7 +197,7 @@ async def test_the_end_of_the_view_releases_the_waiters_with_its_cause() -> None
             await view.wait_index(50)
         errors.append(caught.value)
 
-    async with viewing(exchange) as view, anyio.create_task_group() as tasks:
+    async with viewing(exchange, raise_on_end=False) as view, anyio.create_task_group() as tasks:
         for _ in range(20):
             tasks.start_soon(wait, view)
         await quiet()
@@ -229,7 +229,7 @@ async def test_a_stopped_publisher_ends_the_view_which_stays_readable() -> None:
             await view.wait_index(index)
         errors.append(caught.value)
 
-    async with viewing(publisher.subscribe) as view, anyio.create_task_group() as tasks:
+    async with viewing(publisher.subscribe, raise_on_end=False) as view, anyio.create_task_group() as tasks:
         async with running(publisher.run):
             store.commit(("web", "a"))
             await view.wait_index(1)

@@ -31,9 +31,9 @@ def truth(store: Catalogue, index: int, request: SubscribeRequest[Health]) -> di
 
 
 def viewing(
-    connect: Connect, request: SubscribeRequest[Health] = ALL
+    connect: Connect, request: SubscribeRequest[Health] = ALL, *, raise_on_end: bool = True
 ) -> AbstractAsyncContextManager[HealthView]:
-    return open_view(connect, request, is_delete=is_gone)
+    return open_view(connect, request, is_delete=is_gone, raise_on_end=raise_on_end)
 
 
 @asynccontextmanager
@@ -66,6 +66,7 @@ class Wire:
         self.horizon = horizon
         self.is_open = False
         self.leaving: Exception | None = None  # what leaving it raises
+        self.awaited: list[int] = []  # of wait_published
         self._events: list[Event[Any]] = []
         self._published = horizon
         self._error: Exception | None = None
@@ -104,6 +105,7 @@ class Wire:
         return events
 
     async def wait_published(self, index: int) -> None:
+        self.awaited.append(index)
         await anyio.lowlevel.checkpoint()
         while self._published < index:
             if self._error is not None:
@@ -133,12 +135,14 @@ class Exchange:
         self.wires: list[Wire] = []
         self.requests: list[SubscribeRequest[Any]] = []
         self.at: list[float] = []  # when they came
+        self.connected = anyio.Event()  # there is a first wire
 
     def __call__(self, request: SubscribeRequest[Any]) -> Wire:
         self.requests.append(request)
         self.at.append(anyio.current_time())
         if self.errors:
             raise self.errors.popleft()
+        self.connected.set()
         self.wires.append(Wire(request, self.epoch, self.horizon))
         return self.wires[-1]
 

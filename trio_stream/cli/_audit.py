@@ -9,9 +9,9 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
-from trio_stream.stores import JSON, Commit, Put, Store
+from trio_stream.stores import JSON, Commit, Delete, Put, Store
 
 
 class View(NamedTuple):
@@ -81,10 +81,13 @@ class Truth:
         """Takes the next commit of the log."""
         operations = [each for each in commit.operations if each.topic == topic and self.view.shows(each.key)]
         for operation in operations:
-            if isinstance(operation, Put):
-                self.state.put(operation.key, operation.value)
-            else:
-                self.state.delete(operation.key)
+            match operation:
+                case Put():
+                    self.state.put(operation.key, operation.value)
+                case Delete():
+                    self.state.delete(operation.key)
+                case _:
+                    assert_never(operation)
         if operations:
             self.points.append(Point(commit.index, self.state.digest))
 

@@ -4,12 +4,12 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, assert_never
 
 import anyio
 from typing_extensions import override
 
-from trio_stream import CloseReason, Event, EventPublisher, SubscribeRequest, SubscriptionForceClosed
+from trio_stream import CloseReason, Event, EventPublisher, Framing, SubscribeRequest, SubscriptionForceClosed
 from trio_stream.stores import Record
 
 from ._audit import Point, Segment, State, View
@@ -95,19 +95,23 @@ class Follower:
             self.state.clear()
 
     def _take(self, event: Event[Record]) -> None:
-        if event.is_new_snapshot_to_follow:
-            self.state.clear()
-            self._is_live = False
-        for each in event.events:
-            assert isinstance(each.payload, Record)
-            self._apply(each.payload)
-        if event.is_end_of_snapshot:
-            self.snapshots += 1
-            self._is_live = True
-            self.segments.append(Segment(self.view, [Point(event.index, self.state.digest)]))
-        elif self._is_live:
-            self.changes += 1
-            self.segments[-1].points.append(Point(event.index, self.state.digest))
+        match event.framing:
+            case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+                self.state.clear()
+                self._is_live = False
+            case Framing.END_OF_SNAPSHOT:
+                self.snapshots += 1
+                self._is_live = True
+                self.segments.append(Segment(self.view, [Point(event.index, self.state.digest)]))
+            case None:
+                for each in event.events:
+                    assert isinstance(each.payload, Record)
+                    self._apply(each.payload)
+                if self._is_live:
+                    self.changes += 1
+                    self.segments[-1].points.append(Point(event.index, self.state.digest))
+            case kind:
+                assert_never(kind)
         if self._is_live and self._status(self._last) == CLOSED:
             self.doing = "is done"
             self.done.set()

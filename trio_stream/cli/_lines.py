@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import assert_never
 
-from trio_stream import Event
+from trio_stream import Event, Framing
 from trio_stream.stores import JSON, Entry, Record
 
 from ._arguments import Cursor
@@ -41,21 +42,27 @@ def entry_fields(topic: str, namespace: str, key: str, entry: Entry) -> dict[str
 
 def event_text(event: Event[Record], *, is_live: bool) -> str:
     """What a subscription delivers, for people: a line per record; those of one commit share its index."""
-    if event.is_end_of_snapshot:
-        return f"-- end of snapshot at {event.index}; changes as they are committed:\n"
-    if event.is_new_snapshot_to_follow:
-        return "-- new snapshot to follow: what was shown so far is out of date\n"
-    return "".join(_record_line(each.index, record, is_live=is_live) for each, record in _records(event))
+    match event.framing:
+        case Framing.END_OF_SNAPSHOT:
+            return f"-- end of snapshot at {event.index}; changes as they are committed:\n"
+        case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+            return "-- new snapshot to follow: what was shown so far is out of date\n"
+        case None:
+            lines = [_record_line(each.index, record, is_live=is_live) for each, record in _records(event)]
+            return "".join(lines)
+        case kind:
+            assert_never(kind)
 
 
 def event_line(event: Event[Record], epoch: str, *, is_live: bool) -> str:
     """What a subscription delivers, for programs: always one line, so that a commit is never torn."""
-    if event.is_end_of_snapshot:
-        kind = "end-of-snapshot"
-    elif event.is_new_snapshot_to_follow:
-        kind = "new-snapshot-to-follow"
-    else:
-        kind = "commit" if is_live else "snapshot"
+    match event.framing:
+        case Framing.END_OF_SNAPSHOT | Framing.NEW_SNAPSHOT_TO_FOLLOW as framing:
+            kind = framing.value
+        case None:
+            kind = "commit" if is_live else "snapshot"
+        case another:
+            assert_never(another)
     can_resume = kind in {"commit", "end-of-snapshot"}
     return json_line(
         {

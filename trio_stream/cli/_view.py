@@ -37,18 +37,18 @@ class ViewWatch:
     async def run(self, opening: AbstractAsyncContextManager[Store]) -> None:
         """Until it is cancelled; `click.ClickException` when the state cannot be followed any more."""
         view: View[str, Record]
-        async with (
-            opening as store,
-            open_store_publisher(store, [self._request.topic.name]) as publisher,
-            open_view(publisher.subscribe, self._request) as view,
-        ):
-            try:
+        try:
+            async with (
+                opening as store,
+                open_store_publisher(store, [self._request.topic.name]) as publisher,
+                open_view(publisher.subscribe, self._request) as view,
+            ):
                 if self._console.is_terminal:
                     await self._draw(view)
                 else:
                     await self._follow(view)
-            except ViewEnded as ended:
-                raise click.ClickException(f"the state cannot be followed: {ended.__cause__}") from ended
+        except ViewEnded as ended:
+            raise click.ClickException(f"the state cannot be followed: {ended.__cause__}") from ended
 
     async def _draw(self, view: View[str, Record]) -> None:
         with Live(console=self._console, auto_refresh=False) as live:

@@ -1,7 +1,7 @@
 """`watch`: the state of a topic, then every change to it, for as long as anyone wants to know."""
 
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Final, assert_never
 
 import anyio
 import anyio.lowlevel
@@ -98,6 +98,8 @@ class Watch:
                 await anyio.sleep(0.05 * 2**self._failures)
             case CloseReason.TOKEN | CloseReason.LAGGED | CloseReason.STOPPED:
                 raise closed
+            case reason:
+                assert_never(reason)
         await anyio.lowlevel.checkpoint()
 
     async def _copy(self, subscription: Subscription[Record]) -> None:
@@ -106,8 +108,15 @@ class Watch:
         while True:
             lines: list[str] = []
             for event in await subscription.receive_batch(_BATCH):
-                if event.is_framing:
-                    is_live = event.is_end_of_snapshot
+                match event.framing:
+                    case Framing.END_OF_SNAPSHOT:
+                        is_live = True
+                    case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+                        is_live = False
+                    case None:
+                        pass
+                    case kind:
+                        assert_never(kind)
                 lines.append(self._format(event, subscription.epoch, is_live=is_live))
             reached = Cursor(subscription.index, subscription.epoch)
             self._is_state_known = True

@@ -8,6 +8,8 @@ from ._values import Name
 class StoreError(Exception):
     """The store could not do it; the message names the store and the cause.
 
+    It is logged where nobody is there to get it: apart from a `ConflictError`, which is never logged, it has no key,
+    value or token in it.
     A commit that ends in this has not been acknowledged, and none of it can be seen, except where the
     message says that this is not known.
     """

@@ -1,10 +1,9 @@
 """A publisher that is fed by a store."""
 
-import logging
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, assert_never
 
 import anyio
 import anyio.abc
@@ -18,10 +17,11 @@ from trio_stream import (
     open_publisher,
     running,
 )
+from trio_stream._warn import Warner
 
 from ._errors import HistoryLostError, StoreError
 from ._store import Store
-from ._values import Commit, Head, Operation, Put, Record, topic
+from ._values import Commit, Delete, Head, Operation, Put, Record, topic
 
 # Seconds until the next attempt after an error of the store: evenly random below a bound that doubles each
 # time, so that the processes of a store that comes back do not all come at once ("full jitter": Marc Brooker,
@@ -29,7 +29,7 @@ from ._values import Commit, Head, Operation, Put, Record, topic
 _FIRST_BOUND: Final = 0.1
 _LAST_BOUND: Final = 5.0
 
-_logger = logging.getLogger("trio_stream.stores")
+_warner: Final = Warner("trio_stream.stores")
 
 
 class _Feed:
@@ -55,7 +55,7 @@ class _Feed:
             try:
                 await self._follow(task_status)
             except HistoryLostError as error:
-                _logger.warning("subscribers must start again: %s", error)
+                _warner.warn("subscribers must start again: %s", error)
             except StoreError as error:
                 if not self._is_started:
                     raise
@@ -63,7 +63,7 @@ class _Feed:
                     bound = _FIRST_BOUND
                 delay = random.uniform(0, bound)  # noqa: S311 - no secret
                 bound = min(bound * 2, _LAST_BOUND)
-                _logger.warning("trying again in %.2f s: %s", delay, error)
+                _warner.warn("trying again in %.2f s: %s", delay, error)
                 await anyio.sleep(delay)
 
     async def _follow(self, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -105,9 +105,13 @@ class _Feed:
 
 
 def _record(operation: Operation) -> Record:
-    if isinstance(operation, Put):
-        return Record(operation.key, operation.value, "put", operation.namespace)
-    return Record(operation.key, None, "delete", operation.namespace)
+    match operation:
+        case Put():
+            return Record(operation.key, operation.value, "put", operation.namespace)
+        case Delete():
+            return Record(operation.key, None, "delete", operation.namespace)
+        case _:
+            assert_never(operation)
 
 
 def _first_index(head: Head, history: int) -> int:
@@ -131,8 +135,9 @@ async def open_store_publisher(
 
     When commits that it needs were compacted, or the store was restored or replaced, subscribers are closed
     with `CloseReason.REFRESH` and start again.
-    When the store fails, that is logged and tried again within 0.1 s, then twice as much, up to 5 s;
-    subscribers wait, and new snapshots fail.
+    When the store fails, that is tried again within 0.1 s, then twice as much, up to 5 s; subscribers wait, and new
+    snapshots fail.
+    The logger `trio_stream.stores` warns of it with the text of the `StoreError`, about ten times a minute at most.
     When it fails at the beginning, the `StoreError` is raised.
 
     An exception of the block leaves it as it is, not in an exception group.

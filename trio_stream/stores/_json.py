@@ -3,7 +3,7 @@
 import json
 import reprlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from ._values import JSON, MAX_DEPTH, Delete, Operation, Put
 
@@ -31,9 +31,17 @@ def decode_operations(text: str) -> tuple[Operation, ...]:
 
 def _encode(operation: Operation, value: str) -> str:
     topic, key, namespace = operation.name
-    kind = "put" if isinstance(operation, Put) else "delete"
-    start = json.dumps([kind, topic, namespace, key], ensure_ascii=False, separators=(",", ":"))
-    return f"{start[:-1]},{value}]" if isinstance(operation, Put) else start
+    match operation:
+        case Put():
+            return f"{_dumps(['put', topic, namespace, key])[:-1]},{value}]"
+        case Delete():
+            return _dumps(["delete", topic, namespace, key])
+        case _:
+            assert_never(operation)
+
+
+def _dumps(names: list[str]) -> str:
+    return json.dumps(names, ensure_ascii=False, separators=(",", ":"))
 
 
 def _decode(item: Any) -> Operation:

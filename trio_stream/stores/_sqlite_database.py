@@ -17,12 +17,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final, TypeVar, assert_never
 
 from ._errors import ConflictError, HistoryLostError
 from ._json import decode_operations, encode_operations, encode_value
 from ._sqlite_file import Connection, SQLiteFile, new_epoch
-from ._values import Commit, Entry, Head, Name, Operation, Put
+from ._values import Commit, Delete, Entry, Head, Name, Operation, Put
 
 T = TypeVar("T")
 
@@ -216,7 +216,7 @@ class Database:
         try:
             return Commit(index, decode_operations(text))
         except (TypeError, ValueError) as error:
-            raise self.file.error(f"damaged: commit {index} of the log cannot be read ({error})") from error
+            raise self.file.error(f"damaged: commit {index} of the log cannot be read") from error
 
 
 def _check_expected(connection: sqlite3.Connection, expect: Mapping[Name, int]) -> None:
@@ -234,11 +234,15 @@ def _write_state(
 ) -> None:
     for operation, value in encoded:
         topic, key, namespace = operation.name
-        if isinstance(operation, Put):
-            connection.execute(
-                "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)", (topic, namespace, key, value, index)
-            )
-        else:
-            connection.execute(
-                "DELETE FROM state WHERE topic = ? AND namespace = ? AND key = ?", (topic, namespace, key)
-            )
+        match operation:
+            case Put():
+                connection.execute(
+                    "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)",
+                    (topic, namespace, key, value, index),
+                )
+            case Delete():
+                connection.execute(
+                    "DELETE FROM state WHERE topic = ? AND namespace = ? AND key = ?", (topic, namespace, key)
+                )
+            case _:
+                assert_never(operation)

@@ -247,8 +247,8 @@ def new_epoch() -> str:
 
 
 def _text(error: sqlite3.Error) -> str:
-    """What it says; that may quote what is in the file, whatever that is."""
-    text = str(error)
+    """What it says, without the value that it quotes where one is no UTF-8; the rest may be of the file too."""
+    text = str(error).partition(" with text ")[0]
     return text if text.isprintable() and len(text) <= _MOST_QUOTED else repr(text[:_MOST_QUOTED])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, assert_never, get_args
 
 from typing_extensions import override
 
@@ -132,7 +132,13 @@ class Record(Payload):
     @property
     def is_delete(self) -> bool:
         """Whether the key is gone; `value` is None then."""
-        return self.operation == "delete"
+        match self.operation:
+            case "put":
+                return False
+            case "delete":
+                return True
+            case _:
+                assert_never(self.operation)
 
     @override
     def has_read_permission(self, authorizer: Any, /) -> bool:

@@ -27,7 +27,10 @@ class _Suspensions:
         self._step = step
 
     def __await__(self) -> Generator[Any, Any, None]:
-        steps = self._call().__await__()
+        awaitable: object = self._call()
+        if not isinstance(awaitable, Awaitable):
+            raise TypeError(f"async_fn is not async: it returned {type(awaitable).__name__}")
+        steps = awaitable.__await__()
         resume: Callable[[], Any] = partial(next, steps)
         while True:
             try:

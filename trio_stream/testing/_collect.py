@@ -6,6 +6,8 @@ from typing_extensions import TypeVar
 
 from trio_stream import Event, Subscription, SubscriptionState, WouldBlock
 
+from ._arguments import check_upto
+
 P = TypeVar("P", default=Any)
 
 
@@ -21,6 +23,7 @@ async def collect(
     It waits for a snapshot and for `upto`, never for an event that may not come: wrap it in `fail_after`.
     A checkpoint; raises what receiving raises.
     """
+    check_upto(upto)
     events: list[Event[P]] = [] if into is None else into
     await subscription.wait_published(0)
     while True:
@@ -30,6 +33,8 @@ async def collect(
             while subscription.statistics().state is not SubscriptionState.SNAPSHOT:
                 events.append(subscription.receive_nowait())
         except WouldBlock:
+            if subscription.statistics().state is SubscriptionState.SNAPSHOT:
+                continue  # it was too slow, and waits for a new one
             if upto is None or subscription.horizon >= upto:
                 return events
             await subscription.wait_published(subscription.horizon + 1)

@@ -19,7 +19,6 @@ from trio_stream import (
     PayloadEvents,
     SnapshotAppender,
     SnapshotFunc,
-    Subject,
     SubscribeRequest,
 )
 
@@ -248,10 +247,16 @@ class _Check(Generic[P]):
 
     def _check_subject(self, event: Event[P]) -> None:
         payload: Any = event.payload
-        subject = payload.subject if isinstance(payload.subject, Subject) else Subject(payload.subject)
-        asked = self._request.subject
-        if asked != (subject if asked.key else subject._replace(key="")):
-            self._fail("append", event.index, f"{str(subject)!r} where {str(asked)!r} was asked for")
+        try:
+            is_covered = self._request.covers(event.topic, payload.subject)
+        except (AttributeError, TypeError) as error:
+            self._fail("append", event.index, f"a payload of type {type(payload).__name__}: {error}")
+        if not is_covered:
+            self._fail(
+                "append",
+                event.index,
+                f"{str(payload.subject)!r} where {str(self._request.subject)!r} was asked for: it is dropped",
+            )
 
     def _check_state(self, recording: _Recording[P], model: Model[P]) -> None:
         state: State = {}

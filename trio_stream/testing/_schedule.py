@@ -55,6 +55,8 @@ class Schedule:
             if backend == "trio":
                 with self._seeded_trio():
                     return anyio.run(async_fn, *args, backend="trio", backend_options=backend_options)
+            if backend != "asyncio":
+                raise ValueError(f"backend is 'trio' or 'asyncio', not {backend!r}")
             options = {"loop_factory": self.loop_factory, **backend_options}
             return anyio.run(async_fn, *args, backend="asyncio", backend_options=options)
         except BaseException as error:
@@ -86,6 +88,8 @@ def seeded_schedule(seed: int) -> Schedule:
     no real clock, no order of a set.
     Not thread-safe on trio, whose generator is one for the process.
     """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"a seed is an integer, not {seed!r}")
     return Schedule(seed)
 
 

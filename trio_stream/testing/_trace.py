@@ -8,13 +8,14 @@ The state is compared at end-of-snapshot; from there on D1 follows, because what
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Generic, NoReturn, TypeAlias, assert_never
 
 from typing_extensions import TypeVar
 
-from trio_stream import Event, PayloadEvents, Subject, SubscribeRequest
+from trio_stream import Event, Framing, PayloadEvents, SubscribeRequest
 
+from ._arguments import check_upto
 from ._broken import PromiseBroken
 
 P = TypeVar("P", default=Any)
@@ -35,7 +36,7 @@ class Model(Generic[P]):
     """Changes a state by one single event, as the reader does it."""
     initial: Iterable[Event[P]] = ()
     """What made the state before the first of the commits, if it was not empty."""
-    authorizer: Any = None
+    authorizer: Any = field(default=None, repr=False)  # it may be a secret
     """What the subscription was given. May decide by the subject only: what is hidden cannot be taken back."""
     resets: bool = False
     """Whether `on_lag="reset"` was asked for, so that a new snapshot may come at any time."""
@@ -43,11 +44,7 @@ class Model(Generic[P]):
     def touches(self, event: Event[P]) -> bool:
         """Whether the request asks for this single event."""
         payload: Any = event.payload
-        subject = payload.subject if isinstance(payload.subject, Subject) else Subject(payload.subject)
-        asked = self.request.subject
-        return event.topic == self.request.topic and asked == (
-            subject if asked.key else subject._replace(key="")
-        )
+        return self.request.covers(event.topic, payload.subject)
 
     def shows(self, event: Event[P]) -> bool:
         """Whether the reader may see this single event."""
@@ -86,6 +83,7 @@ def check_trace(events: Iterable[Event[P]], model: Model[P], *, upto: int | None
     Raises `PromiseBroken` with the number of the promise: D1 for a wrong state, D2 for the order, D3 for what is
     lost, doubled or foreign, D4 for a commit that is torn, D5 for the framing.
     """
+    check_upto(upto)
     trace = _Trace(model)
     for event in events:
         trace.take(event)
@@ -113,21 +111,20 @@ class _Trace(Generic[P]):
             self._fail(
                 "D3", event.index, f"an event of topic {str(event.topic)!r} in one of {str(request.topic)!r}"
             )
-        if event.is_new_snapshot_to_follow:
-            self._take_marker(event)
-        elif not self._is_begun and request.index > 0:
-            if event.is_end_of_snapshot:
-                self._fail(
-                    "D5", event.index, "end-of-snapshot without new-snapshot-to-follow in answer to a resume"
-                )
-            self._go_live(request.index)
-            self._take_commit(event)
-        elif event.is_end_of_snapshot:
-            self._take_end(event)
-        elif self._is_live:
-            self._take_commit(event)
-        else:
-            self._take_state(event)
+        match event.framing:
+            case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+                self._take_marker(event)
+            case Framing.END_OF_SNAPSHOT:
+                self._take_end(event)
+            case None:
+                if not self._is_begun and request.index > 0:
+                    self._go_live(request.index)
+                if self._is_live:
+                    self._take_commit(event)
+                else:
+                    self._take_state(event)
+            case kind:
+                assert_never(kind)
         self._is_begun = True
 
     def end(self, upto: int) -> None:
@@ -154,6 +151,10 @@ class _Trace(Generic[P]):
         self._state = {}
 
     def _take_end(self, event: Event[P]) -> None:
+        if not self._is_begun and self._model.request.index > 0:
+            self._fail(
+                "D5", event.index, "end-of-snapshot without new-snapshot-to-follow in answer to a resume"
+            )
         if self._is_live:
             self._fail("D5", event.index, "end-of-snapshot where no snapshot has begun")
         truth = self._model.state(event.index)

@@ -1,17 +1,18 @@
 """A reader of what changes in a view, one change for each key however far the reader falls behind."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Self
+from typing import Any, Final, Generic, NoReturn, Self
 
+import anyio
 import anyio.lowlevel
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, override
 
 from trio_stream import ClosedResourceError
 
+from ._shown import Shown
 from ._state import Frozen
 from ._table import GONE, Gone
-from ._waiters import Signal
 
 K = TypeVar("K", bound=Hashable, default=Any)
 V = TypeVar("V", default=Any)
@@ -37,32 +38,34 @@ class Changes(Generic[K, V]):
     Raises `ViewEnded` when the view has ended and all was told, and `ClosedResourceError` outside of its block.
     """
 
-    def __init__(self, state: Callable[[], Frozen[K, V]], changed: Signal, check: Callable[[], None]) -> None:
-        # The view's newest state; its signal for a newer one; raises if there will be none.
-        self._state = state
-        self._changed = changed
-        self._check = check
+    __slots__ = ("_burst", "_is_closed", "_new", "_old", "_position", "_round", "_shown", "_waking")
+
+    def __init__(self, shown: Shown[K, V]) -> None:
+        self._shown = shown
         # What the present round compares; everything before _old was told.
-        self._old = self._new = state()
+        self._old = self._new = shown.state
+        # That of _new in the log of touched keys.
+        self._position = shown.touched.end
         # The keys of the present round that are left.
         self._round: Iterator[K | Gone] = iter(())
-        # Those touched since _new, in order; None for perhaps all that there are.
-        self._touched: dict[K, None] | None = {}
         # Keys looked at since the last checkpoint.
         self._burst = 0
+        # Wakes the reader, if it waits.
+        self._waking = anyio.Event()
         self._is_closed = False
+        shown.readers += 1
 
-    def touch(self, keys: Iterable[K] | None) -> None:
-        """These keys, or perhaps any, have changed. For the view."""
-        if keys is None:
-            self._touched = None
-        elif self._touched is not None:
-            self._touched.update(dict.fromkeys(keys))
+    @override
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a reader of changes cannot be pickled or copied")
 
     def close(self) -> None:
-        """It will not be told any more. For the view."""
+        """Its block was left. For the view."""
         self._is_closed = True
-        self._changed.fire()
+        self._waking.set()
+        self._shown.readers -= 1
+        if not self._shown.readers:
+            self._shown.touched.skip()
 
     def __aiter__(self) -> Self:
         return self
@@ -89,14 +92,31 @@ class Changes(Generic[K, V]):
         await anyio.lowlevel.checkpoint()
         self._burst = 0
         self._old = self._new
-        while self._state() is self._new:
-            if self._is_closed:
-                raise ClosedResourceError("the block of these changes was left")
-            self._check()
-            await self._changed.wait()
-        touched, self._touched = self._touched, {}
-        self._new = self._state()
-        self._round = iter(touched) if touched is not None else _all_keys(self._old, self._new)
+        while self._shown.state is self._new and not self._is_closed:
+            self._shown.is_current()  # raises if there will be no other state
+            self._waking = anyio.Event()
+            await self._shown.changed.wait(self._waking)
+        if self._is_closed:
+            raise ClosedResourceError("the block of these changes was left")
+        self._new = self._shown.state
+        touched = self._shown.touched.since(self._position)
+        self._position = self._shown.touched.end
+        self._round = _all_keys(self._old, self._new) if touched is None else _once(touched)
+
+
+def _once(touched: Sequence[Collection[K]]) -> Iterator[K | Gone]:
+    """Each key once, and GONE in the place of one that came before."""
+    if len(touched) == 1:
+        yield from touched[0]
+        return
+    seen: set[K] = set()
+    for keys in touched:
+        for key in keys:
+            if key in seen:
+                yield GONE
+            else:
+                seen.add(key)
+                yield key
 
 
 def _all_keys(old: Frozen[Any, Any], new: Frozen[Any, Any]) -> Iterator[Any]:

@@ -6,7 +6,7 @@ import anyio
 
 from ._errors import EpochChanged, StateLostError, ViewEnded
 from ._state import Frozen
-from ._view import View
+from ._view import View, check_index
 
 
 async def consistent(*views: View[Any, Any], at: int) -> tuple[Frozen[Any, Any], ...]:
@@ -17,6 +17,10 @@ async def consistent(*views: View[Any, Any], at: int) -> tuple[Frozen[Any, Any],
     had passed the index too long ago.
     A checkpoint.
     """
+    check_index(at)
+    for view in views:
+        if not isinstance(view, View):
+            raise TypeError(f"{view!r} is not a view: consistent(*views, at=index)")
     states: dict[int, Frozen[Any, Any]] = {}
     failures: list[Exception] = []
 

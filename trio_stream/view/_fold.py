@@ -5,9 +5,9 @@ Even then it waits if it is older than what is shown, as one from a cache may be
 """
 
 from bisect import bisect_right
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, assert_never
 
 from typing_extensions import TypeVar
 
@@ -59,20 +59,31 @@ class Fold(Generic[K, V]):
         self._is_in_snapshot = self._is_aside = True
         self.horizon = 0
         self._reducer.reset()
-        self._shown.set_stale()
+        self._shown.set_void()
 
-    def fold(self, events: Sequence[Event[Any]], horizon: int) -> None:
-        """Takes what the connection gave, after which it has given everything up to `horizon`."""
+    def fold(self, events: Sequence[Event[Any]], horizon: int) -> Iterator[None]:
+        """Takes what the connection gave, after which it has given everything up to `horizon`.
+
+        Yields after each state that somebody waits for: there it may rest, and go on later.
+        """
         begin = 0
-        for end in [at for at, event in enumerate(events) if type(event.payload) is Framing]:
-            self._fold_state(events[begin:end])
-            if events[end].is_end_of_snapshot:
-                self._end_snapshot(events[end].index)
-            else:
-                self.begin_snapshot()
+        for end, framing in [
+            (at, event.payload) for at, event in enumerate(events) if isinstance(event.payload, Framing)
+        ]:
+            yield from self._fold_state(events[begin:end])
+            self._take_framing(framing, events[end].index)
             begin = end + 1
-        self._fold_state(events[begin:])
+        yield from self._fold_state(events[begin:])
         self.reach(horizon)
+
+    def _take_framing(self, framing: Framing, index: int) -> None:
+        match framing:
+            case Framing.END_OF_SNAPSHOT:
+                self._end_snapshot(index)
+            case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+                self.begin_snapshot()
+            case _:
+                assert_never(framing)
 
     def reach(self, horizon: int) -> None:
         """Everything up to `horizon` has been folded."""
@@ -84,19 +95,22 @@ class Fold(Generic[K, V]):
         if not self._is_aside:
             self._shown.reach(self.horizon)
 
-    def _fold_state(self, events: Sequence[Event[Any]]) -> None:
+    def _fold_state(self, events: Sequence[Event[Any]]) -> Iterator[None]:
         if not events:
             return
         if self._is_in_snapshot:
             self._reduce(events)
             return
+        waiters = self._shown.waiters
         begin = 0
-        # Somebody waits for a state that lies in between; it is shown, so that they get it.
-        for index in self._shown.waiters.below(events[-1].index):
+        # Somebody waits for a state that lies in between; it is shown, so that they get it. It is that of all
+        # indexes up to the next event.
+        while (index := waiters.lowest_from(self.horizon + 1)) is not None and index < events[-1].index:
             end = bisect_right(events, index, lo=begin, key=_INDEX)
             self._advance(events[begin:end])
-            self.reach(index)
+            self.reach(events[end].index - 1)
             begin = end
+            yield
         self._advance(events[begin:])
 
     def _advance(self, events: Sequence[Event[Any]]) -> None:
@@ -111,6 +125,7 @@ class Fold(Generic[K, V]):
         self.horizon = index
         self.snapshots += 1
         self._show(index, None)
+        self._shown.waiters.arrived.fire()  # from now on it matters what is published
 
     def _reduce(self, events: Sequence[Event[Any]]) -> None:
         mapping: object = self._reducer.apply(events)

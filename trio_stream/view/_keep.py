@@ -23,16 +23,18 @@ from trio_stream import (
     UnknownTopicError,
     running,
 )
+from trio_stream._warn import Warner, named
 
 from ._connection import Connect, Connection
 from ._fold import Fold
 from ._shown import Shown
-from ._state import Status
+from ._waiters import Signal
 
 K = TypeVar("K", bound=Hashable, default=Any)
 V = TypeVar("V", default=Any)
 
 CHUNK: Final = 512  # events folded between two checkpoints, about; a commit is never divided
+STOPS: Final = 64  # states on the way that somebody waits for, between two checkpoints
 
 BROKEN: Final = (
     SubscriptionForceClosed,
@@ -43,6 +45,9 @@ BROKEN: Final = (
     trio.EndOfChannel,
 )
 """What ends a connection, and not the view."""
+
+
+_warner: Final = Warner("trio_stream.view")
 
 
 class _Unmendable(Exception):
@@ -62,8 +67,24 @@ TERMINAL: Final = (
     PublisherDisabledError,
     ClosedResourceError,
     PermissionError,
+    # What Python itself raises where a program is wrong:
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
+    ReferenceError,
+    RuntimeError,
+    StopAsyncIteration,
+    StopIteration,
+    SyntaxError,
+    SystemError,
     TypeError,
     ValueError,
+    Warning,
     _Unmendable,
 )
 """What ends the view, also while connecting, where any other exception is taken for temporary."""
@@ -86,6 +107,11 @@ class Keeper(Generic[K, V]):
         self._request = request
         self._shown = shown
         self._fold = fold
+        # Whether events were received that are not folded yet: then the connection's horizon is ahead of the state.
+        # For ever, if folding them has failed.
+        self._is_folding = False
+        # Fires when they are.
+        self._folded = Signal()
         # Whether the present connection has given something that is shown.
         self._is_healthy = False
         self.connections: int = 0
@@ -100,10 +126,21 @@ class Keeper(Generic[K, V]):
             await self._keep()
         except _Unmendable as error:
             reason = error.__cause__
-        except Exception as error:  # noqa: BLE001 - it reaches everybody who waits for the view
+        except Exception as error:  # noqa: BLE001 - it reaches everybody who has a block or waits
             reason = error
         finally:
-            self._shown.set_status(Status.CLOSED, reason)
+            if reason is not None and not self._shown.has_blocks:
+                _warner.warn("the view of %r has ended: %s", self._topic, named(reason))
+            self._shown.set_closed(reason)
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._shown.wakeups.wake()
+            finally:
+                self._shown.wakeups.wake_all()
+
+    @property
+    def _topic(self) -> str:
+        return str(self._request.topic)
 
     async def _keep(self) -> None:
         failures = 0  # in a row
@@ -113,12 +150,12 @@ class Keeper(Generic[K, V]):
             # One that had nothing to tell for that long was healthy too.
             was_healthy = self._is_healthy or anyio.current_time() - began >= _LAST_BOUND
             failures = 0 if was_healthy else failures + 1
-            if failures > 1:
-                status = Status.CONNECTING if self._shown.status.status is Status.CONNECTING else Status.STALE
-                self._shown.set_status(status, reason)
-            await anyio.sleep(_delay(failures))
+            self._shown.set_lost(reason)
+            delay = _delay(failures)
+            _warner.warn("the view of %r connects again in %.2f s: %s", self._topic, delay, named(reason))
+            await anyio.sleep(delay)
 
-    async def _follow(self) -> Exception | None:
+    async def _follow(self) -> BaseException | None:
         """Connects and folds everything until the connection ends; returns why it has ended, or did not begin."""
         self.connections += 1
         self._is_healthy = False
@@ -131,10 +168,11 @@ class Keeper(Generic[K, V]):
             if _is_terminal(error) or (is_connected and not _is_broken(error)):
                 raise
             return error  # noqa: ASYNC910 - the caller waits next
-        return None  # the connection keeps to itself why it has ended
+        return self._shown.status.reason  # the connection keeps to itself how leaving it has ended
 
     async def _fold_all(self, connection: Connection) -> None:
         self._begin(connection)
+        await self._shown.wakeups.wake()
         # What was missed may be in large commits. After a snapshot it is better to have all that is there in one go:
         # the view is not current without what a cached snapshot lacks.
         most = 1 if self._request.index else CHUNK
@@ -144,21 +182,35 @@ class Keeper(Generic[K, V]):
                     events = await connection.receive_batch(most)
                 except Exception as error:
                     if _is_broken(error):
-                        self._request = connection.resume_request()
+                        self._lose(connection, error)
                     raise
-                horizon = connection.horizon
-                if self._fold.is_in_snapshot:
-                    events = await self._fold_snapshot(events)
-                else:
+                if not self._fold.is_in_snapshot:
                     most = min(2 * most, _deliveries(events))
-                with _unmendable():
-                    self._fold.fold(events, horizon)
+                await self._fold_batch(events, connection.horizon)
                 self._is_healthy = self._fold.is_current
-                if self._shown.waiters or self._fold.is_behind:
-                    self._shown.waiters.arrived.fire()
+                await self._shown.wakeups.wake()
                 while self._shown.remains:
                     self._shown.remains.pop()
                     await anyio.lowlevel.checkpoint()
+
+    def _lose(self, connection: Connection, error: Exception) -> None:
+        """The connection is over; to leave it may take long, so this is said first."""
+        self._request = connection.resume_request()
+        self._shown.set_lost(error)
+        if not self._request.index:
+            self._shown.set_void()
+
+    async def _fold_batch(self, events: Sequence[Event[Any]], horizon: int) -> None:  # noqa: ASYNC910 - the caller has just received
+        self._is_folding = True
+        if self._fold.is_in_snapshot:
+            events = await self._fold_snapshot(events)
+        with _unmendable():
+            for stop, _ in enumerate(self._fold.fold(events, horizon), 1):
+                if stop % STOPS == 0:
+                    await self._shown.wakeups.wake()
+                    await anyio.lowlevel.checkpoint()
+        self._is_folding = False
+        self._folded.fire()
 
     async def _fold_snapshot(self, events: Sequence[Event[Any]]) -> Sequence[Event[Any]]:
         """Folds what is of the snapshot only, in chunks, and returns the rest."""
@@ -166,11 +218,13 @@ class Keeper(Generic[K, V]):
         step = _deliveries(events)
         for begin in range(0, end, step):
             with _unmendable():
-                self._fold.fold(events[begin : min(begin + step, end)], 0)
+                for _ in self._fold.fold(events[begin : min(begin + step, end)], 0):
+                    pass
             await anyio.lowlevel.checkpoint()
         return events[end:]  # noqa: ASYNC910 - the caller has just received
 
     def _begin(self, connection: Connection) -> None:
+        self._is_folding = False
         self._shown.enter_epoch(connection.epoch)
         if not self._request.index:
             with _unmendable():
@@ -183,20 +237,41 @@ class Keeper(Generic[K, V]):
     ) -> None:
         """Notices that an index is published which brings no event, as long as that matters."""
         task_status.started()
-        waiters, fold = self._shown.waiters, self._fold
+        arrived = self._shown.waiters.arrived
         while True:
-            if not waiters and not fold.is_behind:
-                await waiters.arrived.wait()
+            index = self._awaited()
+            if index is None:
+                await arrived.wait()
                 continue
-            index = fold.horizon + 1
             try:
-                await connection.wait_published(index)
-                horizon = connection.horizon
+                with arrived.interrupts() as scope:
+                    await connection.wait_published(index)
+                if not scope.cancelled_caught:
+                    await self._reach(connection, index)
             except Exception:  # noqa: BLE001 - it has ended, or a payload has raised: the reader learns that too
                 return  # noqa: ASYNC910 - a task that ends
-            fold.reach(horizon)
-            if fold.horizon < index:
-                await waiters.arrived.wait()  # what is published is on its way to the reader
+
+    def _awaited(self) -> int | None:
+        """The lowest index that matters although it may bring no event."""
+        if self._fold.is_in_snapshot:
+            return None
+        if self._fold.is_behind:
+            return self._shown.state.index
+        return self._shown.waiters.lowest_from(self._fold.horizon + 1)
+
+    async def _reach(self, connection: Connection, index: int) -> None:  # noqa: ASYNC910 - the caller has just waited
+        """Tells the fold that an index is published; waits if events up to it are on their way to the reader."""
+        looked = -1
+        while self._fold.horizon < index and not self._fold.is_in_snapshot:
+            if looked >= 0:  # hidden events may be passed over a part at a time
+                await anyio.lowlevel.checkpoint()
+            horizon = looked if self._is_folding else connection.horizon
+            if horizon == looked:
+                await self._folded.wait()
+            else:
+                looked = horizon
+                self._fold.reach(horizon)
+                await self._shown.wakeups.wake()
 
 
 def _is_terminal(error: Exception) -> bool:

@@ -1,30 +1,37 @@
 """Views that are shared by all who ask for the same."""
 
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
+from itertools import islice
 from operator import attrgetter
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Final, Generic, NoReturn, Self
 
 import anyio
 import anyio.abc
-from typing_extensions import TypeVar
+import anyio.lowlevel
+from typing_extensions import TypeVar, override
 
 from trio_stream import ClosedResourceError, SubscribeRequest, running
 
 from ._connection import Connect
 from ._errors import ViewLimitError
 from ._reducer import KeyedReducer, Reducer
-from ._state import Frozen
-from ._view import View
+from ._state import Frozen, Status
+from ._view import View, block_of, check_index
 from ._waiters import Signal
 
 K = TypeVar("K", bound=Hashable, default=Any)
 V = TypeVar("V", default=Any)
 
+PORTION: Final = 16  # views closed between two checkpoints; each has some tasks to cancel
+
 
 class _Entry(Generic[K, V]):
     """A view, its users, and the scope of its task."""
+
+    __slots__ = ("scope", "users", "view")
 
     def __init__(self, view: View[K, V]) -> None:
         self.view = view
@@ -39,7 +46,22 @@ class ViewPool(Generic[K, V]):
     `reducer`: makes the reducer of a new view, in the place of the keyed one.
     `idle_ttl`: seconds that a view is kept after its last user has left.
     `limit`: how many views there may be; the one that has been idle longest makes room for another.
+
+    A view that an error ends takes none of the others with it; the next user of its request gets a new one.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_became_idle",
+        "_block",
+        "_connect",
+        "_entries",
+        "_idle",
+        "_idle_ttl",
+        "_limit",
+        "_reducer",
+        "_tasks",
+    )
 
     def __init__(
         self,
@@ -75,10 +97,21 @@ class ViewPool(Generic[K, V]):
         """How many views there are."""
         return len(self._entries)
 
+    def __bool__(self) -> bool:
+        return True  # also while there are no views
+
+    @override
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a pool of views cannot be pickled or copied")
+
+    @override
+    def __repr__(self) -> str:
+        return f"<ViewPool of {len(self)} views, at most {self._limit}>"
+
     async def __aenter__(self) -> Self:
         if self._block is not None:
             raise RuntimeError("this pool of views was opened already")
-        self._block = running(self._run)
+        self._block = self._opened()
         await self._block.__aenter__()
         return self
 
@@ -89,42 +122,77 @@ class ViewPool(Generic[K, V]):
         return await self._block.__aexit__(kind, error, traceback)
 
     @asynccontextmanager
-    async def view(self, request: SubscribeRequest[Any]) -> AsyncIterator[View[K, V]]:
+    async def view(
+        self, request: SubscribeRequest[Any], *, raise_on_end: bool = True
+    ) -> AsyncIterator[View[K, V]]:
         """The view of this request, shared: kept while the block runs, and for the idle TTL after the last one.
 
-        One that has ended is replaced.
+        If an error ends the view, the block is cancelled and leaves as `ViewEnded`; not with `raise_on_end=False`.
+        Both are as for `open_view`; so one task leaves such blocks in the reverse order.
         Raises `ViewLimitError`, and `ClosedResourceError` outside of the pool's block.
         """
         entry = self._enter(request)
         try:
-            yield entry.view
+            with block_of(entry.view) if raise_on_end else nullcontext():
+                yield entry.view
         finally:
             self._leave(request, entry)
 
     async def get(
         self, request: SubscribeRequest[Any], min_index: int = 0, *, epoch: str = ""
     ) -> Frozen[K, V]:
-        """The state of the request as soon as its index is greater than `min_index`: a blocking query.
+        """The state of the request as soon as there is another than at `min_index`: a blocking query.
 
         With 0 it returns at once if there is a view that is current; with the `index` and `epoch` of the last answer,
         when there is something new, or another epoch.
-        The default epoch is that which the view shows, if it shows something.
+        A commit that does not touch what the request asks for is nothing new, also where the view had to be made for
+        this query and its snapshot has a greater index.
+        Such a view asks `connect` once more, to go on from `min_index`: what it is given then is new.
+        If that is not possible, a greater index counts as something new.
+        The default epoch is that which the view shows, as soon as it is current.
         For an answer within some time, wait inside `anyio.move_on_after` and then ask with 0.
         Raises `ViewEnded` and `ViewLimitError`.
         """
-        async with self.view(request) as view:
-            known = epoch or view.epoch
-            return await view.wait_for(
-                lambda state: (
-                    not min_index or state.index > min_index or state.epoch != (known or state.epoch)
-                )
-            )
+        check_index(min_index)
+        async with self.view(request, raise_on_end=False) as view:
+            epoch = epoch or view.epoch
+            first = await view.wait_current()
+            epoch = epoch or first.epoch
+            least = min_index + 1 if min_index else 0
+            if first.epoch == epoch and first.index >= least > 0:
+                least = await self._first_change(view, first, replace(request, index=min_index, epoch=epoch))
+            return await view.wait_for(lambda state: state.index >= least or state.epoch != epoch)
+
+    async def _first_change(
+        self, view: View[K, V], state: Frozen[K, V], request: SubscribeRequest[Any]
+    ) -> int:
+        """The index of the first change after that of the request, as soon as there is one; 0 if it is not known.
+
+        The state is that of the view, which has a greater index; if it comes from a snapshot, that tells nothing.
+        """
+        first = 0
+        is_found = anyio.CancelScope()
+
+        async def look(*, task_status: anyio.abc.TaskStatus[None]) -> None:  # noqa: ASYNC910 - run as a task
+            nonlocal first
+            task_status.started()
+            try:
+                async with self._connect(request) as connection:
+                    first = (await connection.receive_batch(1))[0].index  # 0 for the marker
+            except Exception:  # noqa: BLE001, S110 - then it is not known; the view says what there is
+                pass
+            is_found.cancel()
+
+        async with running(look):
+            with is_found:
+                await view.wait_for(lambda new: new is not state)
+        return first
 
     def _enter(self, request: SubscribeRequest[Any]) -> _Entry[K, V]:
         if self._tasks is None:
             raise ClosedResourceError("this pool of views is not open")
         entry = self._entries.get(request)
-        if entry is None:
+        if entry is None or entry.view.status.status is Status.CLOSED:
             entry = self._open(request, self._tasks)
         self._idle.pop(request, None)
         entry.users += 1
@@ -148,38 +216,51 @@ class ViewPool(Generic[K, V]):
         self._idle[request] = anyio.current_time() + self._idle_ttl
         self._became_idle.fire()
 
-    def _close(self, request: SubscribeRequest[Any]) -> None:
-        self._idle.pop(request)
-        self._entries.pop(request).scope.cancel()
-
     async def _keep(self, entry: _Entry[K, V]) -> None:
         request = entry.view.request
         with entry.scope:
             await entry.view.run()
-            if self._entries.get(request) is entry:  # it has ended by itself
-                del self._entries[request]
-                self._idle.pop(request, None)
+        if self._entries.get(request) is entry:  # it has ended by itself
+            del self._entries[request]
+            self._idle.pop(request, None)
 
-    async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Closes views that have been idle long enough; all of them in the end."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            task_status.started()
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        async with running(self._run):
             try:
-                await self._expire()
+                yield
             finally:
                 self._tasks = None
-                self._entries.clear()
-                self._idle.clear()
-                tasks.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._close_each(list(self._entries))
+
+    async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Closes views that have been idle long enough."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await self._expire()
 
     async def _expire(self) -> None:
         while True:
             if not self._idle:
                 await self._became_idle.wait()
                 continue
-            request, when = next(iter(self._idle.items()))
-            if when > anyio.current_time():
-                await anyio.sleep_until(when)
+            soonest = next(iter(self._idle.values()))
+            if soonest > (now := anyio.current_time()):
+                await anyio.sleep_until(soonest)
             else:
-                self._close(request)
+                await self._close_each(
+                    [request for request, when in islice(self._idle.items(), PORTION) if when <= now]
+                )
+
+    async def _close_each(self, requests: Iterable[SubscribeRequest[Any]]) -> None:  # noqa: ASYNC910 - few are closed at once
+        """Closes these views, a portion at a time."""
+        for count, request in enumerate(requests, 1):
+            self._close(request)
+            if count % PORTION == 0:
+                await anyio.lowlevel.checkpoint()
+
+    def _close(self, request: SubscribeRequest[Any]) -> None:
+        self._idle.pop(request, None)
+        if entry := self._entries.pop(request, None):
+            entry.scope.cancel()

@@ -1,16 +1,18 @@
 """What a view shows, and who waits for it to change."""
 
 from collections import deque
-from collections.abc import Hashable, Mapping
-from typing import Any, Final, Generic, NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Generic, NamedTuple, assert_never
 
+import anyio
 from typing_extensions import TypeVar
 
-from ._changes import Changes
 from ._errors import ViewEnded
 from ._state import Frozen, Status, ViewStatus
 from ._table import Table
-from ._waiters import IndexWaiters, Signal
+from ._touched import Touched
+from ._waiters import Crowd, IndexWaiters, Wakeups
 
 K = TypeVar("K", bound=Hashable, default=Any)
 V = TypeVar("V", default=Any)
@@ -29,7 +31,10 @@ class _Recent(NamedTuple):
 
 
 class Shown(Generic[K, V]):
-    """The newest whole state and its status; written by the view's task, read and awaited by everybody."""
+    """The newest whole state and its status; written by the view's task, read and awaited by everybody.
+
+    Nothing here wakes anybody: it marks who is to be woken, and the view's task then awaits `wakeups.wake`.
+    """
 
     def __init__(self) -> None:
         self.state: Frozen[K, V] = Frozen(Table(), 0, "")
@@ -38,10 +43,18 @@ class Shown(Generic[K, V]):
         self.epoch: str = ""
         # Up to which index of its epoch the state has everything; at least its own.
         self.horizon: int = 0
-        # Fires when the state or the status has changed.
-        self.changed: Signal = Signal()
-        self.waiters: IndexWaiters[Frozen[K, V]] = IndexWaiters()
-        self.readers: set[Changes[K, V]] = set()
+        # Whether the connection has said to drop the state. It is shown until there is another that is whole, but
+        # does not count as that of any index.
+        self.is_void: bool = False
+        self.wakeups: Wakeups = Wakeups()
+        # For those who wait for another state, for the view to be current, or for its end.
+        self.changed: Crowd = Crowd(self.wakeups)
+        self.waiters: IndexWaiters[Frozen[K, V]] = IndexWaiters(self.wakeups)
+        # How many readers of changes there are, and what they read.
+        self.readers: int = 0
+        self.touched: Touched[K] = Touched()
+        # {scope of a block that ends with the view: None}
+        self._blocks: dict[anyio.CancelScope, None] = {}
         # Parts of states that were replaced as a whole. The view's task lets go of them one by one, because to free
         # all of a large state takes long.
         self.remains: list[object] = []
@@ -49,28 +62,69 @@ class Shown(Generic[K, V]):
         self._recent: deque[_Recent] = deque()
         self._kept: int = 0
 
-    def check(self) -> None:
-        """Raises if nothing will change any more."""
-        if self.status.status is Status.CLOSED:
+    @property
+    def has_blocks(self) -> bool:
+        """Whether there is a block to which an error of the view comes."""
+        return bool(self._blocks)
+
+    def is_current(self) -> bool:
+        """Whether the state follows every change; raises `ViewEnded` if it never will again."""
+        match self.status.status:
+            case Status.CURRENT:
+                return True
+            case Status.CONNECTING | Status.STALE:
+                return False
+            case Status.CLOSED:
+                raise ViewEnded("the view has ended") from self.status.reason
+            case _:
+                assert_never(self.status.status)
+
+    def new_block(self) -> anyio.CancelScope:
+        """The scope of a block that will be run."""
+        scope = anyio.CancelScope()
+        self._blocks[scope] = None
+        return scope
+
+    @contextmanager
+    def block(self, scope: anyio.CancelScope) -> Iterator[None]:
+        """Runs a block, which an error that ends the view cancels, and which raises `ViewEnded` then."""
+        self._check_error()
+        try:
+            with scope:
+                yield
+        finally:
+            self._blocks.pop(scope, None)
+        self._check_error()
+
+    def _check_error(self) -> None:
+        if self.status.status is Status.CLOSED and self.status.reason is not None:
             raise ViewEnded("the view has ended") from self.status.reason
 
-    def set_status(self, status: Status, reason: BaseException | None = None) -> None:
-        self.status = ViewStatus(status, reason)
-        self.changed.fire()
-        if status is Status.CLOSED:
-            self.waiters.release_all()
+    def set_lost(self, reason: BaseException | None) -> None:
+        """The connection is over, because of `reason`: nobody says how the state goes on."""
+        has_state = self.status.status is not Status.CONNECTING
+        self.status = ViewStatus(Status.STALE if has_state else Status.CONNECTING, reason)
+
+    def set_void(self) -> None:
+        """What is shown may be wrong, or may not be shown any more; another state follows."""
+        self.is_void = True
+        self.set_lost(self.status.reason)
 
     def enter_epoch(self, epoch: str) -> None:
         """The connection is of this timeline; who waits for an index of another has to know."""
         if epoch != self.epoch:
             self.epoch = epoch
-            self.set_stale()
+            self.set_lost(self.status.reason)
             self.waiters.release_all()
 
-    def set_stale(self) -> None:
-        """The connection does not say how the state goes on."""
-        if self.status.status is Status.CURRENT:
-            self.set_status(Status.STALE)
+    def set_closed(self, reason: BaseException | None) -> None:
+        """Nothing will change any more."""
+        self.status = ViewStatus(Status.CLOSED, reason)
+        if reason is not None:  # they come first: what waits inside of a block is cancelled with it
+            blocks, self._blocks = self._blocks, {}
+            self.wakeups.add(scope.cancel for scope in blocks)
+        self.changed.fire()
+        self.waiters.release_all()
 
     def show(self, mapping: Mapping[K, V], index: int, first: int | None) -> None:
         """Shows a state that has the events from index `first` on besides what was shown; None for a new snapshot."""
@@ -90,20 +144,24 @@ class Shown(Generic[K, V]):
             )
         )
         self.horizon = index if first is None else max(self.horizon, index)
-        for reader in self.readers:
-            reader.touch(touched)
+        self.is_void = False
+        if touched is None:
+            self.touched.skip()
+        elif self.readers:
+            self.touched.add(touched, len(mapping))
         self.changed.fire()
 
     def reach(self, horizon: int) -> None:
         """The connection says that the state has everything up to `horizon`."""
         self.horizon = max(self.horizon, horizon)
         if self.status.status is not Status.CURRENT:
-            self.set_status(Status.CURRENT)
+            self.status = ViewStatus(Status.CURRENT)
+            self.changed.fire()
         self.waiters.release(self.horizon, self.state)
 
     def has_reached(self, index: int) -> bool:
         """Whether the state has everything up to `index` of the connection's epoch."""
-        return self.state.epoch == self.epoch != "" and index <= self.horizon
+        return not self.is_void and self.state.epoch == self.epoch != "" and index <= self.horizon
 
     def state_at(self, index: int) -> Frozen[K, V] | None:
         """The state at an index that has been reached, if it is still known."""

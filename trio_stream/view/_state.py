@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass
-from typing import Any, Generic, Never
+from typing import Any, Generic, Never, Self
 
 from typing_extensions import TypeVar, override
 
@@ -14,7 +14,7 @@ V = TypeVar("V", default=Any)
 class Frozen(Mapping[K, V], Generic[K, V]):
     """The state of a view at one index; immutable, and shared by all who ask for it.
 
-    Any thread may read it.
+    Any thread may read it, and it can be pickled and copied if its mapping can.
     To keep one costs what has changed since, at most one dict of the size of the view.
     """
 
@@ -39,6 +39,10 @@ class Frozen(Mapping[K, V], Generic[K, V]):
     @override
     def __delattr__(self, name: str) -> Never:
         raise FrozenInstanceError(f"a Frozen is immutable: {name!r} cannot be changed")
+
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[Mapping[K, V], int, str]]:
+        return type(self), (self.mapping, self.index, self.epoch)
 
     @override
     def __getitem__(self, key: K) -> V:
@@ -69,7 +73,8 @@ class Status(enum.Enum):
     CURRENT = "current"
     """The mapping follows every change."""
     STALE = "stale"
-    """The mapping is the last that was whole, and does not follow; the view tries to reconnect."""
+    """The mapping is the last that was whole, and does not follow, because the connection is lost or its newest state
+    has not come in yet; the view goes on trying."""
     CLOSED = "closed"
     """The view has ended; the mapping is the last that was whole."""
 
@@ -81,8 +86,8 @@ class ViewStatus:
     status: Status
     """Where the view stands."""
     reason: BaseException | None = None
-    """The error that keeps it from being current, if there is one: what connecting failed with twice in a row or
-    more, or what has ended the view."""
+    """The error that keeps it from being current, if there is one: how the last connection has ended or why it could
+    not be made, or what has ended the view."""
 
 
 @dataclass(frozen=True, slots=True)

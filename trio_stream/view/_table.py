@@ -15,9 +15,10 @@ What it costs, with n keys:
 - to keep an older table, what has changed since.
 """
 
+import enum
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
-from typing import Any, Final, Generic, TypeAlias, cast
+from typing import Any, Final, Generic, Self, TypeAlias, cast
 
 from typing_extensions import TypeVar, override
 
@@ -30,13 +31,13 @@ _PARTS: Final = 17  # beyond; a prime, so that integer keys with a stride go int
 _MERGED: Final = 60_000  # keys of the largest dicts that one change may copy, besides what it must on average
 
 
-class Gone:
-    """In the place of the value of a key that was deleted; there is one, `GONE`."""
+class Gone(enum.Enum):
+    """In the place of the value of a key that was deleted; there is one, `GONE`, in each process."""
 
-    __slots__ = ()
+    GONE = "gone"
 
 
-GONE: Final = Gone()
+GONE: Final = Gone.GONE
 """In what `Table.changed` is given: this key is deleted."""
 
 
@@ -49,6 +50,19 @@ class Draft(Generic[K, V]):
     def __init__(self) -> None:
         # One, or _PARTS of them; without Gone.
         self.parts: list[dict[K, V | Gone]] = [{}]
+
+    @classmethod
+    def of(cls, content: Mapping[K, V | Gone]) -> Self:
+        """A draft of what is not `GONE` in this mapping."""
+        draft = cls()
+        draft.update(content)
+        return draft
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).of, (
+            _merged(self.parts),
+        )  # not the parts: where a key goes differs between processes
 
     def update(self, changes: Mapping[K, V | Gone]) -> None:
         """Sets these values, and deletes the keys that have `GONE`."""
@@ -93,9 +107,7 @@ class Table(Mapping[K, V], Generic[K, V]):
     @classmethod
     def of(cls, content: Mapping[K, V | Gone]) -> "Table[K, V]":
         """A table of what is not `GONE` in this mapping; all of it in one go."""
-        draft: Draft[K, V] = Draft()
-        draft.update(content)
-        return cls.of_draft(draft)
+        return cls.of_draft(Draft[K, V].of(content))
 
     @classmethod
     def of_draft(cls, draft: Draft[K, V]) -> "Table[K, V]":
@@ -109,6 +121,14 @@ class Table(Mapping[K, V], Generic[K, V]):
     def parts(self) -> Sequence[object]:
         """What it consists of. Whoever keeps these when the table is no more can let go of them one by one."""
         return self._parts
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not the parts: where a key goes differs between processes.
+        merged = (_merged(layers) for layers in self._parts)
+        return type(self).of, (
+            {k: value for part in merged for k, value in part.items() if value is not GONE},
+        )
 
     @override
     def __getitem__(self, key: K) -> V:

@@ -1,9 +1,10 @@
 """A view: the state of a subscription as a mapping that is always right."""
 
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
-from contextlib import asynccontextmanager
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from operator import attrgetter
-from typing import Any, Generic
+from typing import Any, Generic, NoReturn
 
 import anyio
 import anyio.abc
@@ -19,7 +20,7 @@ from ._fold import Fold
 from ._keep import Keeper
 from ._reducer import KeyedReducer, Reducer
 from ._shown import Shown
-from ._state import Frozen, Status, ViewStatistics, ViewStatus
+from ._state import Frozen, ViewStatistics, ViewStatus
 
 P = TypeVar("P", default=Any)
 K = TypeVar("K", bound=Hashable, default=Any)
@@ -31,8 +32,11 @@ class View(Mapping[K, V], Generic[K, V]):
 
     Reading never waits, and shows the newest whole state.
     It changes only while the reading task waits for something; `frozen` keeps one state for longer.
-    It belongs to its event loop; what `frozen` gives may be read by any thread.
+    It belongs to its event loop; what `frozen` gives may be read by any thread, pickled and copied.
+    It is true, also while it is empty.
     """
+
+    __slots__ = ("__weakref__", "_fold", "_keeper", "_request", "_shown")
 
     def __init__(self, connect: Connect, request: SubscribeRequest[Any], reducer: Reducer[Any, K, V]) -> None:
         if not callable(connect):
@@ -82,6 +86,13 @@ class View(Mapping[K, V], Generic[K, V]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._shown.state.mapping)
 
+    def __bool__(self) -> bool:
+        return True  # `if view:` asks whether there is a view
+
+    @override
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a view cannot be pickled or copied; what frozen() returns can")
+
     @override
     def __repr__(self) -> str:
         request, status = self._request, self.status.status.value
@@ -103,7 +114,7 @@ class View(Mapping[K, V], Generic[K, V]):
             snapshots=self._fold.snapshots,
             connections=self._keeper.connections,
             waiting=len(self._shown.waiters),
-            changes=len(self._shown.readers),
+            changes=self._shown.readers,
         )
 
     async def wait_current(self) -> Frozen[K, V]:
@@ -115,14 +126,14 @@ class View(Mapping[K, V], Generic[K, V]):
 
         The predicate is called in this task, about the newest state whenever there is one; a state that was
         replaced before this task had its turn is not asked about.
-        Raises `ViewEnded`, and what the predicate raises.
+        Raises `ViewEnded`, what the predicate raises, and `TypeError` if the predicate is async.
         A checkpoint.
         """
+        _check_predicate(predicate)
         shown = self._shown
         await anyio.lowlevel.checkpoint()
-        while not (shown.status.status is Status.CURRENT and predicate(shown.state)):
-            shown.check()
-            await shown.changed.wait()
+        while not (shown.is_current() and _is_so(predicate, shown.state)):
+            await shown.changed.wait(anyio.Event())
         return shown.state
 
     async def wait_index(self, index: int) -> Frozen[K, V]:
@@ -133,8 +144,7 @@ class View(Mapping[K, V], Generic[K, V]):
         Raises `ViewEnded`, and `EpochChanged` when the view comes to another epoch first.
         A checkpoint.
         """
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise TypeError(f"an index is an integer, not {index!r}")
+        check_index(index)
         shown = self._shown
         epoch = shown.epoch
         await anyio.lowlevel.checkpoint()
@@ -143,7 +153,7 @@ class View(Mapping[K, V], Generic[K, V]):
                 raise EpochChanged(epoch, shown.epoch)
             if shown.has_reached(index):
                 return shown.state
-            shown.check()
+            shown.is_current()  # raises if the index will not come
             state = await shown.waiters.wait(index)
             if state is not None:
                 return state
@@ -165,14 +175,39 @@ class View(Mapping[K, V], Generic[K, V]):
         A reader that falls behind gets one `Change` for each key, from what it was told last to the newest.
         When the view has ended, and all was told, it raises `ViewEnded`.
         """
-        shown = self._shown
-        reader: Changes[K, V] = Changes(self.frozen, shown.changed, shown.check)
-        shown.readers.add(reader)
+        reader: Changes[K, V] = Changes(self._shown)
         try:
             yield reader
         finally:
-            shown.readers.remove(reader)
             reader.close()
+
+
+def block_of(view: View[Any, Any]) -> AbstractContextManager[None]:
+    """A block that an error which ends the view cancels, and that is left as `ViewEnded` then."""
+    shown = view._shown  # noqa: SLF001 - of this module
+    return shown.block(shown.new_block())
+
+
+def check_index(index: int) -> None:
+    """Raises unless `index` is a whole number."""
+    if isinstance(index, bool) or not isinstance(index, int):
+        raise TypeError(f"an index is an integer, not {index!r}")
+
+
+def _check_predicate(predicate: object) -> None:
+    if not callable(predicate):
+        raise TypeError(f"a predicate is called with a state; {predicate!r} cannot be")
+    if inspect.iscoroutinefunction(predicate):
+        raise TypeError(f"a predicate is not async, as {predicate!r} is: it would always be true")
+
+
+def _is_so(predicate: Callable[[Frozen[K, V]], object], state: Frozen[K, V]) -> bool:
+    answer = predicate(state)
+    if isinstance(answer, Awaitable):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise TypeError(f"a predicate is not async, but {predicate!r} has returned {answer!r}")
+    return bool(answer)
 
 
 @asynccontextmanager
@@ -183,6 +218,7 @@ async def open_view(
     key: Callable[[Any], K] = attrgetter("key"),
     is_delete: Callable[[Any], bool] = attrgetter("is_delete"),
     reducer: Reducer[Any, K, V] | None = None,
+    raise_on_end: bool = True,
 ) -> AsyncIterator[View[K, V]]:
     """A view that is kept while the block runs; `connect` is `EventPublisher.subscribe` or has its shape.
 
@@ -193,16 +229,30 @@ async def open_view(
     The view connects by itself and again when it must: by its index first, from the beginning after a force-close
     that says so, at once and then within 0.2 s, 0.4 s ... 60 s, evenly random.
     What was shown stays until there is something newer that is whole.
-    An error that cannot be mended ends the view: `UnknownTopicError`, `PublisherDisabledError`, `PermissionError`,
-    `ClosedResourceError`, `TypeError` or `ValueError` of `connect`, what a payload raises when it is asked who may
-    read it, and what the reducer, `key` or `is_delete` raises; also in an exception group.
-    While it receives, anything else but a `SubscriptionForceClosed`, an `OSError`, a broken channel or its end does so
-    too; while it connects, anything else is taken for temporary.
-    It is the reason of `View.status` and the cause of the `ViewEnded` that everybody gets who waits.
+    As soon as a connection is lost, `View.status` says so and why, until the view is current again.
+    The logger `trio_stream.view` warns of it, at most ten times a minute, without keys, values or tokens.
+
+    These errors are temporary; another connection may do better:
+
+    - while it receives: `SubscriptionForceClosed`, `OSError`, and the `BrokenResourceError`, `EndOfStream` and
+      `EndOfChannel` of anyio and trio;
+    - while it connects: any but `UnknownTopicError`, `PublisherDisabledError`, `ClosedResourceError`,
+      `PermissionError`, and what stands for a mistake in the program: `ArithmeticError`, `AssertionError`,
+      `AttributeError`, `BufferError`, `ImportError`, `LookupError` (`KeyError`), `MemoryError`, `NameError`,
+      `ReferenceError`, `RuntimeError`, `StopIteration`, `StopAsyncIteration`, `SyntaxError`, `SystemError`,
+      `TypeError`, `ValueError`, `Warning`, and the classes derived from these.
+
+    In an exception group, all errors have to be temporary.
+    Any other error ends the view, and so does whatever the reducer, `key` or `is_delete` raises.
+    Then the block is cancelled, and leaves as `ViewEnded` with that error as its cause, not in an exception group.
+    With `raise_on_end=False` the block goes on: the view is closed, what it holds stays readable, the error is the
+    reason of `View.status`, and whoever waits for the view gets the `ViewEnded`.
 
     An exception of the block leaves it as it is, not in an exception group.
     """
     fold: Reducer[Any, Any, Any] = KeyedReducer(key, is_delete) if reducer is None else reducer
     view: View[K, V] = View(connect, request, fold)
+    block = block_of(view) if raise_on_end else nullcontext()
     async with running(view.run):
-        yield view
+        with block:
+            yield view
