@@ -74,7 +74,7 @@ def report(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
-    """The tests on the lowest Python with the lowest versions that pyproject.toml allows."""
+    """The tests that are not slow, on the lowest Python with the lowest versions that pyproject.toml allows."""
     project = PROJECT["project"]
     bounds = [*project["dependencies"]]
     for extra in project["optional-dependencies"].values():
@@ -82,7 +82,7 @@ def lowest(session: nox.Session) -> None:
     constraints = Path(session.create_tmp()) / "constraints.txt"
     constraints.write_text("\n".join(re.sub(r"(\[.*\])?>=", "==", bound) for bound in bounds))
     session.install(".[cli]", "-c", str(constraints), *nox.project.dependency_groups(PROJECT, "tests"))
-    session.run("python", "-m", "pytest", *(session.posargs or PARALLEL), env=INSTALLED)
+    session.run("python", "-m", "pytest", *(session.posargs or (*PARALLEL, "-m", "not slow")), env=INSTALLED)
 
 
 @nox.session

@@ -398,7 +398,7 @@ async def test_a_force_close_that_says_drop_it_starts_from_the_beginning(reason:
         assert dict(view) == {"db": payload}
 
 
-@virtual_time
+@in_virtual_time
 @pytest.mark.parametrize("resumed", [0, 1])
 async def test_a_server_that_hangs_up_inside_every_snapshot_is_not_hammered(
     anyio_backend: object, resumed: int
@@ -421,7 +421,7 @@ async def test_a_server_that_hangs_up_inside_every_snapshot_is_not_hammered(
         assert isinstance(view.status.reason, OSError)
 
 
-@virtual_time
+@in_virtual_time
 async def test_a_connection_that_was_silent_for_a_minute_is_followed_by_one_at_once(
     anyio_backend: object,
 ) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import anyio
 import pytest
+from backends import in_virtual_time
 from catalogue import HEALTH
 from scenes import ALL, opened, quiet
-from trio.testing import MockClock
 from view.wires import Exchange, is_gone, put, viewing, whole
 
 from trio_stream import SubscribeRequest
@@ -15,9 +15,6 @@ from trio_stream.view import ViewEnded, ViewPool
 
 pytestmark = pytest.mark.anyio
 
-virtual_time = pytest.mark.parametrize(
-    "anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})]
-)
 SECRET = "s3cret"
 
 
@@ -86,7 +83,7 @@ async def test_while_all_goes_well_nothing_is_logged(caplog: pytest.LogCaptureFi
     assert messages(caplog) == []
 
 
-@virtual_time
+@in_virtual_time
 async def test_a_thousand_views_that_fail_together_log_a_few_warnings_a_minute(
     anyio_backend: object, caplog: pytest.LogCaptureFixture
 ) -> None:

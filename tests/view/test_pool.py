@@ -433,7 +433,7 @@ async def test_misuse_is_refused_at_the_call(options: dict[str, Any], error: typ
         ViewPool(cast(Any, None), **options)
 
 
-@virtual_time
+@in_virtual_time
 async def test_a_view_that_is_used_again_does_not_end_with_the_time_it_was_left_for(
     anyio_backend: object,
 ) -> None:
@@ -446,7 +446,7 @@ async def test_a_view_that_is_used_again_does_not_end_with_the_time_it_was_left_
             assert (len(pool), view.status.status) == (1, Status.CURRENT)
 
 
-@virtual_time
+@in_virtual_time
 @pytest.mark.parametrize("is_replaced", [False, True])
 async def test_a_view_that_ends_while_it_is_idle_leaves_no_time_behind(
     anyio_backend: object, is_replaced: bool
