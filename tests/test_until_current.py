@@ -256,6 +256,34 @@ async def test_a_rule_that_closes_the_subscription_ends_the_read() -> None:
         assert closed.value.reason is CloseReason.TOKEN
 
 
+async def test_a_rule_may_look_at_the_horizon_meanwhile() -> None:
+    """It stands where it stood: nothing is received before the call returns."""
+
+    class Looking(Health):
+        def has_read_permission(self, authorizer: object, /) -> bool:
+            horizons.append(subscription.horizon)
+            return True
+
+    horizons: list[int] = []
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), authorizer="me")
+        for index in (2, 3):
+            publisher.publish([Event(HEALTH, index, Looking("web"))])
+        assert len(await subscription.receive_until_current()) == 2
+    assert horizons == [1, 1]
+
+
+async def test_one_that_was_just_closed_with_thousands_leaves_nothing() -> None:
+    """D13: while the others are still being taken apart."""
+    async with opened(index=1) as (_, publisher):
+        many = [publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1)) for _ in range(1_000)]
+        publisher.close_subscriptions([""])
+        with pytest.raises(SubscriptionForceClosed):
+            await many[-1].receive_until_current()
+        await quiet()
+        assert publisher.statistics().topics["health"].feeds == 0
+
+
 async def test_nobody_else_may_receive_meanwhile() -> None:
     """D18."""
     async with held() as (handler, publisher):

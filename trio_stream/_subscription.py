@@ -156,34 +156,17 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         """
         self._begin_to_receive()
         self._burst = self._stop = 0
-        backend = self._state.parking.backend
         index = self._state.timeline.index
-        events: list[Event[P]] = []
-        scout: Cursor[P] = self._scout()
+        events: list[Event[P]] | None = None
         try:
-            await backend.checkpoint()
-            while self._end is None and not scout._has_all(index):
-                if (snapshot := scout._unfinished()) is not None:
-                    await self._wait_for_whole(snapshot)
-                    continue
-                if events:
-                    await backend.checkpoint()
-                events += scout._take_batch(None)
+            await self._state.parking.backend.checkpoint()
             if self._end is None:
-                self._follow(scout)
-                if not events and self._state.timeline.is_stopped:
-                    self._stop_if_done()
-            if self._end is None:
-                return events
-        except SubscriptionForceClosed:
-            if self._end is None:
-                if scout._end is None:  # raised by a payload, and not about this
-                    raise
-                self._finish(scout._end)
+                events = await self._read_ahead(index)
         finally:
             self._is_receiving = False
-            scout._retire()
-        raise self._error()
+        if events is None:
+            raise self._error()
+        return events
 
     @enable_ki_protection
     def receive_nowait(self) -> Event[P]:
@@ -314,6 +297,38 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         finally:
             state.timeline.leave(index, slot)
             self._watchers.pop(slot, None)
+
+    async def _read_ahead(self, index: int) -> list[Event[P]] | None:
+        """Sends a scout up to this index and follows it when it is there; None if this has ended."""
+        events: list[Event[P]] = []
+        scout = self._scout()
+        try:
+            while self._end is None and not scout._has_all(index):
+                if (snapshot := scout._unfinished()) is not None:
+                    await self._wait_for_whole(snapshot)
+                    continue
+                if events:
+                    await self._state.parking.backend.checkpoint()
+                events += self._take_with(scout)
+            if self._end is None:
+                self._follow(scout)
+                if not events and self._state.timeline.is_stopped:
+                    self._stop_if_done()
+        except SubscriptionForceClosed:
+            if self._end is None:
+                if scout._end is None:  # raised by a payload, and not about this
+                    raise
+                self._finish(scout._end)
+        finally:
+            scout._retire()
+        return events if self._end is None else None  # noqa: ASYNC910 - the caller has a checkpoint
+
+    def _take_with(self, scout: Cursor[P]) -> list[Event[P]]:
+        self._is_receiving = "asking"  # a payload that is asked who may read it may look at this horizon
+        try:
+            return scout._take_batch(None)
+        finally:
+            self._is_receiving = True
 
     async def _wait_for_whole(self, snapshot: Snapshot) -> None:
         """Waits until it is known whether the snapshot is whole, or this has ended."""
