@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import pickle
-import random
 import signal
 import sys
 import time
@@ -46,7 +45,6 @@ from mutants.proposed.trial import (
 )
 
 KEPT: Final = TESTS.parent / ".mutants"
-SEED: Final = 2026
 START: Final = time.monotonic()
 AT_ONCE: Final = os.cpu_count() or 1
 # The tests of the core and the views; of another directory only what is named.
@@ -170,6 +168,11 @@ def _save(name: str, file: Path, place: Path, say: Say) -> None:
     place.write_bytes(pickle.dumps(list(changes.propose(name, file.read_text()))))
 
 
+def _rank(change: Change) -> bytes:
+    """A random place in the order in which they are chosen; that of the others does not depend on it."""
+    return hashlib.sha256(change.name.encode()).digest()
+
+
 def _digest(*files: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
@@ -220,7 +223,7 @@ def main() -> int:
         metavar="PATH",
         help="those of files whose path in the package begins so",
     )
-    parser.add_argument("--sample", type=int, help=f"so many of them, chosen at random by the seed {SEED}")
+    parser.add_argument("--sample", type=int, help="so many of them, always the same as long as they are proposed")
     parser.add_argument("--fresh", action="store_true", help="forget what was found out before")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # children are ended, then
@@ -236,7 +239,7 @@ def main() -> int:
     stale = [name for name in JUDGED if name.startswith(only) and name not in names]
     chosen = proposed
     if arguments.sample is not None:
-        chosen = random.Random(SEED).sample(proposed, min(arguments.sample, len(proposed)))
+        chosen = sorted(proposed, key=_rank)[: arguments.sample]
     drawn = Map()
     known = Known()
     left = [change for change in chosen if change not in known and change.name not in JUDGED]
