@@ -321,7 +321,7 @@ async def test_a_read_that_is_cancelled_leaves_the_snapshot_to_the_reader_and_no
 
 async def test_a_very_long_read_gives_way_and_is_one_read_all_the_same() -> None:
     """D12, D15: another task gets its turn between two portions, and what it commits does not count."""
-    many = 140_000
+    many = 200_000  # in four portions, so three turns, whoever comes first in each round
     turns = 0
 
     async def watch() -> None:
