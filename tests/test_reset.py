@@ -346,3 +346,29 @@ async def test_a_reader_at_any_pace_has_right_states_and_gets_on(pace: int) -> N
 async def quiet_enough() -> None:
     for _ in range(8):
         await anyio.lowlevel.checkpoint()
+
+
+async def test_a_passed_snapshot_is_kept_for_nobody_when_who_kept_it_has_gone() -> None:
+    """D11: not for one that stalls in it, without reset."""
+    payloads: list[weakref.ref[Heavy]] = []
+
+    async def handler(_: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        index = publisher.index
+        heavy = Heavy()
+        payloads.append(weakref.ref(heavy))
+        await snapshot.append([Event(HEALTH, index, heavy)])
+        return index
+
+    async with opened(handler, history=4, index=1) as (store, publisher):
+        keeping = await fallen(publisher, store)
+        assert ready(keeping) == []
+        beside = publisher.subscribe(WEB)
+        await quiet()
+        assert (await keeping.receive()).is_new_snapshot_to_follow
+        commit_past(store)
+        await quiet()
+        keeping.unsubscribe()
+        gc.collect()
+        assert [payload() for payload in payloads] == [None]
+        with pytest.raises(SubscriptionLagged):
+            beside.receive_nowait()

@@ -9,6 +9,7 @@ import pytest
 from catalogue import HEALTH
 from interruptions import Stepwise
 from scenes import quiet
+from typing_extensions import override
 from view.wires import MARKER, Exchange, HealthView, put, values, viewed, viewing, whole
 
 from trio_stream import ClosedResourceError
@@ -249,3 +250,29 @@ async def test_many_readers_are_independent() -> None:
             store.commit(("web", "b"))
             assert told(await everything(one)) == [("web", "a", "b")]
             assert told(await everything(two)) == [("web", None, "b")]
+
+
+class Counted(str):
+    """A key that counts how often it is looked up."""
+
+    __slots__ = ()
+    lookups = 0
+
+    @override
+    def __hash__(self) -> int:
+        Counted.lookups += 1
+        return super().__hash__()
+
+
+async def test_what_a_change_costs_a_reader_does_not_grow_with_the_view() -> None:
+    """It looks at the keys that were touched, and at no others."""
+    exchange = Exchange()
+    keys = [Counted(f"{number}") for number in range(1000)]
+    async with viewing(exchange) as view, view.changes() as changes:
+        exchange.wire.give(*(put(1, key) for key in keys), whole(1))
+        assert len(await everything(changes)) == 1000
+        exchange.wire.give(put(2, keys[0], "new"))
+        await view.wait_index(2)
+        before = Counted.lookups
+        assert told(await everything(changes)) == [("0", "ok", "new")]
+        assert Counted.lookups - before < 20

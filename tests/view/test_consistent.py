@@ -194,3 +194,20 @@ async def test_it_can_be_cancelled() -> None:
         with anyio.move_on_after(0.001):
             await consistent(view, at=9)
         assert view.statistics().waiting == 0
+
+
+async def test_a_state_is_known_until_more_than_1024_keys_have_changed_since() -> None:
+    exchange = Exchange()
+    async with viewing(exchange) as view:
+        exchange.wire.give(put(1, "web", "first"), whole(1))
+        await view.wait_current()
+        for index in range(2, 1026):
+            exchange.wire.give(put(index, "web", f"{index}"))
+            await view.wait_index(index)
+        known = view.state_at(1)
+        assert known is not None
+        assert values(known) == {"web": "first"}
+        exchange.wire.give(put(1026, "web"))
+        await view.wait_index(1026)
+        assert view.state_at(1) is None
+        assert view.state_at(2) is not None
