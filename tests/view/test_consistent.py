@@ -211,3 +211,21 @@ async def test_a_state_is_known_until_more_than_1024_keys_have_changed_since() -
         await view.wait_index(1026)
         assert view.state_at(1) is None
         assert view.state_at(2) is not None
+
+
+async def test_a_state_that_was_reached_counts_however_much_changes_before_it_is_taken() -> None:
+    exchange = Exchange()
+    async with viewing(exchange) as view, anyio.create_task_group() as tasks:
+        exchange.wire.give(put(1, "web"), whole(1))
+        await view.wait_current()
+        cut: list[Frozen[str, Health]] = []
+
+        async def take() -> None:
+            cut.extend(await consistent(view, at=3))
+
+        tasks.start_soon(take)
+        await quiet()
+        exchange.wire.give(put(2, "web", "new"), *(put(index, f"{index}") for index in range(4, 2000)))
+        await quiet()
+        assert [(state.index, values(state)) for state in cut] == [(2, {"web": "new"})]
+        assert view.state_at(3) is None

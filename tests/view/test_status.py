@@ -257,3 +257,8 @@ async def test_a_resume_is_asked_for_with_what_was_folded() -> None:
         assert exchange.requests[-1] == replace(ALL, index=2, epoch="one")
         exchange.wire.give(Event(HEALTH, 3, put(3, "db", "c").payload))
         assert values(await view.wait_index(3)) == {"web": "b", "db": "c"}
+
+
+def test_a_status_is_told_by_its_name_in_small_letters() -> None:
+    """So it is in the text of a view, and may be in a log."""
+    assert [status.value for status in Status] == ["connecting", "current", "stale", "closed"]
