@@ -290,3 +290,23 @@ async def test_what_comes_after_the_end_is_not_told_of(end: str) -> None:
         publisher.publish([event(2, "other")])
         publisher.publish([event(3, "web")])
         assert (subscription.horizon, subscription.index) == (1, 1)
+
+
+async def test_everybody_who_waits_for_an_index_at_one_subscription_is_told_of_its_end() -> None:
+    """D16."""
+    told = 0
+
+    async def wait(subscription: Subscription[Health], index: int) -> None:
+        nonlocal told
+        with pytest.raises(ClosedResourceError):
+            await subscription.wait_published(index)
+        told += 1
+
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        subscription = publisher.subscribe(LIVE)
+        for index in (5, 7, 7):
+            tasks.start_soon(wait, subscription, index)
+        await quiet()
+        subscription.unsubscribe()
+        await quiet()
+        assert told == 3

@@ -336,3 +336,9 @@ async def test_what_many_threads_publish_at_once_is_taken_in_portions() -> None:
                 await caller.outcome()
         assert 0 < seen.most_counted <= 64
         assert publisher.index == threads + 1
+
+
+async def test_the_thread_of_the_event_loop_may_give_a_commit_without_events_too() -> None:
+    async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
+        publisher.publish_from_thread([], index=7)
+        assert publisher.index == 7

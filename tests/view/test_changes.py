@@ -2,18 +2,19 @@
 
 import gc
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anyio
 import pytest
 from catalogue import HEALTH
 from interruptions import Stepwise
-from scenes import quiet
+from scenes import ALL, quiet
 from typing_extensions import override
-from view.wires import MARKER, Exchange, HealthView, put, values, viewed, viewing, whole
+from view.wires import MARKER, Exchange, HealthView, is_gone, put, values, viewed, viewing, whole
 
-from trio_stream import ClosedResourceError
-from trio_stream.view import Change, Changes, ViewEnded
+from trio_stream import ClosedResourceError, Event
+from trio_stream.view import Change, Changes, KeyedReducer, Table, ViewEnded, open_view
 
 pytestmark = pytest.mark.anyio
 
@@ -276,3 +277,20 @@ async def test_what_a_change_costs_a_reader_does_not_grow_with_the_view() -> Non
         before = Counted.lookups
         assert told(await everything(changes)) == [("0", "ok", "new")]
         assert Counted.lookups - before < 20
+
+
+async def test_a_value_that_stays_is_no_change_although_it_does_not_equal_itself() -> None:
+    class Score(KeyedReducer[Any, str]):
+        """Every service has the same one, which is not a number."""
+
+        nan = float("nan")
+
+        def apply(self, events: Sequence[Event[Any]], /) -> Mapping[str, Any]:
+            return Table.of(dict.fromkeys(super().apply(events), self.nan))
+
+    exchange = Exchange()
+    async with open_view(exchange, ALL, reducer=Score(is_delete=is_gone)) as view, view.changes() as changes:
+        exchange.wire.give(put(1, "web"), whole(1))
+        assert [change.key for change in await everything(changes)] == ["web"]
+        exchange.wire.give(put(2, "web", "b"), put(3, "db"))
+        assert [change.key for change in await everything(changes)] == ["db"]

@@ -214,10 +214,12 @@ async def test_a_state_is_known_until_more_than_1024_keys_have_changed_since() -
 
 
 async def test_a_state_that_was_reached_counts_however_much_changes_before_it_is_taken() -> None:
-    exchange = Exchange()
-    async with viewing(exchange) as view, anyio.create_task_group() as tasks:
-        exchange.wire.give(put(1, "web"), whole(1))
-        await view.wait_current()
+    async with (
+        opened() as (store, publisher),
+        viewing(publisher.subscribe) as view,
+        anyio.create_task_group() as tasks,
+    ):
+        await view.wait_index(store.commit(("web", "old")))
         cut: list[Frozen[str, Health]] = []
 
         async def take() -> None:
@@ -225,7 +227,9 @@ async def test_a_state_that_was_reached_counts_however_much_changes_before_it_is
 
         tasks.start_soon(take)
         await quiet()
-        exchange.wire.give(put(2, "web", "new"), *(put(index, f"{index}") for index in range(4, 2000)))
+        store.commit(("web", "new"))
+        store.commit(("j", "x"), topic=JOBS)
+        store.commit(*((f"{number}", "x") for number in range(2000)))
         await quiet()
         assert [(state.index, values(state)) for state in cut] == [(2, {"web": "new"})]
         assert view.state_at(3) is None
