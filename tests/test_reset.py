@@ -372,3 +372,24 @@ async def test_a_passed_snapshot_is_kept_for_nobody_when_who_kept_it_has_gone() 
         assert [payload() for payload in payloads] == [None]
         with pytest.raises(SubscriptionLagged):
             beside.receive_nowait()
+
+
+async def test_a_reader_that_is_reset_does_not_wait_for_one_that_stalls_in_its_snapshot() -> None:
+    """D10, D21: the snapshot function, which waits for that one, goes on."""
+    rows = 5000
+
+    async def handler(_: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        index = publisher.index
+        for number in range(rows):
+            await snapshot.append([event(index, "web", f"{number}")])
+        return index
+
+    async with opened(handler, history=4, index=1) as (store, publisher):
+        subscription = await fallen(publisher, store)
+        stalled = publisher.subscribe(WEB)
+        await quiet()
+        assert stalled.statistics().lag < rows
+        assert ready(subscription) == []
+        await quiet()
+        assert subscription.receive_nowait().is_new_snapshot_to_follow
+        assert stalled.statistics().lag == rows + 1

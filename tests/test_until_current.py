@@ -382,3 +382,17 @@ async def test_who_has_given_up_a_read_is_not_kept_by_those_who_wait_on() -> Non
         assert reference() is None
         handler.go.set()
         assert kinds(await waiting.receive_until_current()) == ["eos@0"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+async def test_after_a_read_an_iteration_goes_on_behind_it(count: int) -> None:
+    """D3: wherever that is in what is there."""
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(WEB)
+        await quiet()
+        for _ in range(count):
+            publisher.publish([event(publisher.next_index, "web")])
+        assert len(await subscription.receive_until_current()) == 1 + count
+        for _ in range(3):
+            publisher.publish([event(publisher.next_index, "web")])
+        assert [(await anext(subscription)).index for _ in range(3)] == [2 + count, 3 + count, 4 + count]

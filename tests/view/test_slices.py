@@ -358,3 +358,20 @@ async def test_hidden_events_are_passed_over_a_part_at_a_time(step: int) -> None
             wires[0].publish(20 * step)
         assert looks >= 19
         assert max(noted) <= 2
+
+
+async def test_an_index_that_nobody_awaits_any_more_is_not_waited_for() -> None:
+    """D13."""
+    exchange = Exchange()
+    async with viewing(exchange) as view, anyio.create_task_group() as tasks:
+        exchange.wire.give(whole(1))
+        await view.wait_current()
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as given_up:
+                given_up.start_soon(view.wait_index, 500)
+                await quiet()
+                scope.cancel()
+        tasks.start_soon(view.wait_index, 2000)
+        await quiet()
+        assert exchange.wire.awaited == [500, 2000]
+        tasks.cancel_scope.cancel()
