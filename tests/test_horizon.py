@@ -310,3 +310,24 @@ async def test_everybody_who_waits_for_an_index_at_one_subscription_is_told_of_i
         subscription.unsubscribe()
         await quiet()
         assert told == 3
+
+
+async def test_one_of_several_that_wait_for_the_same_index_may_give_up() -> None:
+    """D12: the others are woken by it."""
+    woken = 0
+
+    async def wait(subscription: Subscription[Health]) -> None:
+        nonlocal woken
+        await subscription.wait_published(5)
+        woken += 1
+
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        for _number in range(2):
+            tasks.start_soon(wait, publisher.subscribe(LIVE))
+        async with anyio.create_task_group() as given_up:
+            given_up.start_soon(wait, publisher.subscribe(LIVE))
+            await quiet()
+            given_up.cancel_scope.cancel()
+        publisher.publish([], index=5)
+        await quiet()
+        assert woken == 2

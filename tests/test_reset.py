@@ -393,3 +393,28 @@ async def test_a_reader_that_is_reset_does_not_wait_for_one_that_stalls_in_its_s
         await quiet()
         assert subscription.receive_nowait().is_new_snapshot_to_follow
         assert stalled.statistics().lag == rows + 1
+
+
+async def test_a_snapshot_that_is_passed_as_a_reader_joins_it_is_one_of_two_that_are_kept() -> None:
+    """D21: its function had waited for another reader, and is just about to go on."""
+
+    async def handler(_: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        index = publisher.index
+        for number in range(2000):
+            await snapshot.append([event(index, "web", f"{number}")])
+        return index
+
+    async with opened(handler, history=4, index=1) as (store, publisher):
+        first, second = (publisher.subscribe(LIVE, on_lag="reset") for _ in range(2))
+        commit_past(store)
+        publisher.subscribe(WEB)
+        await quiet()
+        made_at = store.index
+        assert ready(first) == []
+        commit_past(store)
+        await quiet()
+        assert kinds([first.receive_nowait()]) == ["marker"]
+        assert ready(second) == []
+        received = await until_live(first)
+        assert (len(received), received[-1].index) == (2001, made_at)
+        assert kinds([await second.receive()]) == ["marker"]

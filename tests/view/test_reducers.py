@@ -273,3 +273,24 @@ def test_a_keyed_reducer_asks_the_payload_for_its_key_and_whether_it_is_a_remova
     reducer.apply([Event(HEALTH, 1, Row("web")), Event(HEALTH, 1, Row("db"))])
     assert dict(reducer.apply(())) == {"web": Row("web"), "db": Row("db")}
     assert dict(reducer.apply([Event(HEALTH, 2, Row("web", is_delete=True))])) == {"db": Row("db")}
+
+
+async def test_large_commits_that_were_missed_are_folded_one_by_one() -> None:
+    """D15: also by the first read of a connection that goes on."""
+    exchange = Exchange()
+    reducer = CountByValue()
+    async with open_view(exchange, ALL, reducer=reducer) as view:
+        exchange.wire.give(put(1, "web"), whole(1))
+        await view.wait_current()
+        exchange.horizon = 1
+        exchange.wire.end(OSError("down"), resume=1)
+        await quiet()
+        reducer.calls.clear()
+        exchange.wire.give(
+            *(
+                Event(HEALTH, index, PayloadEvents([put(index, f"{number}") for number in range(1000)]))
+                for index in range(2, 6)
+            )
+        )
+        await view.wait_index(5)
+    assert reducer.calls == [1, 1, 1, 1]

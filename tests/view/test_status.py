@@ -265,7 +265,9 @@ def test_a_status_is_told_by_its_name_in_small_letters() -> None:
 
 
 @pytest.mark.parametrize("resume", [0, 1])
-async def test_a_state_that_is_void_counts_for_no_index_from_the_end_of_the_connection_on(resume: int) -> None:
+async def test_a_state_that_is_void_counts_for_no_index_from_the_end_of_the_connection_on(
+    resume: int,
+) -> None:
     exchange = Hanging()
     async with viewing(exchange) as view:
         exchange.wire.give(put(1, "web", "a"), whole(1))
