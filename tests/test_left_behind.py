@@ -210,7 +210,7 @@ async def test_what_ends_the_program_is_not_kept_in_a_snapshot(end: BaseExceptio
     assert caught.value.subgroup(type(end)) is not None
 
 
-class Key(str):
+class Key(str):  # noqa: SLOT000 - see below
     """A key to which there can be weak references."""
 
 
