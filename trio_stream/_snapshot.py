@@ -149,7 +149,8 @@ class SnapshotMaker:
     def close(self) -> None:
         """Forgets what is left; the task group ends the handlers."""
         unfinished = [*self._asked.items(), *self._making.items()]
-        self._parking.in_slices(starmap(TopicState.give_up, ((state, each) for each, state in unfinished)))
+        steps = starmap(TopicState.give_up, ((state, each) for each, state in unfinished))
+        self._parking.in_slices(steps, len(unfinished))
         self._parking.release(self._expiries)
 
     async def _start_all(self, tasks: anyio.abc.TaskGroup) -> None:

@@ -175,7 +175,7 @@ KEEPING = (
         "a snapshot that is passed is kept",
         "client-go #1326",
         "_topic.py",
-        "            self.parking.in_slices(map(self._pass, let_go))",
+        "            self.parking.in_slices(map(self._pass, let_go), len(let_go))",
         "            del let_go",
         ("test_lag.py",),
     ),
