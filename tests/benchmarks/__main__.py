@@ -96,10 +96,10 @@ def compare(arguments: argparse.Namespace) -> int:
     comparisons = [against.Comparison(case) for case in cases]
     pairs = max(arguments.pairs, LEAST)
     for _ in against.compare(arguments.against, comparisons, pairs, arguments.seconds or PAIR_SECONDS):
+        arguments.json.write_text(json.dumps([vars(each) for each in comparisons], indent=1) + "\n")
         sys.stderr.write(".")
         sys.stderr.flush()
     show("", against.table_of(comparisons))
-    arguments.json.write_text(json.dumps([vars(each) for each in comparisons], indent=1) + "\n")
     return 0 if against.is_fine(comparisons) else 1
 
 

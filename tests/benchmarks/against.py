@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 
+import trio_stream
+
 from .interval import Interval, interval
 from .row import Figure, Sample
 from .rows import ROWS
@@ -119,7 +121,8 @@ def _measure(case: Case, seconds: float, directory: str = "") -> Sample:
     command = [sys.executable, "-m", f"{__package__}.measure", *map(str, (*case, seconds))]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     answer = json.loads(done.stdout)
-    assert answer["library"].startswith(directory), f"measured {answer['library']}"
+    expected = Path(directory, "trio_stream", "__init__.py") if directory else Path(trio_stream.__file__)
+    assert Path(answer["library"]) == expected, f"measured {answer['library']}, not {expected}"
     sample: Sample = answer["sample"]
     return sample
 
