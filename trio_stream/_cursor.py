@@ -286,7 +286,10 @@ class Cursor(Slot, Generic[P]):
         return events
 
     def _is_delicate(self) -> bool:
-        """Whether there is more to look at than the events that are ready, or at most one of these."""
+        """Whether there is more to look at than the events that are ready, or at most one of these.
+
+        `Snapshot.whole`, where a reader waits, never has more than one.
+        """
         source, snapshot = self._source, self._snapshot
         if (
             self._is_marker_due
@@ -296,7 +299,7 @@ class Cursor(Slot, Generic[P]):
             return True
         if snapshot is None:
             return False
-        return source is not snapshot or self._state.timeline.is_stopped or self._has_lost(snapshot)
+        return self._state.timeline.is_stopped or self._has_lost(snapshot)
 
     def _take_checked(self, limit: int) -> list[Event[P]]:
         events: list[Event[P]] = []
