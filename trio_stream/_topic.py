@@ -188,8 +188,8 @@ class TopicState:
     def enter(self, snapshot: Snapshot, *, keeps: bool) -> None:
         """One reader more."""
         snapshot.readers += 1
-        snapshot.keepers += keeps
-        if keeps and snapshot.writers.waiting:
+        if keeps:
+            snapshot.keepers += 1
             self.parking.wake((snapshot.writers,))
 
     def leave(self, snapshot: Snapshot, *, keeps: bool) -> None:

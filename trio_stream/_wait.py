@@ -138,7 +138,9 @@ class TrioBackend(Backend):
 
     @override
     def checkpoint(self) -> Awaitable[None]:
-        self.check()
+        current_task()
+        if get_ident() != self._thread:  # as in check()
+            raise RuntimeError(_ELSEWHERE)
         return trio.lowlevel.checkpoint()
 
     @override
@@ -168,7 +170,7 @@ class AsyncioBackend(Backend):
     @override
     def park(self, slot: Slot) -> Awaitable[None]:
         loop = self._running_loop()
-        if loop is not self._loop or self._current_task() is None:
+        if loop is not self._loop or self._current_task(loop) is None:
             self.check()
         future: Awaitable[None]
         slot._parked = future = loop.create_future()
@@ -210,7 +212,9 @@ class AsyncioBackend(Backend):
 
     @override
     def checkpoint(self) -> Awaitable[None]:
-        self.check()
+        loop = self._running_loop()
+        if loop is not self._loop or self._current_task(loop) is None:
+            self.check()
         return self._sleep(0)
 
     @override
