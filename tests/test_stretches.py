@@ -324,6 +324,29 @@ async def test_one_call_looks_at_no_more_than_so_many_hidden_events(how: str) ->
         assert subscription.horizon == publisher.index
 
 
+async def test_a_read_of_what_is_current_gives_way_while_it_passes_over_hidden_events() -> None:
+    """D15: also when it has found nothing yet."""
+
+    class Asked(Hidden):
+        __slots__ = ()
+
+        @override
+        def has_read_permission(self, authorizer: object, /) -> bool:
+            seen.count()
+            return False
+
+    many = 10_000
+    async with opened(index=1, history=many) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), authorizer="me")
+        hidden = Asked()
+        for index in range(2, many + 2):
+            publisher.publish([Event(HEALTH, index, hidden)])
+        with stretches(calls=False) as seen:
+            assert await subscription.receive_until_current() == []
+        assert 0 < seen.most_counted <= 4_096
+        assert subscription.index == many + 1
+
+
 async def test_what_thousands_of_subscriptions_cost_statistics_is_little() -> None:
     """D15."""
     async with many_readers() as (publisher, _):

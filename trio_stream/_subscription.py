@@ -303,14 +303,16 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     async def _read_ahead(self, index: int) -> list[Event[P]] | None:
         """Sends a scout up to this index and follows it when it is there; None if this has ended."""
         events: list[Event[P]] = []
+        has_looked = False
         scout = self._scout()
         try:
             while self._end is None and not scout._has_all(index):
                 if (snapshot := scout._unfinished()) is not None:
                     await self._wait_for_whole(snapshot)
                     continue
-                if events:
+                if has_looked:  # perhaps at hidden events only
                     await self._state.parking.backend.checkpoint()
+                has_looked = True
                 events += self._take_with(scout)
             if self._end is None:
                 self._follow(scout)
