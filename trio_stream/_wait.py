@@ -310,17 +310,17 @@ class Parking:
         if not (self._work or self._is_closed):
             for _ in islice(steps, SLICE - 1):
                 pass
-        if not self._is_running:
-            for _ in steps:
-                pass
-        elif self._work or next(steps, _END) is not _END:
-            self._work.append(steps)
-            self._wake_runner()
+            if next(steps, _END) is _END:
+                return
+        self._later(steps)
 
     def release(self, items: MutableSequence[Any] | MutableMapping[Any, Any]) -> None:
-        """Lets go of the content of a container that nobody else uses; to free all of a large one takes long."""
+        """Lets go of the content of a container that nobody else uses; to free all of a large one takes long.
+
+        Nothing of it is freed on the spot: many may be released in one stretch.
+        """
         if len(items) > PORTION:
-            self.in_slices(emptying(items))
+            self._later(emptying(items))
 
     async def run(self) -> None:
         """Wakes who is due, and works, in slices, until it is cancelled; `finish` does the rest."""
@@ -350,6 +350,15 @@ class Parking:
             while self._due or self._work:
                 self._do_some(backend)
 
+    def _later(self, steps: Iterator[object]) -> None:
+        """Takes these steps after those that are to be taken already; without `run` there is no later."""
+        if self._is_running:
+            self._work.append(steps)
+            self._wake_runner()
+        else:
+            for _ in steps:
+                pass
+
     def _wake(self, slots: Iterable[Slot], *, at_once: bool) -> None:
         if self._backend is None:  # then nobody has ever waited
             return
@@ -366,8 +375,11 @@ class Parking:
     def _do_some(self, backend: Backend) -> None:
         if slots := self._next_slice():
             backend.wake_slice(slots)
-        if self._work and len(list(islice(self._work[0], SLICE))) < SLICE:
-            self._work.popleft()
+        left = SLICE
+        while self._work and left > 0:
+            left -= len(list(islice(self._work[0], left))) + 1
+            if left >= 0:
+                self._work.popleft()
 
     def _next_slice(self) -> list[Slot]:
         slots: list[Slot] = []
