@@ -312,3 +312,25 @@ async def until_stopped(subscription: Subscription[Health]) -> SubscriptionForce
     with pytest.raises(SubscriptionForceClosed) as closed:
         await until_live(subscription)
     return closed.value
+
+
+async def test_one_whose_rights_are_taken_away_while_thousands_are_told_of_the_stop_keeps_that_end() -> None:
+    """D5, D9, D16: although its snapshot is not whole and it has not been told of the stop yet."""
+    async with anyio.create_task_group() as tasks:
+        publisher = EventPublisher({HEALTH: Held()})
+        scope = anyio.CancelScope()
+
+        async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            with scope:
+                await publisher.run(task_status=task_status)
+
+        await tasks.start(run)
+        many = [publisher.subscribe(SubscribeRequest(HEALTH, "web", token="t")) for _ in range(2_000)]
+        await quiet()
+        scope.cancel()
+        while "stopped" not in repr(publisher):
+            await anyio.lowlevel.checkpoint()
+        closed = publisher.close_subscriptions(["t"])
+    reasons = [(await to_the_end(each))[1] for each in many]
+    assert 0 < closed == reasons.count(CloseReason.TOKEN)
+    assert publisher.statistics().subscriptions == 0

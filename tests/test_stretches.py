@@ -179,13 +179,16 @@ async def test_thousands_of_snapshots_that_one_commit_passes_are_let_go_of_in_po
 class Counted(Payload):
     """A payload that notes that it was freed."""
 
-    __slots__ = ()
+    __slots__ = ("_key",)
     seen: ClassVar[Stretches] = Stretches()
+
+    def __init__(self, key: str = "web") -> None:
+        self._key = key
 
     @property
     @override
     def subject(self) -> str:
-        return "web"
+        return self._key
 
     @override
     def has_read_permission(self, authorizer: object, /) -> bool:
@@ -244,6 +247,40 @@ async def test_what_is_large_is_released_in_portions(how: str, monkeypatch: pyte
             if how != "stop":
                 assert 0 < seen.most_counted < FEW
         if how == "stop":
+            assert 0 < seen.most_counted < FEW
+
+
+async def medium(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+    for _ in range(200):
+        await snapshot.append([Event(HEALTH, 1, Counted(request.key))])
+    return 1
+
+
+@pytest.mark.parametrize("how", ["passed", "left", "closed"])
+async def test_many_snapshots_of_middle_size_are_released_in_portions(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as go in one slice: what is in them must not go in the same."""
+    many = 100
+    ttl = 1e9 if how == "passed" else 0
+    with stretches(calls=False) as seen:
+        async with opened(medium, snapshot_cache_ttl=ttl, index=1, history=1) as (_, publisher):
+            readers = [publisher.subscribe(SubscribeRequest(HEALTH, f"s{number}")) for number in range(many)]
+            await quiet()
+            assert publisher.statistics().topics["health"].snapshots == (many if ttl else 0)
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+            seen.most_counted = 0
+            match how:
+                case "passed":
+                    for index in (2, 3):
+                        publisher.publish([event(index, "another")])
+                case "left":
+                    for each in readers:
+                        each.unsubscribe()
+                case _:
+                    publisher.close_subscriptions([""])
+            await quiet()
             assert 0 < seen.most_counted < FEW
 
 
@@ -322,6 +359,29 @@ async def test_one_call_looks_at_no_more_than_so_many_hidden_events(how: str) ->
             seen.append(Hidden.asked - before)
         assert seen == [most, most, many - 2 * most, 0]
         assert subscription.horizon == publisher.index
+
+
+async def test_a_read_of_what_is_current_gives_way_while_it_passes_over_hidden_events() -> None:
+    """D15: also when it has found nothing yet."""
+
+    class Asked(Hidden):
+        __slots__ = ()
+
+        @override
+        def has_read_permission(self, authorizer: object, /) -> bool:
+            seen.count()
+            return False
+
+    many = 10_000
+    async with opened(index=1, history=many) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), authorizer="me")
+        hidden = Asked()
+        for index in range(2, many + 2):
+            publisher.publish([Event(HEALTH, index, hidden)])
+        with stretches(calls=False) as seen:
+            assert await subscription.receive_until_current() == []
+        assert 0 < seen.most_counted <= 4_096
+        assert subscription.index == many + 1
 
 
 async def test_what_thousands_of_subscriptions_cost_statistics_is_little() -> None:

@@ -395,11 +395,13 @@ class Cursor(Slot, Generic[P]):
         return self._take_whole(self._snapshot)
 
     def _stop_if_done(self) -> None:
-        """The publisher has stopped: ends the reading, if there is nothing more to read."""
+        """The publisher has stopped: ends the reading, if there is nothing more to read and it has not ended yet."""
+        if self._end is not None:
+            return
         if self._snapshot is not None:
             if not self._snapshot.is_complete:
                 self._finish(End(CloseReason.STOPPED))
-        elif self._position == self._feed.end and self._end is None:
+        elif self._position == self._feed.end:
             horizon = max(self._index, self._state.timeline.index)
             self._finish(End(CloseReason.STOPPED, horizon=horizon))
 

@@ -312,18 +312,19 @@ class Parking:
         Work that was given before is done before.
         After `close` nothing is done on the spot: very much may come together.
         """
-        is_few = count <= STEPS and not (self._work or self._is_closed)
-        if is_few or not self._is_running:
+        if count <= STEPS and not (self._work or self._is_closed):
             for _ in steps:
                 pass
         else:
-            self._work.append(steps)
-            self._wake_runner()
+            self._later(steps)
 
     def release(self, items: MutableSequence[Any] | MutableMapping[Any, Any]) -> None:
-        """Lets go of the content of a container that nobody else uses; to free all of a large one takes long."""
+        """Lets go of the content of a container that nobody else uses; to free all of a large one takes long.
+
+        Nothing of it is freed on the spot: many may be released in one stretch.
+        """
         if len(items) > PORTION:
-            self.in_slices(emptying(items), len(items) // PORTION)
+            self._later(emptying(items))
 
     async def run(self) -> None:
         """Wakes who is due, and works, in slices, until it is cancelled; `finish` does the rest."""
@@ -353,6 +354,15 @@ class Parking:
             while self._due or self._work:
                 self._do_some(backend)
 
+    def _later(self, steps: Iterator[object]) -> None:
+        """Takes these steps after those that are to be taken already; without `run` there is no later."""
+        if self._is_running:
+            self._work.append(steps)
+            self._wake_runner()
+        else:
+            for _ in steps:
+                pass
+
     def _wake(self, slots: Iterable[Slot], *, at_once: bool) -> None:
         if self._backend is None:  # then nobody has ever waited
             return
@@ -369,8 +379,11 @@ class Parking:
     def _do_some(self, backend: Backend) -> None:
         if slots := self._next_slice():
             backend.wake_slice(slots)
-        if self._work and len(list(islice(self._work[0], STEPS))) < STEPS:
-            self._work.popleft()
+        left = STEPS
+        while self._work and left > 0:
+            left -= len(list(islice(self._work[0], left))) + 1
+            if left >= 0:
+                self._work.popleft()
 
     def _next_slice(self) -> list[Slot]:
         slots: list[Slot] = []
