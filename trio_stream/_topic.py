@@ -325,6 +325,8 @@ class TopicState:
 
     def _pass(self, snapshot: Snapshot) -> None:
         """The history has passed it."""
+        if snapshot.is_passed:  # it was made to its end since, and is kept already
+            return
         if snapshot.keepers and not snapshot.is_gone:
             if snapshot.is_complete:  # if not, its handler has just been told to go on
                 self._keep(snapshot)
