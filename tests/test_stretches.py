@@ -250,6 +250,30 @@ async def test_what_is_large_is_released_in_portions(how: str, monkeypatch: pyte
             assert 0 < seen.most_counted < FEW
 
 
+async def test_a_large_snapshot_that_is_left_before_it_is_whole_is_released_in_portions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A read of what is current wanted all of it, and was given up."""
+
+    async def endless(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        await large(request, snapshot)
+        tasks.cancel_scope.cancel()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with stretches(calls=False) as seen:
+        async with opened(endless, index=1) as (_, publisher):
+            subscription = publisher.subscribe(ALL)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(subscription.receive_until_current)
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+            seen.most_counted = 0
+            subscription.unsubscribe()
+            await quiet()
+            assert 0 < seen.most_counted < FEW
+
+
 async def medium(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
     for _ in range(200):
         await snapshot.append([Event(HEALTH, 1, Counted(request.key))])
