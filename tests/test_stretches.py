@@ -82,6 +82,22 @@ async def test_an_end_that_concerns_thousands_is_made_in_portions(how: str) -> N
         assert publisher.statistics().topics["health"].feeds == (0 if "refresh" in how else 501)
 
 
+async def test_thousands_that_wait_for_as_many_indexes_are_woken_in_portions() -> None:
+    """D15: one commit may pass all of them."""
+    many = 2 * MANY
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1))
+        for number in range(many):
+            tasks.start_soon(subscription.wait_published, 2 + number)
+        await quiet()
+        with stretches() as seen:
+            publisher.publish((), index=2 + many)
+            seen.cut()
+            await quiet()
+        assert many <= seen.calls
+        assert seen.longest < FEW
+
+
 @pytest.mark.parametrize("tokens_each", [1, MANY])
 async def test_thousands_that_wait_are_woken_in_portions_when_they_are_closed(tokens_each: int) -> None:
     ends: list[CloseReason] = []
