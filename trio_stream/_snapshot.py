@@ -75,15 +75,18 @@ class Appender(SnapshotAppender[Any]):
         state, snapshot = self._state, self._snapshot
         check_events("append", events)
         group = tuple(events)
+        covers = self._request._covers
+        covered: list[Event[Any]] = []
         for event in group:
             check_event(event)
-            if event.topic != state.topic:
+            if event.topic is not state.topic and event.topic != state.topic:
                 raise InvalidCommitError(
                     f"an event of topic {str(event.topic)!r} in a snapshot of {str(state.topic)!r}"
                 )
-        if group:
+            if covers(subject_in(event)):
+                covered.append(event)
+        if len(group) > 1:
             check_one_index(group)
-        covered = [event for event in group if self._request._covers(subject_in(event))]
         await state.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
@@ -91,7 +94,8 @@ class Appender(SnapshotAppender[Any]):
             raise ClosedResourceError("the snapshot function of this appender has returned")
         if covered and snapshot.readers and not snapshot.is_gone:
             snapshot.append(delivery(covered))
-            state.parking.wake((snapshot,))
+            if snapshot.waiting:
+                state.parking.wake((snapshot,))
 
     def close(self) -> None:
         """The snapshot function has returned, or raised."""
@@ -149,7 +153,8 @@ class SnapshotMaker:
     def close(self) -> None:
         """Forgets what is left; the task group ends the handlers."""
         unfinished = [*self._asked.items(), *self._making.items()]
-        self._parking.in_slices(starmap(TopicState.give_up, ((state, each) for each, state in unfinished)))
+        steps = starmap(TopicState.give_up, ((state, each) for each, state in unfinished))
+        self._parking.in_slices(steps, len(unfinished))
         self._parking.release(self._expiries)
 
     async def _start_all(self, tasks: anyio.abc.TaskGroup) -> None:

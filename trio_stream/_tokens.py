@@ -1,12 +1,22 @@
 """Which subscriptions are open, by the token they were made with."""
 
-from collections.abc import Callable, Collection
-from typing import Generic
+from collections.abc import Collection
+from typing import Generic, Protocol
 from weakref import WeakKeyDictionary
 
 from typing_extensions import TypeVar
 
-T = TypeVar("T")
+
+class Opened(Protocol):
+    """What is registered here: a subscription."""
+
+    @property
+    def _state(self) -> object:
+        """Its topic."""
+        ...
+
+
+T = TypeVar("T", bound=Opened)
 
 
 class Tokens(Generic[T]):
@@ -25,7 +35,11 @@ class Tokens(Generic[T]):
 
     def all(self) -> list[T]:
         """All that is there now. Any thread may ask."""
-        kept = [item for made in list(self._made.values()) for item in list(made)]
+        groups = list(self._made.values())
+        try:
+            kept = [item for made in groups for item in made]
+        except RuntimeError:  # another thread asks while this one changes
+            kept = [item for made in groups for item in list(made)]
         loose = [reference() for made in list(self._loose.values()) for reference in made.keyrefs()]
         return kept + [item for item in loose if item is not None]
 
@@ -73,8 +87,15 @@ class Tokens(Generic[T]):
         self._count = 0
         return taken
 
-    def take_if(self, condition: Callable[[T], bool]) -> list[T]:
-        taken = [(token, item) for token, made in self._made.items() for item in made if condition(item)]
-        for token, item in taken:
-            self.remove(token, item)
-        return [item for _, item in taken]
+    def take_of(self, state: object) -> list[T]:
+        """Takes out those of this topic; nothing is loose."""
+        taken = [item for made in self._made.values() for item in made if item._state is state]
+        rest: dict[str, dict[T, None]] = {}
+        if len(taken) < self._count:
+            for token, made in self._made.items():
+                for item in made:
+                    if item._state is not state:
+                        rest.setdefault(token, {})[item] = None
+        self._made = rest
+        self._count -= len(taken)
+        return taken

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ._buffer import Feed, History
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic
-from ._wait import Lot, Parking, Slot, emptying
+from ._wait import PORTION, Lot, Parking, Slot, emptying
 
 WINDOW: Final = 1024  # deliveries that a handler may be ahead of its fastest reader
 MOST_KEPT: Final = (
@@ -122,10 +122,10 @@ class Timeline:
         passed, self._order = order[:count], order[count:]
         return [self._awaited.pop(index) for index in passed]
 
-    def everybody(self) -> Iterator[Slot]:
+    def everybody(self) -> list[Slot]:
         """All who wait; they are forgotten."""
         lots, self._awaited, self._order = self._awaited, {}, []
-        return (slot for lot in lots.values() for slot in lot.waiting)
+        return [slot for lot in lots.values() for slot in lot.waiting]
 
 
 class TopicState:
@@ -188,8 +188,8 @@ class TopicState:
     def enter(self, snapshot: Snapshot, *, keeps: bool) -> None:
         """One reader more."""
         snapshot.readers += 1
-        snapshot.keepers += keeps
-        if keeps and snapshot.writers.waiting:
+        if keeps:
+            snapshot.keepers += 1
             self.parking.wake((snapshot.writers,))
 
     def leave(self, snapshot: Snapshot, *, keeps: bool) -> None:
@@ -275,15 +275,15 @@ class TopicState:
             passed = bisect_left(self._ageing, (self.history.dropped, 0), key=_age)
             let_go = self._ageing[:passed]
             del self._ageing[:passed]
-            self.parking.in_slices(map(self._pass, let_go))
+            self.parking.in_slices(map(self._pass, let_go), len(let_go))
 
     def clear(self, floor: int, dropped: int) -> None:
         """Forgets everything: the state was replaced, and the caller has ended all readers."""
-        self._forget(self.history.clear(floor, dropped), unread_only=False)
+        self._forget(*self.history.clear(floor, dropped), unread_only=False)
 
     def close(self) -> None:
         """Forgets everything, but whole snapshots and what was published stay for those who read them."""
-        self._forget(self.history.clear(self.timeline.index, 0), unread_only=True)
+        self._forget(*self.history.clear(self.timeline.index, 0), unread_only=True)
 
     def reach(self, snapshot: Snapshot, position: int) -> None:
         """A reader has come to `position`; a handler that waits goes on with half of the window before it."""
@@ -384,7 +384,7 @@ class TopicState:
             del self._ageing[place]
 
     def _forget(
-        self, history: tuple[MutableSequence[Any], MutableMapping[Subject, Feed]], *, unread_only: bool
+        self, log: MutableSequence[Any], feeds: MutableMapping[Subject, Feed], *, unread_only: bool
     ) -> None:
         """`unread_only`: what somebody reads stays for them."""
         snapshots, self.snapshots = self.snapshots, {}
@@ -393,7 +393,8 @@ class TopicState:
         self._serial += 1
         self._oldest = self._serial
         every = [*snapshots.values(), *ageing, *(each for several in kept.values() for each in several)]
-        self.parking.in_slices(self._forgetting(every, *history, unread_only=unread_only))
+        steps = self._forgetting(every, log, feeds, unread_only=unread_only)
+        self.parking.in_slices(steps, len(every) + len(feeds) + len(log) // PORTION)
 
     def _forgetting(
         self,

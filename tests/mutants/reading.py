@@ -104,7 +104,8 @@ READING = (
         "the second look at the state is forgotten",
         "NATS #8273, Harper #1414",
         "_cursor.py",
-        "        self._source = self._feed = self._unchecked = _NOWHERE\n        self._is_marker_due = False\n        self._leap(0)\n",
+        "        self._source = self._feed = self._unchecked = _NOWHERE\n"
+        "        self._is_marker_due = False\n        self._leap(0)\n",
         "",
         ("test_revocation.py",),
     ),

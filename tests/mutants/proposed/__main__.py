@@ -51,7 +51,8 @@ START: Final = time.monotonic()
 AT_ONCE: Final = os.cpu_count() or 1
 # The tests of the core and the views; of another directory only what is named.
 OTHERS: Final = ("view", "testing", "model", "schedules", "sweep", "memory")
-APART: Final = ("test_packaging.py", "test_report.py")
+# Not about the core; and what counts bytes, which depends on what ran before.
+APART: Final = ("test_packaging.py", "test_report.py", "test_bytes.py")
 SLOW: Final = ("model/", "schedules/", "sweep/", "memory/")
 # The imports that each process would have to do again; the package is not among them.
 IMPORTED: Final = (anyio.pytest_plugin, hypothesis, trio)
@@ -80,7 +81,7 @@ class Map:
             self._seconds |= part["seconds"]
 
     def tests(self, change: Change) -> Seconds:
-        """Those that run what is changed; none if it runs when the package is imported."""
+        """Those that run what is changed; none if it runs when the package is imported, which any may notice."""
         names = {
             name
             for part in self._parts
@@ -90,14 +91,9 @@ class Map:
         }
         return {name: self._seconds[name] for name in names & self._seconds.keys()}
 
-    def tests_of_module(self, change: Change) -> Seconds:
-        names = {
-            name
-            for part in self._parts
-            for names in part["lines"].get(change.file, {}).values()
-            for name in names
-        }
-        return {name: self._seconds[name] for name in names & self._seconds.keys()}
+    @property
+    def all(self) -> Seconds:
+        return self._seconds
 
 
 def _write(file: Path, value: object) -> None:
@@ -112,26 +108,28 @@ def quick(tests: Seconds) -> Seconds:
 
 
 class Known:
-    """What was found out before."""
+    """What was found out before. What no test noticed is tried again when there are other tests."""
 
     def __init__(self) -> None:
         self._file = KEPT / "results.jsonl"
-        # {(name, digest): who notices}
-        self._killers: dict[tuple[str, str], str | None] = {}
+        self._tests = _digest(*(TESTS / name for name in test_files()))
+        # {(name, digest): who notices, or which tests do not}
+        self._killers: dict[tuple[str, str], tuple[str | None, str]] = {}
         if self._file.exists():
             for line in self._file.read_text().splitlines():
-                name, digest, killer = json.loads(line)
-                self._killers[name, digest] = killer
+                name, digest, killer, tests = json.loads(line)
+                self._killers[name, digest] = killer, tests
 
     def add(self, change: Change, killer: str | None) -> None:
         with self._file.open("a") as file:
-            file.write(json.dumps([change.name, change.digest, killer]) + "\n")
+            file.write(json.dumps([change.name, change.digest, killer, self._tests]) + "\n")
 
     def __contains__(self, change: Change) -> bool:
-        return (change.name, change.digest) in self._killers
+        killer, tests = self._killers.get((change.name, change.digest), (None, ""))
+        return killer is not None or tests == self._tests
 
     def is_noticed(self, change: Change) -> bool:
-        return self._killers[change.name, change.digest] is not None
+        return self._killers[change.name, change.digest][0] is not None
 
 
 def say(line: str) -> None:
@@ -176,6 +174,13 @@ def _digest(*files: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
+def control(task: Task) -> None:
+    """What fails without any change would notice all of them."""
+    for _, killer in results([("", task)], AT_ONCE):
+        if killer is not None:
+            raise RuntimeError(f"without any change: {killer}")
+
+
 def try_in_place(left: Sequence[Change], drawn: Map, known: Known, collected: Collected) -> None:
     """Notes which are noticed by the quick tests, without importing anything anew."""
     functions = Functions()
@@ -189,6 +194,7 @@ def try_in_place(left: Sequence[Change], drawn: Map, known: Known, collected: Co
         replace()
         return collected.first_failure(tests, say)
 
+    control(lambda say: collected.first_failure(quick(drawn.all), say))
     for change, killer in results(((change, partial(task, change)) for change in left), AT_ONCE):
         if killer is not None:
             known.add(change, killer)
@@ -197,9 +203,9 @@ def try_in_place(left: Sequence[Change], drawn: Map, known: Known, collected: Co
 
 def try_imported(left: Sequence[Change], drawn: Map, known: Known) -> None:
     tasks: Iterator[tuple[Change, Task]] = (
-        (change, partial(killer_when_imported, change, drawn.tests(change) or drawn.tests_of_module(change)))
-        for change in left
+        (change, partial(killer_when_imported, change, drawn.tests(change) or drawn.all)) for change in left
     )
+    control(partial(killer_when_imported, None, drawn.all))
     for change, killer in results(tasks, AT_ONCE):
         known.add(change, killer)
         say(f"{change.name}\n  {killer or 'NOT NOTICED'}")

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
+from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Final, TypeAlias
@@ -36,7 +37,7 @@ OPTIONS: Final = (
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # pytest's plugins are imported before it
     f"--rootdir={TESTS.parent}",
 )
-PATIENCE: Final = (5.0, 10)  # seconds, and times what it took before, that a test may take
+PATIENCE: Final = (5.0, 10)  # seconds that a test may take, and how many times as long as before in addition
 
 Seconds: TypeAlias = Mapping[str, float]  # {test: how long it took}
 
@@ -94,8 +95,8 @@ class Collected:
     def first_failure(self, tests: Seconds, say: Say) -> str | None:
         """Which of these tests fails first, the quickest first."""
         names = [name for name in sorted(tests, key=tests.__getitem__) if name in self.items]
-        for name, following in zip(names, [*names[1:], None], strict=True):
-            say(name, max(PATIENCE[0], PATIENCE[1] * tests[name]))
+        for name, following in zip_longest(names, names[1:]):
+            say(name, PATIENCE[0] + PATIENCE[1] * tests[name])
             if not self.passes(name, following):
                 return name
         return None
@@ -161,10 +162,11 @@ class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(code, module.__dict__)
 
 
-def killer_when_imported(change: Change, tests: Seconds, say: Say) -> str | None:
-    """Imports the package with the change and collects the tests anew."""
+def killer_when_imported(change: Change | None, tests: Seconds, say: Say) -> str | None:
+    """Imports the package with the change, if there is one, and collects the tests anew."""
     assert "trio_stream" not in sys.modules
-    sys.meta_path.insert(0, Changed(change))
+    if change is not None:
+        sys.meta_path.insert(0, Changed(change))
     say("the import", 30)
     try:
         __import__("trio_stream.view")
@@ -191,7 +193,7 @@ def trace(collected: Collected) -> dict[str, Any]:
     names = list(collected.items)
     parts: dict[str, Any] = {_file(name): {"seconds": {}, "lines": {}} for name in names}
     measured.start()
-    for name, following in zip(names, [*names[1:], None], strict=True):
+    for name, following in zip_longest(names, names[1:]):
         measured.switch_context(name)
         if collected.passes(name, following):
             parts[_file(name)]["seconds"][name] = round(collected.seconds, 4)
