@@ -150,6 +150,26 @@ async def test_a_snapshot_that_is_not_whole_ends_at_once(on_lag: str) -> None:
     assert subscription.resume_request() == WEB
 
 
+async def test_a_stale_resume_whose_snapshot_is_not_whole_ends_without_a_marker() -> None:
+    """D5: also before it has been told of the stop, which reaches thousands in portions."""
+    got: list[str] = []
+
+    async def read_at_the_stop(many: list[Subscription[Health]]) -> None:
+        with pytest.raises(SubscriptionForceClosed):
+            await many[0].wait_published(2)
+        for each in many:
+            with pytest.raises(SubscriptionForceClosed, match="stopped"):
+                got.extend(kinds([each.receive_nowait()]))
+
+    async with anyio.create_task_group() as tasks:
+        async with open_publisher({HEALTH: Held()}, index=1) as publisher:
+            request = SubscribeRequest(HEALTH, "web", index=1, epoch="another")
+            many = [publisher.subscribe(request) for _ in range(2_000)]
+            tasks.start_soon(read_at_the_stop, many)
+            await quiet()
+    assert got == []
+
+
 @pytest.mark.parametrize("on_lag", ["close", "reset"])
 async def test_who_has_fallen_behind_ends_without_a_marker(on_lag: str) -> None:
     """Nothing starts any more."""

@@ -82,6 +82,22 @@ async def test_an_end_that_concerns_thousands_is_made_in_portions(how: str) -> N
         assert publisher.statistics().topics["health"].feeds == (0 if "refresh" in how else 501)
 
 
+async def test_thousands_that_wait_for_as_many_indexes_are_woken_in_portions() -> None:
+    """D15: one commit may pass all of them."""
+    many = 2 * MANY
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1))
+        for number in range(many):
+            tasks.start_soon(subscription.wait_published, 2 + number)
+        await quiet()
+        with stretches() as seen:
+            publisher.publish((), index=2 + many)
+            seen.cut()
+            await quiet()
+        assert many <= seen.calls
+        assert seen.longest < FEW
+
+
 @pytest.mark.parametrize("tokens_each", [1, MANY])
 async def test_thousands_that_wait_are_woken_in_portions_when_they_are_closed(tokens_each: int) -> None:
     ends: list[CloseReason] = []
@@ -247,6 +263,30 @@ async def test_what_is_large_is_released_in_portions(how: str, monkeypatch: pyte
             if how != "stop":
                 assert 0 < seen.most_counted < FEW
         if how == "stop":
+            assert 0 < seen.most_counted < FEW
+
+
+async def test_a_large_snapshot_that_is_left_before_it_is_whole_is_released_in_portions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A read of what is current wanted all of it, and was given up."""
+
+    async def endless(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        await large(request, snapshot)
+        tasks.cancel_scope.cancel()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with stretches(calls=False) as seen:
+        async with opened(endless, index=1) as (_, publisher):
+            subscription = publisher.subscribe(ALL)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(subscription.receive_until_current)
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+            seen.most_counted = 0
+            subscription.unsubscribe()
+            await quiet()
             assert 0 < seen.most_counted < FEW
 
 

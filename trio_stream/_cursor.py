@@ -174,12 +174,12 @@ class Cursor(Slot, Generic[P]):
         """
         if self._end is not None:
             raise self._error()
-        if self._is_marker_due:
-            return self._take_marker()
         if self._state.timeline.is_stopped:
             self._stop_if_done()
             if self._end is not None:
                 raise self._error()
+        if self._is_marker_due:
+            return self._take_marker()
         snapshot = self._snapshot
         if snapshot is None:
             return self._take_live(self._feed, self._position)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from typing import Generic, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from typing_extensions import TypeVar
 
@@ -26,8 +26,8 @@ class Tokens(Generic[T]):
         # {token: what was made with it}
         self._made: dict[str, dict[T, None]] = {}
         self._count: int = 0
-        # The same, of what is not to be kept alive.
-        self._loose: dict[str, WeakSet[T]] = {}
+        # The same, of what is not to be kept alive. A `WeakSet` cannot be listed in another thread.
+        self._loose: dict[str, WeakKeyDictionary[T, None]] = {}
 
     def __len__(self) -> int:
         """How many tokens there are."""
@@ -35,11 +35,13 @@ class Tokens(Generic[T]):
 
     def all(self) -> list[T]:
         """All that is there now. Any thread may ask."""
-        groups = [*list(self._made.values()), *list(self._loose.values())]
+        groups = list(self._made.values())
         try:
-            return [item for made in groups for item in made]
+            kept = [item for made in groups for item in made]
         except RuntimeError:  # another thread asks while this one changes
-            return [item for made in groups for item in list(made)]
+            kept = [item for made in groups for item in list(made)]
+        loose = [reference() for made in list(self._loose.values()) for reference in made.keyrefs()]
+        return kept + [item for item in loose if item is not None]
 
     @property
     def count(self) -> int:
@@ -59,14 +61,14 @@ class Tokens(Generic[T]):
                 del self._made[token]
         else:
             loose = self._loose[token]
-            loose.remove(item)
+            del loose[item]
             if not loose:
                 del self._loose[token]
 
     def loosen(self, token: str, item: T) -> None:
         """From now on it stays only as long as somebody else keeps it."""
         self.remove(token, item)
-        self._loose.setdefault(token, WeakSet()).add(item)
+        self._loose.setdefault(token, WeakKeyDictionary())[item] = None
 
     def take(self, tokens: Collection[str]) -> list[T]:
         """Takes out what was made with one of these tokens, each of which is named once."""

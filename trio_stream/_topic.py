@@ -203,7 +203,7 @@ class TopicState:
         elif snapshot.is_complete:
             self._retire(snapshot)
         else:
-            self._abandon(snapshot)
+            self._give_up(snapshot)
 
     def hurry(self, snapshot: Snapshot) -> None:
         """One of its readers waits for its end."""
@@ -301,7 +301,7 @@ class TopicState:
     def unstall(self, snapshot: Snapshot) -> None:
         """One of the handler's tasks no longer waits for readers."""
         snapshot.stalled -= 1
-        if not (snapshot.stalled or snapshot.is_gone or snapshot.is_complete):
+        if not (snapshot.stalled or snapshot.is_complete):
             self._forget_age(snapshot)
 
     def _is_current(self, snapshot: Snapshot, *, fresh: bool) -> bool:
@@ -325,6 +325,8 @@ class TopicState:
 
     def _pass(self, snapshot: Snapshot) -> None:
         """The history has passed it."""
+        if snapshot.is_passed:  # it was made to its end since, and is kept already
+            return
         if snapshot.keepers and not snapshot.is_gone:
             if snapshot.is_complete:  # if not, its handler has just been told to go on
                 self._keep(snapshot)

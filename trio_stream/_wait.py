@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, MutableSequence, Sequence
 from contextvars import Context
-from itertools import islice
+from itertools import chain, islice
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
@@ -292,11 +292,17 @@ class Parking:
     def wake(self, lots: Iterable[Lot]) -> None:
         """Wakes everybody in these lots, a few on the spot and the rest by `run`."""
         at_once = AT_ONCE
+        rest: list[Iterable[Slot]] = []
         for lot in lots:
             if count := len(lot.waiting):
                 waiting, lot.waiting = lot.waiting, {}
                 at_once -= count
-                self._wake(waiting, at_once=at_once >= 0)
+                if at_once >= 0:
+                    self._wake(waiting, at_once=True)
+                else:
+                    rest.append(waiting)
+        if rest:
+            self._wake(chain.from_iterable(rest), at_once=False)
 
     def wake_each(self, slots: Sequence[Slot]) -> None:
         """Wakes these tasks, wherever they wait: on the spot if they are few, otherwise by `run`."""
