@@ -220,7 +220,9 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
                     return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
             if position < self._burst and self._is_ready() and (shown := self._take()) is not None:
                 return shown  # noqa: ASYNC910 - the same
-            self._begin_to_receive()
+            if self._is_receiving:  # as in _begin_to_receive(), whose call would take a thirtieth of a wake
+                raise BusyResourceError("receiving from")
+            self._is_receiving = True
             try:
                 await self._pause()
             finally:
