@@ -339,7 +339,9 @@ async def test_what_many_threads_publish_at_once_is_taken_in_portions() -> None:
         assert publisher.index == threads + 1
 
 
-async def test_another_thread_may_take_statistics_while_thousands_read_what_a_stopped_publisher_left() -> None:
+async def test_another_thread_may_take_statistics_while_thousands_read_what_a_stopped_publisher_left() -> (
+    None
+):
     """U18, D5."""
     is_over = threading.Event()
 
