@@ -290,6 +290,26 @@ async def test_a_large_snapshot_that_is_left_before_it_is_whole_is_released_in_p
             assert 0 < seen.most_counted < FEW
 
 
+async def test_a_snapshot_of_few_large_commits_is_released_in_portions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def in_groups(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        for _ in range(HEAVY // 1_000):
+            await snapshot.append([Event(HEALTH, 1, Counted()) for _ in range(1_000)])
+        return 1
+
+    with stretches(calls=False) as seen:
+        async with opened(in_groups, index=1, snapshot_cache_ttl=1e9, history=1) as (_, publisher):
+            async with publisher.subscribe(ALL) as subscription:
+                await subscription.receive_until_current()
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+            for index in (2, 3):
+                publisher.publish([event(index, "another")])
+            await quiet()
+            assert 0 < seen.most_counted < FEW
+
+
 async def medium(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
     for _ in range(200):
         await snapshot.append([Event(HEALTH, 1, Counted(request.key))])
@@ -339,6 +359,22 @@ async def test_a_large_history_is_released_in_portions(how: str, monkeypatch: py
         gc.collect()
     assert 0 < seen.most_counted < FEW
     assert publisher.statistics().topics["health"].commits == 0
+
+
+async def test_a_history_of_few_commits_with_many_events_is_released_in_portions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are few feeds, and few commits, but not few events."""
+    few = 100
+    with stretches(calls=False) as seen:
+        async with opened(index=1) as (_, publisher):
+            for index in range(2, few + 2):
+                publisher.publish([Event(HEALTH, index, Counted(f"s{number}")) for number in range(few)])
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+            publisher.refresh()
+            await quiet()
+            assert 0 < seen.most_counted < FEW
 
 
 async def test_a_batch_has_an_upper_bound() -> None:

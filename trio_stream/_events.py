@@ -240,6 +240,12 @@ class PayloadEvents(Sequence[Event[P_co]]):
         return PayloadEvents(items) if items else None
 
 
+def size(event: Event[Any]) -> int:
+    """How many events of a commit there are in one that is handed out, of whatever kind; at least 1."""
+    payload = event.payload
+    return len(payload.items) if type(payload) is PayloadEvents else 1
+
+
 END_OF_SNAPSHOT: Final = Framing.END_OF_SNAPSHOT
 NEW_SNAPSHOT_TO_FOLLOW: Final = Framing.NEW_SNAPSHOT_TO_FOLLOW
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, MutableMapping, MutableSequence
 from typing import Any, Final
 
 from ._buffer import Feed, History
-from ._events import END_OF_SNAPSHOT, Event, Subject, Topic
+from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
 from ._wait import PORTION, Lot, Parking, Slot, emptying
 
 WINDOW: Final = 1024  # deliveries that a handler may be ahead of its fastest reader
@@ -359,7 +359,7 @@ class TopicState:
             kept.remove(snapshot)
             if not kept:
                 del self._kept[snapshot.subject]
-        self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete))
+        self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete), size)
         snapshot.is_cached = False
         self._abandon(snapshot)
         self._tell(snapshot)
@@ -367,7 +367,8 @@ class TopicState:
     def _retire(self, snapshot: Snapshot) -> None:
         """Nobody reads it, and nobody will."""
         self._forget_age(snapshot)
-        self.parking.release(snapshot.drop_all(and_more=False))  # the clock of the cache may hold it for long
+        # The clock of the cache may hold it for long.
+        self.parking.release(snapshot.drop_all(and_more=False), size)
 
     def _tell(self, snapshot: Snapshot) -> None:
         """It is whole now, or will not be."""
@@ -413,7 +414,7 @@ class TopicState:
         while feeds:
             _, feed = feeds.popitem()
             if not (unread_only and feed.readers):
-                yield from emptying(feed.drop_all(and_more=False))
+                yield from emptying(feed.drop_all(and_more=False), size)
             yield
 
 

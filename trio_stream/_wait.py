@@ -12,7 +12,7 @@ between two checkpoints.
 
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, MutableSequence, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableSequence, Sequence
 from contextvars import Context
 from itertools import chain, islice
 from threading import get_ident
@@ -33,6 +33,10 @@ AT_ONCE: Final = 16  # tasks that one wake() wakes on the spot; a small fan-out 
 SLICE: Final = 256  # tasks woken between two checkpoints; measured at 1-2 us each, far below 5 ms
 STEPS: Final = 128  # steps of other work between two checkpoints; measured at 2-15 us each
 PORTION: Final = 32  # items that one step lets go of
+
+
+def _one(_: object) -> int:
+    return 1
 
 
 class Slot:
@@ -315,22 +319,22 @@ class Parking:
     def in_slices(self, steps: Iterator[object], count: int) -> None:
         """Takes these steps, which are small: on the spot if they are few, otherwise all of them by `run`.
 
+        `count`: how many they are; if there are more, the rest is left to `run`.
         Work that was given before is done before.
         After `close` nothing is done on the spot: very much may come together.
         """
-        if count <= STEPS and not (self._work or self._is_closed):
-            for _ in steps:
-                pass
-        else:
+        is_little = count <= STEPS and not (self._work or self._is_closed)
+        if not is_little or len(list(islice(steps, STEPS + 1))) > STEPS:
             self._later(steps)
 
-    def release(self, items: MutableSequence[Any] | MutableMapping[Any, Any]) -> None:
+    def release(self, items: MutableSequence[Any], size: Callable[[Any], int] = _one) -> None:
         """Lets go of the content of a container that nobody else uses; to free all of a large one takes long.
 
+        `size`: how much there is in one of its items.
         Nothing of it is freed on the spot: many may be released in one stretch.
         """
-        if len(items) > PORTION:
-            self._later(emptying(items))
+        if sum(map(size, islice(items, PORTION + 1))) > PORTION:
+            self._later(emptying(items, size))
 
     async def run(self) -> None:
         """Wakes who is due, and works, in slices, until it is cancelled; `finish` does the rest."""
@@ -400,10 +404,11 @@ class Parking:
         return slots
 
 
-def emptying(items: MutableSequence[Any] | MutableMapping[Any, Any]) -> Iterator[None]:
-    """Empties a container, a portion at each step."""
-    take: Callable[[], object] = items.popitem if isinstance(items, MutableMapping) else items.pop
+def emptying(items: MutableSequence[Any], size: Callable[[Any], int] = _one) -> Iterator[None]:
+    """Empties a container, a portion at each step; after an item that is larger it pauses for some steps."""
+    taken = 0
     while items:
-        for _ in range(min(PORTION, len(items))):
-            take()
-        yield
+        taken += size(items.pop())
+        while taken >= PORTION:
+            taken -= PORTION
+            yield

@@ -336,8 +336,8 @@ KEEPING = (
         "the cache's clock keeps what a refresh has dropped",
         "D11, D13",
         "_topic.py",
-        "        self.parking.release(snapshot.drop_all(and_more=False))  # the clock",
-        "        # the clock",
+        "        self.parking.release(snapshot.drop_all(and_more=False), size)",
+        "",
         ("test_useless_snapshots.py",),
     ),
     Mutant(
