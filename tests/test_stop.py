@@ -14,6 +14,8 @@ from trio_stream import (
     CloseReason,
     Event,
     EventPublisher,
+    SnapshotAppender,
+    SnapshotFailed,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
@@ -354,3 +356,17 @@ async def test_one_whose_rights_are_taken_away_while_thousands_are_told_of_the_s
     reasons = [(await to_the_end(each))[1] for each in many]
     assert 0 < closed == reasons.count(CloseReason.TOKEN)
     assert publisher.statistics().subscriptions == 0
+
+
+async def test_a_snapshot_that_failed_before_the_stop_is_the_end_that_its_reader_gets() -> None:
+    """D16: what is true of it did not come with the stop."""
+
+    async def failing(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        raise OSError("disk")
+
+    async with opened(failing) as (_, publisher):
+        subscription = publisher.subscribe(WEB)
+        await quiet()
+    with pytest.raises(SnapshotFailed) as failed:
+        await subscription.receive()
+    assert isinstance(failed.value.__cause__, OSError)

@@ -398,8 +398,11 @@ class Cursor(Slot, Generic[P]):
         """The publisher has stopped: ends the reading, if there is nothing more to read and it has not ended yet."""
         if self._end is not None:
             return
-        if self._snapshot is not None:
-            if not self._snapshot.is_complete:
+        snapshot = self._snapshot
+        if snapshot is not None:
+            if snapshot.failure is not None:
+                self._finish(End(CloseReason.SNAPSHOT_FAILED, cause=snapshot.failure))
+            elif not snapshot.is_complete:
                 self._finish(End(CloseReason.STOPPED))
         elif self._position == self._feed.end:
             horizon = max(self._index, self._state.timeline.index)

@@ -61,7 +61,7 @@ class Snapshot(Feed):
         self.failure: BaseException | None = None
         # Whether it is kept for new subscribers although nobody may be reading it.
         self.is_cached: bool = False
-        # Ends the making of it. Written by the maker; None when there is nothing to end.
+        # Ends the making of it, or its time in the cache. Written by the maker; None when there is nothing to end.
         self.cancel: Callable[[], object] | None = None
         # The greatest position that any reader has reached.
         self.furthest: int = 0
@@ -367,7 +367,8 @@ class TopicState:
     def _retire(self, snapshot: Snapshot) -> None:
         """Nobody reads it, and nobody will."""
         self._forget_age(snapshot)
-        # The clock of the cache may hold it for long.
+        if snapshot.cancel is not None:
+            snapshot.cancel()
         self.parking.release(snapshot.drop_all(and_more=False), size)
 
     def _tell(self, snapshot: Snapshot) -> None:

@@ -151,8 +151,8 @@ KEEPING = (
         "a run that nobody waits for goes on",
         "D13 D14, litestar #4871",
         "_topic.py",
-        "            snapshot.cancel()",
-        "            pass",
+        "            snapshot.cancel()\n        self.parking.wake((snapshot.writers,))",
+        "            pass\n        self.parking.wake((snapshot.writers,))",
         ("test_snapshot_sharing.py",),
     ),
     Mutant(
