@@ -247,7 +247,9 @@ def proposed_part(figures: Figures) -> Iterator[str]:
         "cosmic-ray starts an interpreter and all the tests anew for each mutant.\n"
         "Here a mutant is tried by the tests that run its lines, the quickest first, on asyncio, "
         "in a fork of a process that has collected all tests; "
-        "one that they do not notice by all of them, on trio too, with the model, the orders and the cancellations."
+        "one that they do not notice by a minute of the others, on trio too, "
+        "with the model, the orders and the cancellations.\n"
+        "What only a longer test would notice counts as not noticed."
     )
     yield (
         f"Of {grouped(proposed['proposed'])} that are proposed this run chose "

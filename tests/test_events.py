@@ -485,3 +485,11 @@ async def test_every_partition_has_a_blank_key_of_its_own() -> None:
             publisher.publish([Event(topic, index, Placed(Subject("web", *place)))])
         received = {place: [each.index for each in ready(reader)] for place, reader in readers.items()}
         assert received == {place: [index] for index, place in enumerate(places, 2)}
+
+
+def test_a_close_event_cannot_be_changed() -> None:
+    closing = close_subscription_event(["secret"])
+    with pytest.raises(AttributeError):
+        closing.payload.token_secret_ids = frozenset()
+    assert closing == close_subscription_event(["secret", "secret"])
+    assert hash(closing) == hash(close_subscription_event(["secret"]))

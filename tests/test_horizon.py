@@ -319,3 +319,44 @@ async def test_a_rule_that_ends_the_subscription_while_the_horizon_is_asked_for_
         else:
             assert subscription.resume_request().index == (1 if end == "unsubscribe" else 0)
         assert subscription.index == 1
+
+
+async def test_everybody_who_waits_for_an_index_at_one_subscription_is_told_of_its_end() -> None:
+    """D16."""
+    told = 0
+
+    async def wait(subscription: Subscription[Health], index: int) -> None:
+        nonlocal told
+        with pytest.raises(ClosedResourceError):
+            await subscription.wait_published(index)
+        told += 1
+
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        subscription = publisher.subscribe(LIVE)
+        for index in (5, 7, 7):
+            tasks.start_soon(wait, subscription, index)
+        await quiet()
+        subscription.unsubscribe()
+        await quiet()
+        assert told == 3
+
+
+async def test_one_of_several_that_wait_for_the_same_index_may_give_up() -> None:
+    """D12: the others are woken by it."""
+    woken = 0
+
+    async def wait(subscription: Subscription[Health]) -> None:
+        nonlocal woken
+        await subscription.wait_published(5)
+        woken += 1
+
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        for _number in range(2):
+            tasks.start_soon(wait, publisher.subscribe(LIVE))
+        async with anyio.create_task_group() as given_up:
+            given_up.start_soon(wait, publisher.subscribe(LIVE))
+            await quiet()
+            given_up.cancel_scope.cancel()
+        publisher.publish([], index=5)
+        await quiet()
+        assert woken == 2

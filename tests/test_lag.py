@@ -392,3 +392,22 @@ async def test_an_idle_subscription_costs_at_most_600_bytes_and_nothing_when_it_
             assert traced() - before < 20_000
         finally:
             tracemalloc.stop()
+
+
+@pytest.mark.parametrize("taken", [1, 3])
+async def test_inside_a_snapshot_what_was_left_of_it_is_missed(taken: int) -> None:
+    async def handler(_: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        for number in range(10):
+            await snapshot.append([event(1, "web", f"{number}")])
+        return 1
+
+    async with opened(handler, index=1, history=2) as (store, publisher):
+        subscription = publisher.subscribe(WEB)
+        await quiet()
+        for _ in range(taken):
+            subscription.receive_nowait()
+        for _ in range(4):
+            store.commit(("web", "new"))
+        with pytest.raises(SubscriptionLagged) as lagged:
+            subscription.receive_nowait()
+        assert lagged.value.missed == 11 - taken

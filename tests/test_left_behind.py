@@ -1,15 +1,18 @@
 """What a snapshot function, or a thread, leaves behind when what it works for has ended."""
 
 import asyncio
+import gc
+import weakref
 
 import anyio
 import pytest
 from catalogue import HEALTH, Health, event, kinds, until_live
 from interruptions import on_asyncio, on_trio
-from scenes import ALL, opened, quiet
+from scenes import ALL, Held, opened, quiet
 
 from trio_stream import (
     ClosedResourceError,
+    EventPublisher,
     SnapshotAppender,
     SnapshotFailed,
     SubscribeRequest,
@@ -205,3 +208,33 @@ async def test_what_ends_the_program_is_not_kept_in_a_snapshot(end: BaseExceptio
             publisher.subscribe(ALL)
             await anyio.sleep_forever()
     assert caught.value.subgroup(type(end)) is not None
+
+
+class Key(str):  # noqa: SLOT000 - see below
+    """A key to which there can be weak references."""
+
+
+async def test_who_left_before_the_publisher_ran_leaves_nothing_behind() -> None:
+    """D13: nor a snapshot to be made."""
+    publisher = EventPublisher({HEALTH: Held()})
+    key = Key("web")
+    reference = weakref.ref(key)
+    publisher.subscribe(SubscribeRequest(HEALTH, key)).unsubscribe()
+    del key
+    gc.collect()
+    assert reference() is None
+
+
+async def test_snapshots_of_the_same_index_that_nobody_reads_any_more_leave_nothing_behind() -> None:
+    """D13: although the history never passes them."""
+    async with opened(index=1, snapshot_cache_ttl=0) as (_, publisher):
+        keys = [Key(f"{number}") for number in range(3)]
+        references = [weakref.ref(key) for key in keys]
+        subscriptions = [publisher.subscribe(SubscribeRequest(HEALTH, key)) for key in keys]
+        await quiet()
+        for subscription in subscriptions:
+            subscription.unsubscribe()
+        await quiet()
+        del keys[:], subscriptions[:], subscription
+        gc.collect()
+        assert [reference() for reference in references] == [None] * 3

@@ -370,3 +370,75 @@ async def test_a_snapshot_that_comes_to_its_end_while_thousands_are_taken_apart_
         assert (await reader.receive()).is_new_snapshot_to_follow
         events = await until_live(reader)
         assert (len(events), events[-1].index) == (1_026, 1)
+
+
+async def test_a_passed_snapshot_is_kept_for_nobody_when_who_kept_it_has_gone() -> None:
+    """D11: not for one that stalls in it, without reset."""
+    payloads: list[weakref.ref[Heavy]] = []
+
+    async def handler(_: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        index = publisher.index
+        heavy = Heavy()
+        payloads.append(weakref.ref(heavy))
+        await snapshot.append([Event(HEALTH, index, heavy)])
+        return index
+
+    async with opened(handler, history=4, index=1) as (store, publisher):
+        keeping = await fallen(publisher, store)
+        assert ready(keeping) == []
+        beside = publisher.subscribe(WEB)
+        await quiet()
+        assert (await keeping.receive()).is_new_snapshot_to_follow
+        commit_past(store)
+        await quiet()
+        keeping.unsubscribe()
+        gc.collect()
+        assert [payload() for payload in payloads] == [None]
+        with pytest.raises(SubscriptionLagged):
+            beside.receive_nowait()
+
+
+async def test_a_reader_that_is_reset_does_not_wait_for_one_that_stalls_in_its_snapshot() -> None:
+    """D10, D21: the snapshot function, which waits for that one, goes on."""
+    rows = 5000
+
+    async def handler(_: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        index = publisher.index
+        for number in range(rows):
+            await snapshot.append([event(index, "web", f"{number}")])
+        return index
+
+    async with opened(handler, history=4, index=1) as (store, publisher):
+        subscription = await fallen(publisher, store)
+        stalled = publisher.subscribe(WEB)
+        await quiet()
+        assert stalled.statistics().lag < rows
+        assert ready(subscription) == []
+        await quiet()
+        assert subscription.receive_nowait().is_new_snapshot_to_follow
+        assert stalled.statistics().lag == rows + 1
+
+
+async def test_a_snapshot_that_is_passed_as_a_reader_joins_it_is_one_of_two_that_are_kept() -> None:
+    """D21: its function had waited for another reader, and is just about to go on."""
+
+    async def handler(_: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        index = publisher.index
+        for number in range(2000):
+            await snapshot.append([event(index, "web", f"{number}")])
+        return index
+
+    async with opened(handler, history=4, index=1) as (store, publisher):
+        first, second = (publisher.subscribe(LIVE, on_lag="reset") for _ in range(2))
+        commit_past(store)
+        publisher.subscribe(WEB)
+        await quiet()
+        made_at = store.index
+        assert ready(first) == []
+        commit_past(store)
+        await quiet()
+        assert kinds([first.receive_nowait()]) == ["marker"]
+        assert ready(second) == []
+        received = await until_live(first)
+        assert (len(received), received[-1].index) == (2001, made_at)
+        assert kinds([await second.receive()]) == ["marker"]

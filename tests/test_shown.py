@@ -153,3 +153,14 @@ async def test_a_subscription_can_be_referred_to_weakly() -> None:
     del subscription
     gc.collect()
     assert reference() is None
+
+
+async def test_figures_cannot_be_changed() -> None:
+    async with opened() as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web"))
+        of_publisher = publisher.statistics()
+        for figures in (of_publisher, of_publisher.topics["health"], subscription.statistics()):
+            for name in type(figures).__slots__:
+                with pytest.raises(AttributeError):
+                    setattr(figures, name, 7)
+            assert not hasattr(figures, "__dict__")

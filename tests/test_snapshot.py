@@ -376,3 +376,13 @@ async def test_the_snapshot_function_is_asked_for_all_that_names_the_subject(
     async with opened(held) as (_, publisher):
         await until_live(publisher.subscribe(replace(request_, token="t", index=7, epoch="old")))
         assert held.requests == [request_]
+
+
+async def test_a_snapshot_of_a_store_without_a_commit_comes_as_a_batch_too() -> None:
+    """D3: whatever index its events have."""
+    rows = [event(0, key) for key in ("web", "db", "api")]
+    async with opened(fixed(0, *([row] for row in rows))) as (_, publisher):
+        async with publisher.subscribe(ALL) as subscription:
+            await quiet()
+            received = await subscription.receive_batch()
+    assert kinds(received) == ["0:web=ok", "0:db=ok", "0:api=ok", "eos@0"]

@@ -361,3 +361,9 @@ async def test_another_thread_may_take_statistics_while_thousands_read_what_a_st
         is_over.set()
         await watcher.outcome()
     assert publisher.statistics().subscriptions == 0
+
+
+async def test_the_thread_of_the_event_loop_may_give_a_commit_without_events_too() -> None:
+    async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
+        publisher.publish_from_thread([], index=7)
+        assert publisher.index == 7

@@ -1,5 +1,7 @@
 """Reading once: everything up to now, however old a cached snapshot is, and nothing twice or half."""
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -332,3 +334,49 @@ async def test_a_very_long_read_gives_way_and_is_one_read_all_the_same() -> None
         events = await reading
         assert reading.suspensions == 3
         assert [events[0].index, events[-1].index, len(events)] == [2, many + 1, many]
+
+
+@pytest.mark.parametrize("hidden", [255, 256, 5000])
+async def test_a_read_passes_over_any_number_of_hidden_events(hidden: int) -> None:
+    async with opened(index=1, history=20_000) as (_, publisher):
+        request = SubscribeRequest(HEALTH, index=1)
+        subscription = publisher.subscribe(request, authorizer=frozenset({"db"}))
+        for _ in range(hidden):
+            publisher.publish([event(publisher.next_index, "web")])
+        publisher.publish([event(publisher.next_index, "db")])
+        for _ in range(hidden):
+            publisher.publish([event(publisher.next_index, "web")])
+        assert kinds(await subscription.receive_until_current()) == [f"{hidden + 2}:db=ok"]
+        assert await subscription.receive_until_current() == []
+
+
+async def test_who_has_given_up_a_read_is_not_kept_by_those_who_wait_on() -> None:
+    """D13."""
+    async with held() as (handler, publisher):
+        waiting = publisher.subscribe(WEB)
+        leaving = publisher.subscribe(WEB)
+        reference = weakref.ref(leaving)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leaving.receive_until_current)
+            await quiet()
+            tasks.cancel_scope.cancel()
+        leaving.unsubscribe()
+        del leaving, tasks
+        gc.collect()
+        assert reference() is None
+        handler.go.set()
+        assert kinds(await waiting.receive_until_current()) == ["eos@0"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+async def test_after_a_read_an_iteration_goes_on_behind_it(count: int) -> None:
+    """D3: wherever that is in what is there."""
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(WEB)
+        await quiet()
+        for _ in range(count):
+            publisher.publish([event(publisher.next_index, "web")])
+        assert len(await subscription.receive_until_current()) == 1 + count
+        for _ in range(3):
+            publisher.publish([event(publisher.next_index, "web")])
+        assert [(await anext(subscription)).index for _ in range(3)] == [2 + count, 3 + count, 4 + count]

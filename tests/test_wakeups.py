@@ -348,3 +348,16 @@ async def test_a_publish_out_of_a_reader_reaches_every_reader() -> None:
             async with waiting(readers):
                 publisher.publish([event(2, "web")])
         assert all(reader.got == ["2:web=ok", "3:web=echo"] for reader in readers)
+
+
+@pytest.mark.parametrize("count", MANY)
+async def test_readers_that_were_woken_do_not_count_as_waiting(count: int) -> None:
+    """D17: not even before they have their turn, if they are few."""
+    async with publisher_at_1() as publisher:
+        readers = [Reader(live(publisher)) for _ in range(count)]
+        async with waiting(readers):
+            assert publisher.statistics().waiting == count
+            publisher.publish([event(2, "web")])
+            assert publisher.statistics().waiting in ({0} if count <= 16 else {0, count})
+            await quiet()
+            assert publisher.statistics().waiting == count

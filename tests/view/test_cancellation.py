@@ -1,17 +1,20 @@
 """Cancelled anywhere, a wait leaves nothing behind, and the view goes on."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
-from catalogue import HEALTH, Catalogue
-from interruptions import Interrupt, soon, ways
+from catalogue import HEALTH, Catalogue, Health
+from interruptions import Interrupt, on_asyncio, soon, ways
 from scenes import WEB, opened, quiet
-from view.wires import HealthView, is_gone, values, viewed, viewing
+from view.wires import Exchange, HealthView, is_gone, values, viewed, viewing
 
 from trio_stream import EventPublisher, SubscribeRequest
-from trio_stream.view import ViewPool, consistent
+from trio_stream.view import KeyedReducer, View, ViewEnded, ViewPool, consistent
 
 pytestmark = pytest.mark.anyio
 
@@ -116,3 +119,35 @@ async def publisher_is_empty(publisher: EventPublisher) -> None:
     left = publisher.statistics()
     assert (left.subscriptions, left.waiting, left.tokens) == (0, 0, 0)
     assert left.topics["health"].snapshots == 0
+
+
+@on_asyncio
+async def test_a_view_whose_task_is_cancelled_while_it_wakes_wakes_everybody_all_the_same(
+    anyio_backend: object,
+) -> None:
+    """D12: also by asyncio itself, which no shield keeps off."""
+    exchange = Exchange()
+    view: HealthView = View(exchange, WEB, KeyedReducer[Health, str]())
+    woken = 0
+
+    async def wait() -> None:
+        nonlocal woken
+        with pytest.raises(ViewEnded):
+            await view.wait_current()
+        woken += 1
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2000):
+            tasks.start_soon(wait)
+        await quiet()
+        running = asyncio.create_task(view.run())
+        await quiet()
+        exchange.wire.end(PermissionError("no"))
+        while not woken:
+            await anyio.lowlevel.checkpoint()
+        assert woken < 1000
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await quiet()
+        assert woken == 2000

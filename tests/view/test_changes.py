@@ -2,17 +2,19 @@
 
 import gc
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anyio
 import pytest
 from catalogue import HEALTH
 from interruptions import Stepwise
-from scenes import quiet
-from view.wires import MARKER, Exchange, HealthView, put, values, viewed, viewing, whole
+from scenes import ALL, quiet
+from typing_extensions import override
+from view.wires import MARKER, Exchange, HealthView, is_gone, put, values, viewed, viewing, whole
 
-from trio_stream import ClosedResourceError
-from trio_stream.view import Change, Changes, ViewEnded
+from trio_stream import ClosedResourceError, Event
+from trio_stream.view import Change, Changes, KeyedReducer, Table, ViewEnded, open_view
 
 pytestmark = pytest.mark.anyio
 
@@ -249,3 +251,46 @@ async def test_many_readers_are_independent() -> None:
             store.commit(("web", "b"))
             assert told(await everything(one)) == [("web", "a", "b")]
             assert told(await everything(two)) == [("web", None, "b")]
+
+
+class Counted(str):
+    """A key that counts how often it is looked up."""
+
+    __slots__ = ()
+    lookups = 0
+
+    @override
+    def __hash__(self) -> int:
+        Counted.lookups += 1
+        return super().__hash__()
+
+
+async def test_what_a_change_costs_a_reader_does_not_grow_with_the_view() -> None:
+    """It looks at the keys that were touched, and at no others."""
+    exchange = Exchange()
+    keys = [Counted(f"{number}") for number in range(1000)]
+    async with viewing(exchange) as view, view.changes() as changes:
+        exchange.wire.give(*(put(1, key) for key in keys), whole(1))
+        assert len(await everything(changes)) == 1000
+        exchange.wire.give(put(2, keys[0], "new"))
+        await view.wait_index(2)
+        before = Counted.lookups
+        assert told(await everything(changes)) == [("0", "ok", "new")]
+        assert Counted.lookups - before < 20
+
+
+async def test_a_value_that_stays_is_no_change_although_it_does_not_equal_itself() -> None:
+    class Score(KeyedReducer[Any, str]):
+        """Every service has the same one, which is not a number."""
+
+        nan = float("nan")
+
+        def apply(self, events: Sequence[Event[Any]], /) -> Mapping[str, Any]:
+            return Table.of(dict.fromkeys(super().apply(events), self.nan))
+
+    exchange = Exchange()
+    async with open_view(exchange, ALL, reducer=Score(is_delete=is_gone)) as view, view.changes() as changes:
+        exchange.wire.give(put(1, "web"), whole(1))
+        assert [change.key for change in await everything(changes)] == ["web"]
+        exchange.wire.give(put(2, "web", "b"), put(3, "db"))
+        assert [change.key for change in await everything(changes)] == ["db"]

@@ -194,3 +194,42 @@ async def test_it_can_be_cancelled() -> None:
         with anyio.move_on_after(0.001):
             await consistent(view, at=9)
         assert view.statistics().waiting == 0
+
+
+async def test_a_state_is_known_until_more_than_1024_keys_have_changed_since() -> None:
+    exchange = Exchange()
+    async with viewing(exchange) as view:
+        exchange.wire.give(put(1, "web", "first"), whole(1))
+        await view.wait_current()
+        for index in range(2, 1026):
+            exchange.wire.give(put(index, "web", f"{index}"))
+            await view.wait_index(index)
+        known = view.state_at(1)
+        assert known is not None
+        assert values(known) == {"web": "first"}
+        exchange.wire.give(put(1026, "web"))
+        await view.wait_index(1026)
+        assert view.state_at(1) is None
+        assert view.state_at(2) is not None
+
+
+async def test_a_state_that_was_reached_counts_however_much_changes_before_it_is_taken() -> None:
+    async with (
+        opened() as (store, publisher),
+        viewing(publisher.subscribe) as view,
+        anyio.create_task_group() as tasks,
+    ):
+        await view.wait_index(store.commit(("web", "old")))
+        cut: list[Frozen[str, Health]] = []
+
+        async def take() -> None:
+            cut.extend(await consistent(view, at=3))
+
+        tasks.start_soon(take)
+        await quiet()
+        store.commit(("web", "new"))
+        store.commit(("j", "x"), topic=JOBS)
+        store.commit(*((f"{number}", "x") for number in range(2000)))
+        await quiet()
+        assert [(state.index, values(state)) for state in cut] == [(2, {"web": "new"})]
+        assert view.state_at(3) is None

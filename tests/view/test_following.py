@@ -216,3 +216,12 @@ async def test_a_commit_is_shown_at_once_or_not_at_all() -> None:
         await quiet()
         assert [(state.index, len(state)) for state in seen] == [(0, 0), (1, 50)]
         tasks.cancel_scope.cancel()
+
+
+async def test_a_view_tells_what_is_in_it() -> None:
+    async with viewed() as (store, _, view):
+        await view.wait_index(store.commit(("web", "a"), ("db", "b")))
+        assert "web" in view
+        assert "api" not in view
+        await view.wait_index(store.commit(("web", None)))
+        assert "web" not in view

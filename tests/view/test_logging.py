@@ -101,3 +101,16 @@ async def test_a_thousand_views_that_fail_together_log_a_few_warnings_a_minute(
         left_out = int(lines[0].removesuffix(" more warnings were not logged"))
         assert before - 10 <= left_out <= len(exchange.requests)
         tasks.cancel_scope.cancel()
+
+
+async def test_an_end_is_logged_when_those_who_would_have_been_told_have_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exchange = Exchange()
+    async with ViewPool[str, Any](exchange, is_delete=is_gone) as pool:
+        for _ in range(2):
+            async with pool.view(ALL):
+                await quiet()
+        exchange.wire.end(PermissionError(SECRET))
+        await quiet()
+        assert messages(caplog) == ["the view of 'health' has ended: PermissionError"]

@@ -467,3 +467,24 @@ async def test_a_view_that_ends_while_it_is_idle_leaves_no_time_behind(
         assert len(pool) == 0
         async with pool.view(ALL):
             assert len(pool) == 1
+
+
+async def test_an_exception_of_the_block_says_where_it_was_raised() -> None:
+    def mistake() -> None:
+        raise ZeroDivisionError
+
+    async with opened() as (_, publisher):
+        with pytest.raises(ZeroDivisionError) as caught:
+            async with pool_of(publisher):
+                mistake()
+    assert "mistake" in [entry.name for entry in caught.traceback]
+
+
+@in_virtual_time
+async def test_a_view_is_kept_for_20_minutes_where_no_other_time_is_given(anyio_backend: object) -> None:
+    async with opened() as (_, publisher), pool_of(publisher) as pool:
+        await pool.get(WEB)
+        await anyio.sleep(20 * 60 - 1)
+        assert len(pool) == 1
+        await anyio.sleep(2)
+        assert len(pool) == 0

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
-from catalogue import HEALTH, Health
+from catalogue import HEALTH, Health, until_live
 from scenes import ALL, opened, quiet
 from view.wires import MARKER, Exchange, is_gone, put, values, viewing, whole
 
@@ -224,3 +225,72 @@ async def test_a_removal_inside_a_snapshot_leaves_nothing() -> None:
         exchange.wire.give(put(1, "a"), put(1, "b"), put(2, "a", None), put(2, "c", None), whole(2))
         assert values(await view.wait_current()) == {"b": "ok"}
         assert len(view) == 1
+
+
+async def test_a_snapshot_that_is_there_as_a_whole_is_folded_in_chunks_too() -> None:
+    """D15: also one of large groups."""
+
+    class Counting(KeyedReducer[Health, str]):
+        most = 0
+
+        def apply(self, events: Sequence[Event[Health]], /) -> Mapping[str, Health]:
+            self.most = max(self.most, sum(len(event.events) for event in events))
+            return super().apply(events)
+
+    async def snapshot(_: object, appender: SnapshotAppender[Health]) -> int:
+        for begin in range(0, 10_000, 100):
+            await appender.append([put(1, f"{begin + n}") for n in range(100)])
+        return 1
+
+    reducer = Counting(is_delete=is_gone)
+    async with opened(snapshot, index=1) as (_, publisher):
+        await until_live(publisher.subscribe(ALL))
+        async with open_view(publisher.subscribe, ALL, reducer=reducer) as view:
+            assert len(await view.wait_current()) == 10_000
+    assert reducer.most < 1000
+
+
+async def test_commits_larger_than_a_chunk_are_folded_one_by_one() -> None:
+    """D15."""
+    reducer = CountByValue()
+    async with opened() as (store, publisher), open_view(publisher.subscribe, ALL, reducer=reducer) as view:
+        await view.wait_current()
+        for _ in range(2):
+            reducer.calls.clear()
+            for number in range(4):
+                store.commit(*((f"{key}", f"{number}") for key in range(1000)))
+            await view.wait_index(store.index)
+    assert reducer.calls == [1, 1, 1, 1]
+
+
+def test_a_keyed_reducer_asks_the_payload_for_its_key_and_whether_it_is_a_removal() -> None:
+    @dataclass(frozen=True)
+    class Row:
+        key: str
+        is_delete: bool = False
+
+    reducer = KeyedReducer[Row, str]()
+    reducer.apply([Event(HEALTH, 1, Row("web")), Event(HEALTH, 1, Row("db"))])
+    assert dict(reducer.apply(())) == {"web": Row("web"), "db": Row("db")}
+    assert dict(reducer.apply([Event(HEALTH, 2, Row("web", is_delete=True))])) == {"db": Row("db")}
+
+
+async def test_large_commits_that_were_missed_are_folded_one_by_one() -> None:
+    """D15: also by the first read of a connection that goes on."""
+    exchange = Exchange()
+    reducer = CountByValue()
+    async with open_view(exchange, ALL, reducer=reducer) as view:
+        exchange.wire.give(put(1, "web"), whole(1))
+        await view.wait_current()
+        exchange.horizon = 1
+        exchange.wire.end(OSError("down"), resume=1)
+        await quiet()
+        reducer.calls.clear()
+        exchange.wire.give(
+            *(
+                Event(HEALTH, index, PayloadEvents([put(index, f"{number}") for number in range(1000)]))
+                for index in range(2, 6)
+            )
+        )
+        await view.wait_index(5)
+    assert reducer.calls == [1, 1, 1, 1]

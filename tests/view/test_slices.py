@@ -13,7 +13,8 @@ import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, Health
 from scenes import ALL, WEB, opened, quiet
-from view.wires import Exchange, HealthView, is_gone, put, viewed, viewing, whole
+from typing_extensions import override
+from view.wires import Exchange, HealthView, Wire, is_gone, put, viewed, viewing, whole
 
 from trio_stream import SubscribeRequest
 from trio_stream.view import EpochChanged, KeyedReducer, View, ViewEnded, ViewPool, open_view
@@ -318,3 +319,59 @@ async def test_the_view_waits_for_what_its_snapshot_lacks() -> None:
         assert wire.awaited == [90]
         wire.publish(90)
         assert (await view.wait_current()).index == 90
+
+
+@pytest.mark.parametrize("step", [1, 100])
+async def test_hidden_events_are_passed_over_a_part_at_a_time(step: int) -> None:
+    """Each look at the horizon of a connection passes over some, and others have their turn in between."""
+    looks = 0
+
+    class Slow(Wire):
+        @property
+        def horizon(self) -> int:
+            nonlocal looks
+            looks += self._published > 1
+            self._horizon = min(self._horizon + step, self._published)
+            return self._horizon
+
+        @horizon.setter
+        def horizon(self, index: int) -> None:
+            self._horizon = index
+
+        @override
+        def publish(self, index: int) -> None:
+            self._published = index
+            self._stir()
+
+    wires: list[Slow] = []
+
+    def connect(request: SubscribeRequest[Any]) -> Wire:
+        wires.append(Slow(request, "one"))
+        return wires[-1]
+
+    async with viewing(connect) as view:
+        wires[0].give(whole(1))
+        await view.wait_current()
+        async with steps(lambda: looks) as noted, anyio.create_task_group() as tasks:
+            tasks.start_soon(view.wait_index, 20 * step)
+            await anyio.lowlevel.checkpoint()
+            wires[0].publish(20 * step)
+        assert looks >= 19
+        assert max(noted) <= 2
+
+
+async def test_an_index_that_nobody_awaits_any_more_is_not_waited_for() -> None:
+    """D13."""
+    exchange = Exchange()
+    async with viewing(exchange) as view, anyio.create_task_group() as tasks:
+        exchange.wire.give(whole(1))
+        await view.wait_current()
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as given_up:
+                given_up.start_soon(view.wait_index, 500)
+                await quiet()
+                scope.cancel()
+        tasks.start_soon(view.wait_index, 2000)
+        await quiet()
+        assert exchange.wire.awaited == [500, 2000]
+        tasks.cancel_scope.cancel()

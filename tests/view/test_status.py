@@ -257,3 +257,24 @@ async def test_a_resume_is_asked_for_with_what_was_folded() -> None:
         assert exchange.requests[-1] == replace(ALL, index=2, epoch="one")
         exchange.wire.give(Event(HEALTH, 3, put(3, "db", "c").payload))
         assert values(await view.wait_index(3)) == {"web": "b", "db": "c"}
+
+
+def test_a_status_is_told_by_its_name_in_small_letters() -> None:
+    """So it is in the text of a view, and may be in a log."""
+    assert [status.value for status in Status] == ["connecting", "current", "stale", "closed"]
+
+
+@pytest.mark.parametrize("resume", [0, 1])
+async def test_a_state_that_is_void_counts_for_no_index_from_the_end_of_the_connection_on(
+    resume: int,
+) -> None:
+    exchange = Hanging()
+    async with viewing(exchange) as view:
+        exchange.wire.give(put(1, "web", "a"), whole(1))
+        await view.wait_current()
+        exchange.hold("enter")
+        exchange.wire.end(TEMPORARY[-1] if resume == 0 else TEMPORARY[0], resume=resume)
+        await quiet()
+        assert (values(view), view.status.status) == ({"web": "a"}, Status.STALE)
+        assert view.state_at(1) is (view.frozen() if resume else None)
+        exchange.go()

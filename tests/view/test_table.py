@@ -115,6 +115,22 @@ def test_no_change_of_a_large_table_copies_much_of_it() -> None:
     assert most < sys.getsizeof(dict.fromkeys(keys)) / 3
 
 
+def test_a_change_by_which_all_parts_of_a_large_table_are_due_copies_some_of_them() -> None:
+    """D15."""
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    table = Table[int, int].of(dict.fromkeys(range(400_000), 0))
+    size = tracemalloc.get_traced_memory()[0] - before
+    table = table.changed(dict.fromkeys(range(88_400), 1))
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    table = table.changed(dict.fromkeys(range(100_000, 123_800), 2))
+    most = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert size / 4 < most < size * 3 / 4
+    assert [table[key] for key in (88_399, 88_400, 123_799, 123_800)] == [1, 0, 2, 0]
+
+
 def test_keys_that_come_and_go_leave_nothing() -> None:
     """D11: what was deleted is forgotten in time, in a small table and in a large one."""
     for size in (0, 20_000):

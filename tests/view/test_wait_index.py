@@ -350,3 +350,21 @@ async def test_a_wait_from_before_the_first_connection_is_for_the_epoch_of_that(
         await quiet()
         tasks.cancel_scope.cancel()
     assert [(error.old, error.new) for error in errors] == [("one", "two")]
+
+
+async def test_an_index_is_reached_by_a_resumed_connection_that_brings_no_event() -> None:
+    exchange = Exchange()
+    async with viewing(exchange) as view, anyio.create_task_group() as tasks:
+        exchange.wire.give(put(1, "web"), whole(1))
+        await view.wait_current()
+        exchange.horizon = 1
+        exchange.wire.end(OSError("down"), resume=1)
+        await quiet()
+        assert exchange.requests[-1].index == 1
+        tasks.start_soon(view.wait_index, 5)
+        await quiet()
+        exchange.wire.publish(5)
+        await quiet()
+        assert view.statistics().waiting == 0
+        assert view.state_at(5) is view.frozen()
+        tasks.cancel_scope.cancel()

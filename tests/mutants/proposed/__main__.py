@@ -13,13 +13,13 @@ import hashlib
 import json
 import os
 import pickle
-import random
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ from mutants.proposed.trial import (
 )
 
 KEPT: Final = TESTS.parent / ".mutants"
-SEED: Final = 2026
+PASSED: Final = KEPT / "passed.json"  # the changes that no quick test notices
 START: Final = time.monotonic()
 AT_ONCE: Final = os.cpu_count() or 1
 # The tests of the core and the views; of another directory only what is named.
@@ -54,6 +54,9 @@ OTHERS: Final = ("view", "testing", "model", "schedules", "sweep", "memory")
 # Not about the core; and what counts bytes, which depends on what ran before.
 APART: Final = ("test_packaging.py", "test_report.py", "test_bytes.py")
 SLOW: Final = ("model/", "schedules/", "sweep/", "memory/")
+# Of what the quick tests do not notice: what no test notices that is among the quickest of the others, which take this
+# long together, counts as not noticed.
+LIMIT: Final = 60.0  # seconds
 # The imports that each process would have to do again; the package is not among them.
 IMPORTED: Final = (anyio.pytest_plugin, hypothesis, trio)
 
@@ -101,10 +104,19 @@ def _write(file: Path, value: object) -> None:
 
 
 def quick(tests: Seconds) -> Seconds:
-    """Those on asyncio, where tasks run in a given order, and those that run on no event loop."""
+    """Those on plain asyncio, where tasks run in a given order, and those that run on no event loop."""
     return {
-        name: seconds for name, seconds in tests.items() if "[trio" not in name and not name.startswith(SLOW)
+        name: seconds
+        for name, seconds in tests.items()
+        if "[trio" not in name and "asyncio+" not in name and not name.startswith(SLOW)
     }
+
+
+def others(tests: Seconds, those: Seconds) -> Seconds:
+    """The quickest that are not among `those`, as many as the limit allows."""
+    left = sorted(tests.keys() - those.keys(), key=lambda name: (tests[name], name))
+    ends = accumulate(tests[name] for name in left)
+    return {name: tests[name] for name, end in zip(left, ends, strict=True) if end <= LIMIT}
 
 
 class Known:
@@ -123,6 +135,11 @@ class Known:
     def add(self, change: Change, killer: str | None) -> None:
         with self._file.open("a") as file:
             file.write(json.dumps([change.name, change.digest, killer, self._tests]) + "\n")
+
+    def forget(self, killer: str) -> None:
+        """What this has noticed was perhaps none of what was changed."""
+        lines = self._file.read_text().splitlines(keepends=True) if self._file.exists() else []
+        self._file.write_text("".join(line for line in lines if json.loads(line)[2] != killer))
 
     def __contains__(self, change: Change) -> bool:
         killer, tests = self._killers.get((change.name, change.digest), (None, ""))
@@ -170,19 +187,30 @@ def _save(name: str, file: Path, place: Path, say: Say) -> None:
     place.write_bytes(pickle.dumps(list(changes.propose(name, file.read_text()))))
 
 
+def _rank(change: Change) -> bytes:
+    """A random place in the order in which they are chosen; that of the others does not depend on it."""
+    return hashlib.sha256(change.name.encode()).digest()
+
+
 def _digest(*files: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def control(task: Task) -> None:
-    """What fails without any change would notice all of them."""
-    for _, killer in results([("", task)], AT_ONCE):
-        if killer is not None:
+def checked(
+    control: Task, tasks: Iterable[tuple[Change, Task]], known: Known
+) -> Iterator[tuple[Change, str | None]]:
+    """What notices each change. Raises if the control, which changes nothing and is run beside them, has a failure."""
+    all_: Iterable[tuple[Change | None, Task]] = chain([(None, control)], tasks)
+    for change, killer in results(all_, AT_ONCE):
+        if change is not None:
+            yield change, killer
+        elif killer is not None:
+            known.forget(killer)
             raise RuntimeError(f"without any change: {killer}")
 
 
 def try_in_place(left: Sequence[Change], drawn: Map, known: Known, collected: Collected) -> None:
-    """Notes which are noticed by the quick tests, without importing anything anew."""
+    """Notes which are noticed by the quick tests, without importing anything anew; and which are not."""
     functions = Functions()
     gc.freeze()  # children do not go through it, and leave its memory shared
 
@@ -192,21 +220,30 @@ def try_in_place(left: Sequence[Change], drawn: Map, known: Known, collected: Co
         if replace is None:
             return None
         replace()
-        return collected.first_failure(tests, say)
+        return collected.first_failure(tests, say) or ""
 
-    control(lambda say: collected.first_failure(quick(drawn.all), say))
-    for change, killer in results(((change, partial(task, change)) for change in left), AT_ONCE):
-        if killer is not None:
+    passed: list[str] = []
+    tasks = ((change, partial(task, change)) for change in left)
+    all_ = quick(drawn.all)
+    for change, killer in checked(lambda say: collected.first_failure(all_, say), tasks, known):
+        if killer:
             known.add(change, killer)
-            say(f"{change.name}\n  {killer}")
+        elif killer is not None:
+            passed.append(change.name)
+        say(f"{change.name}\n  {killer or 'is left'}")
+    _write(PASSED, passed)
 
 
 def try_imported(left: Sequence[Change], drawn: Map, known: Known) -> None:
-    tasks: Iterator[tuple[Change, Task]] = (
-        (change, partial(killer_when_imported, change, drawn.tests(change) or drawn.all)) for change in left
-    )
-    control(partial(killer_when_imported, None, drawn.all))
-    for change, killer in results(tasks, AT_ONCE):
+    """Tries the others; any test may notice what has to do with the import only."""
+    passed = set(json.loads(PASSED.read_text()))
+    tests = {}
+    for change in left:
+        of = drawn.tests(change) or drawn.all
+        tests[change.name] = others(of, quick(of) if change.name in passed else {})
+    all_ = {name: seconds for of in tests.values() for name, seconds in of.items()}
+    tasks = ((change, partial(killer_when_imported, change, tests[change.name])) for change in left)
+    for change, killer in checked(partial(killer_when_imported, None, all_), tasks, known):
         known.add(change, killer)
         say(f"{change.name}\n  {killer or 'NOT NOTICED'}")
 
@@ -220,7 +257,9 @@ def main() -> int:
         metavar="PATH",
         help="those of files whose path in the package begins so",
     )
-    parser.add_argument("--sample", type=int, help=f"so many of them, chosen at random by the seed {SEED}")
+    parser.add_argument(
+        "--sample", type=int, help="so many of them, always the same as long as they are proposed"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget what was found out before")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # children are ended, then
@@ -236,7 +275,7 @@ def main() -> int:
     stale = [name for name in JUDGED if name.startswith(only) and name not in names]
     chosen = proposed
     if arguments.sample is not None:
-        chosen = random.Random(SEED).sample(proposed, min(arguments.sample, len(proposed)))
+        chosen = sorted(proposed, key=_rank)[: arguments.sample]
     drawn = Map()
     known = Known()
     left = [change for change in chosen if change not in known and change.name not in JUDGED]

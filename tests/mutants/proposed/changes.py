@@ -73,7 +73,8 @@ class Change(NamedTuple):
     @property
     def name(self) -> str:
         number = f" ({self.occurrence})" if self.occurrence > 1 else ""
-        return f"{self.file}: {self.where}{number}\n- {self.old}\n+ {self.new}"
+        lines = f"{self.file}: {self.where}{number}", f"- {self.old}", f"+ {self.new}"
+        return "\n".join(line.rstrip() for line in lines)  # as in judged.txt
 
 
 def removed_statement(node: cst.SimpleStatementLine) -> Iterator[cst.CSTNode]:

@@ -23,7 +23,12 @@ def forked(task: Callable[[], object]) -> None:
     """Runs this in a process of its own, and waits for that."""
     if (child := os.fork()) == 0:
         _run(task)
-    _, status = os.waitpid(child, 0)
+    try:
+        _, status = os.waitpid(child, 0)
+    except BaseException:
+        os.kill(child, signal.SIGTERM)  # which ends its own children
+        os.waitpid(child, 0)
+        raise
     if status:
         raise RuntimeError(f"a child has ended with {os.waitstatus_to_exitcode(status)}")
 
