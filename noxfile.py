@@ -163,7 +163,10 @@ def proof(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmark; `-- --quick`, `-- --row NAME`, `-- --report docs/explanation` for the documentation."""
+    """The benchmark; `-- --quick`, `-- --row NAME`, `-- --report docs/explanation` for the documentation.
+
+    `-- --against WHEEL_OR_PATH` compares with another version.
+    """
     install(session, "bench")
     result = Path(session.create_tmp()) / "benchmarks.json"
     benchmarks = str(Path("tests").absolute())

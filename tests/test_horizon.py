@@ -292,6 +292,35 @@ async def test_what_comes_after_the_end_is_not_told_of(end: str) -> None:
         assert (subscription.horizon, subscription.index) == (1, 1)
 
 
+@pytest.mark.parametrize("end", ["unsubscribe", "token", "refresh"])
+@pytest.mark.parametrize("ask", ["horizon", "resume_request"])
+async def test_a_rule_that_ends_the_subscription_while_the_horizon_is_asked_for_hides_nothing(
+    ask: str, end: str
+) -> None:
+    """D6, D7: what the reader has not had is still ahead of it."""
+
+    class Ending(Health):
+        def has_read_permission(self, authorizer: object, /) -> bool:
+            match end:
+                case "unsubscribe":
+                    subscription.unsubscribe()
+                case "token":
+                    publisher.close_subscriptions(["t"])
+                case _:
+                    publisher.refresh(HEALTH)
+            return False
+
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(LIVE, authorizer="me")
+        publisher.publish([Event(HEALTH, 2, Ending("web"))])
+        publisher.publish([event(3, "web")])
+        if ask == "horizon":
+            assert subscription.horizon == 1
+        else:
+            assert subscription.resume_request().index == (1 if end == "unsubscribe" else 0)
+        assert subscription.index == 1
+
+
 async def test_everybody_who_waits_for_an_index_at_one_subscription_is_told_of_its_end() -> None:
     """D16."""
     told = 0

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from catalogue import HEALTH, Catalogue, Health, State, apply, event, kinds, ready, until_live
+from catalogue import HEALTH, JOBS, Catalogue, Health, State, apply, event, kinds, ready, until_live
 from scenes import ALL, WEB, Heavy, Held, opened, quiet, settled
 
 from trio_stream import (
@@ -346,6 +346,30 @@ async def test_a_reader_at_any_pace_has_right_states_and_gets_on(pace: int) -> N
 async def quiet_enough() -> None:
     for _ in range(8):
         await anyio.lowlevel.checkpoint()
+
+
+async def test_a_snapshot_that_comes_to_its_end_while_thousands_are_taken_apart_is_kept_once() -> None:
+    """D15, D21: the history passes it while its function goes on for a reader who keeps it."""
+
+    async def handler(_: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        index = publisher.index
+        for number in range(1_025):  # one more than the window
+            await snapshot.append([event(1, f"s{number}")])
+        return index
+
+    async with opened(handler, history=1, index=1) as (_, publisher):
+        publisher.subscribe(ALL)  # who never reads
+        many = [publisher.subscribe(SubscribeRequest(JOBS, token="t", index=1)) for _ in range(2_000)]
+        await quiet()
+        assert publisher.close_subscriptions(["t"]) == len(many)
+        reader = publisher.subscribe(SubscribeRequest(HEALTH, index=1, epoch="another"), on_lag="reset")
+        for index in (2, 3):
+            publisher.publish([event(index, "web")])
+        await quiet()
+        publisher.subscribe(ALL)  # asks for another: two are kept, but not two times the same
+        assert (await reader.receive()).is_new_snapshot_to_follow
+        events = await until_live(reader)
+        assert (len(events), events[-1].index) == (1_026, 1)
 
 
 async def test_a_passed_snapshot_is_kept_for_nobody_when_who_kept_it_has_gone() -> None:

@@ -380,6 +380,20 @@ class TestTheTimeToLive:
             assert kinds([await slow.receive()]) == ["7:web=7"]
             assert snapshots(publisher) == 0
 
+    async def test_the_clock_keeps_nothing_of_what_is_no_longer_cached(self) -> None:
+        """D11, D13: passed by the history, or replaced and left, long before its time is over."""
+        async with opened(snapshot_cache_ttl=1e6, history=1) as (store, publisher):
+            counts = []
+            for _ in range(3):
+                for _ in range(200):
+                    store.commit(("web", "1"))
+                    store.states = {store.index: store.states[store.index]}
+                    await until_live(subscription := publisher.subscribe(WEB))
+                    subscription.unsubscribe()
+                gc.collect()
+                counts.append(len(gc.get_objects()))
+            assert counts[2] - counts[1] < 100
+
     async def test_a_time_without_end_keeps_nothing_of_snapshots_that_the_history_has_passed(self) -> None:
         """D11, D13."""
         async with opened(snapshot_cache_ttl=math.inf, history=1) as (store, publisher):

@@ -14,6 +14,8 @@ from trio_stream import (
     CloseReason,
     Event,
     EventPublisher,
+    SnapshotAppender,
+    SnapshotFailed,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
@@ -148,6 +150,26 @@ async def test_a_snapshot_that_is_not_whole_ends_at_once(on_lag: str) -> None:
     assert handler.cancelled == 1
     assert await to_the_end(subscription) == ([], CloseReason.STOPPED)
     assert subscription.resume_request() == WEB
+
+
+async def test_a_stale_resume_whose_snapshot_is_not_whole_ends_without_a_marker() -> None:
+    """D5: also before it has been told of the stop, which reaches thousands in portions."""
+    got: list[str] = []
+
+    async def read_at_the_stop(many: list[Subscription[Health]]) -> None:
+        with pytest.raises(SubscriptionForceClosed):
+            await many[0].wait_published(2)
+        for each in many:
+            with pytest.raises(SubscriptionForceClosed, match="stopped"):
+                got.extend(kinds([each.receive_nowait()]))
+
+    async with anyio.create_task_group() as tasks:
+        async with open_publisher({HEALTH: Held()}, index=1) as publisher:
+            request = SubscribeRequest(HEALTH, "web", index=1, epoch="another")
+            many = [publisher.subscribe(request) for _ in range(2_000)]
+            tasks.start_soon(read_at_the_stop, many)
+            await quiet()
+    assert got == []
 
 
 @pytest.mark.parametrize("on_lag", ["close", "reset"])
@@ -312,3 +334,39 @@ async def until_stopped(subscription: Subscription[Health]) -> SubscriptionForce
     with pytest.raises(SubscriptionForceClosed) as closed:
         await until_live(subscription)
     return closed.value
+
+
+async def test_one_whose_rights_are_taken_away_while_thousands_are_told_of_the_stop_keeps_that_end() -> None:
+    """D5, D9, D16: although its snapshot is not whole and it has not been told of the stop yet."""
+    async with anyio.create_task_group() as tasks:
+        publisher = EventPublisher({HEALTH: Held()})
+        scope = anyio.CancelScope()
+
+        async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            with scope:
+                await publisher.run(task_status=task_status)
+
+        await tasks.start(run)
+        many = [publisher.subscribe(SubscribeRequest(HEALTH, "web", token="t")) for _ in range(2_000)]
+        await quiet()
+        scope.cancel()
+        while "stopped" not in repr(publisher):
+            await anyio.lowlevel.checkpoint()
+        closed = publisher.close_subscriptions(["t"])
+    reasons = [(await to_the_end(each))[1] for each in many]
+    assert 0 < closed == reasons.count(CloseReason.TOKEN)
+    assert publisher.statistics().subscriptions == 0
+
+
+async def test_a_snapshot_that_failed_before_the_stop_is_the_end_that_its_reader_gets() -> None:
+    """D16: what is true of it did not come with the stop."""
+
+    async def failing(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        raise OSError("disk")
+
+    async with opened(failing) as (_, publisher):
+        subscription = publisher.subscribe(WEB)
+        await quiet()
+    with pytest.raises(SnapshotFailed) as failed:
+        await subscription.receive()
+    assert isinstance(failed.value.__cause__, OSError)

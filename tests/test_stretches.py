@@ -82,6 +82,22 @@ async def test_an_end_that_concerns_thousands_is_made_in_portions(how: str) -> N
         assert publisher.statistics().topics["health"].feeds == (0 if "refresh" in how else 501)
 
 
+async def test_thousands_that_wait_for_as_many_indexes_are_woken_in_portions() -> None:
+    """D15: one commit may pass all of them."""
+    many = 2 * MANY
+    async with opened(index=1) as (_, publisher), anyio.create_task_group() as tasks:
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1))
+        for number in range(many):
+            tasks.start_soon(subscription.wait_published, 2 + number)
+        await quiet()
+        with stretches() as seen:
+            publisher.publish((), index=2 + many)
+            seen.cut()
+            await quiet()
+        assert many <= seen.calls
+        assert seen.longest < FEW
+
+
 @pytest.mark.parametrize("tokens_each", [1, MANY])
 async def test_thousands_that_wait_are_woken_in_portions_when_they_are_closed(tokens_each: int) -> None:
     ends: list[CloseReason] = []
@@ -179,13 +195,16 @@ async def test_thousands_of_snapshots_that_one_commit_passes_are_let_go_of_in_po
 class Counted(Payload):
     """A payload that notes that it was freed."""
 
-    __slots__ = ()
+    __slots__ = ("_key",)
     seen: ClassVar[Stretches] = Stretches()
+
+    def __init__(self, key: str = "web") -> None:
+        self._key = key
 
     @property
     @override
     def subject(self) -> str:
-        return "web"
+        return self._key
 
     @override
     def has_read_permission(self, authorizer: object, /) -> bool:
@@ -247,6 +266,84 @@ async def test_what_is_large_is_released_in_portions(how: str, monkeypatch: pyte
             assert 0 < seen.most_counted < FEW
 
 
+async def test_a_large_snapshot_that_is_left_before_it_is_whole_is_released_in_portions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A read of what is current wanted all of it, and was given up."""
+
+    async def endless(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        await large(request, snapshot)
+        tasks.cancel_scope.cancel()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with stretches(calls=False) as seen:
+        async with opened(endless, index=1) as (_, publisher):
+            subscription = publisher.subscribe(ALL)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(subscription.receive_until_current)
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+            seen.most_counted = 0
+            subscription.unsubscribe()
+            await quiet()
+            assert 0 < seen.most_counted < FEW
+
+
+async def test_a_snapshot_of_few_large_commits_is_released_in_portions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def in_groups(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        for _ in range(HEAVY // 1_000):
+            await snapshot.append([Event(HEALTH, 1, Counted()) for _ in range(1_000)])
+        return 1
+
+    with stretches(calls=False) as seen:
+        async with opened(in_groups, index=1, snapshot_cache_ttl=1e9, history=1) as (_, publisher):
+            async with publisher.subscribe(ALL) as subscription:
+                await subscription.receive_until_current()
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+            for index in (2, 3):
+                publisher.publish([event(index, "another")])
+            await quiet()
+            assert 0 < seen.most_counted < FEW
+
+
+async def medium(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+    for _ in range(200):
+        await snapshot.append([Event(HEALTH, 1, Counted(request.key))])
+    return 1
+
+
+@pytest.mark.parametrize("how", ["passed", "left", "closed"])
+async def test_many_snapshots_of_middle_size_are_released_in_portions(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as go in one slice: what is in them must not go in the same."""
+    many = 100
+    ttl = 1e9 if how == "passed" else 0
+    with stretches(calls=False) as seen:
+        async with opened(medium, snapshot_cache_ttl=ttl, index=1, history=1) as (_, publisher):
+            readers = [publisher.subscribe(SubscribeRequest(HEALTH, f"s{number}")) for number in range(many)]
+            await quiet()
+            assert publisher.statistics().topics["health"].snapshots == (many if ttl else 0)
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+            seen.most_counted = 0
+            match how:
+                case "passed":
+                    for index in (2, 3):
+                        publisher.publish([event(index, "another")])
+                case "left":
+                    for each in readers:
+                        each.unsubscribe()
+                case _:
+                    publisher.close_subscriptions([""])
+            await quiet()
+            assert 0 < seen.most_counted < FEW
+
+
 @pytest.mark.parametrize("how", ["refresh", "stop"])
 async def test_a_large_history_is_released_in_portions(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with stretches(calls=False) as seen:
@@ -262,6 +359,22 @@ async def test_a_large_history_is_released_in_portions(how: str, monkeypatch: py
         gc.collect()
     assert 0 < seen.most_counted < FEW
     assert publisher.statistics().topics["health"].commits == 0
+
+
+async def test_a_history_of_few_commits_with_many_events_is_released_in_portions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are few feeds, and few commits, but not few events."""
+    few = 100
+    with stretches(calls=False) as seen:
+        async with opened(index=1) as (_, publisher):
+            for index in range(2, few + 2):
+                publisher.publish([Event(HEALTH, index, Counted(f"s{number}")) for number in range(few)])
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+            publisher.refresh()
+            await quiet()
+            assert 0 < seen.most_counted < FEW
 
 
 async def test_a_batch_has_an_upper_bound() -> None:
@@ -322,6 +435,29 @@ async def test_one_call_looks_at_no_more_than_so_many_hidden_events(how: str) ->
             seen.append(Hidden.asked - before)
         assert seen == [most, most, many - 2 * most, 0]
         assert subscription.horizon == publisher.index
+
+
+async def test_a_read_of_what_is_current_gives_way_while_it_passes_over_hidden_events() -> None:
+    """D15: also when it has found nothing yet."""
+
+    class Asked(Hidden):
+        __slots__ = ()
+
+        @override
+        def has_read_permission(self, authorizer: object, /) -> bool:
+            seen.count()
+            return False
+
+    many = 10_000
+    async with opened(index=1, history=many) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), authorizer="me")
+        hidden = Asked()
+        for index in range(2, many + 2):
+            publisher.publish([Event(HEALTH, index, hidden)])
+        with stretches(calls=False) as seen:
+            assert await subscription.receive_until_current() == []
+        assert 0 < seen.most_counted <= 4_096
+        assert subscription.index == many + 1
 
 
 async def test_what_thousands_of_subscriptions_cost_statistics_is_little() -> None:

@@ -25,6 +25,7 @@ from trio_stream import (
     InvalidCommitError,
     Subject,
     SubscribeRequest,
+    SubscriptionForceClosed,
     Topic,
     UnknownTopicError,
     close_subscription_event,
@@ -336,6 +337,30 @@ async def test_what_many_threads_publish_at_once_is_taken_in_portions() -> None:
                 await caller.outcome()
         assert 0 < seen.most_counted <= 64
         assert publisher.index == threads + 1
+
+
+async def test_another_thread_may_take_statistics_while_thousands_read_what_a_stopped_publisher_left() -> (
+    None
+):
+    """U18, D5."""
+    is_over = threading.Event()
+
+    def watch(publisher: EventPublisher) -> None:
+        while not is_over.is_set():
+            publisher.statistics()
+
+    with hasty_switches():
+        async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
+            many = [publisher.subscribe(LIVE) for _ in range(4_000)]
+            publisher.publish([event(2, "web")])
+            watcher = started(watch, publisher)
+        for each in many:
+            assert each.receive_nowait().index == 2
+            with pytest.raises(SubscriptionForceClosed):
+                each.receive_nowait()
+        is_over.set()
+        await watcher.outcome()
+    assert publisher.statistics().subscriptions == 0
 
 
 async def test_the_thread_of_the_event_loop_may_give_a_commit_without_events_too() -> None:

@@ -12,7 +12,8 @@ def check_integer(what: str, value: object) -> None:
 
 def check_index(index: int) -> None:
     """Raises unless `index` is a whole number from 0."""
-    check_integer("an index", index)
+    if type(index) is not int:
+        check_integer("an index", index)
     if index < 0:
         raise ValueError(f"an index is not negative: {index}")
 

@@ -39,15 +39,19 @@ def split(events: Iterable[Event[Any]]) -> dict[Topic[Any], Groups]:
     topics: dict[Topic[Any], dict[Subject, list[Event[Any]]]] = {}
     for event in events:
         groups = topics.setdefault(event.topic, {})
-        subject = subject_in(event)
+        given = subject_in(event)
+        subject = Subject(given) if isinstance(given, str) else given
         groups.setdefault(subject, []).append(event)
         if subject.key:
             groups.setdefault(Subject("", subject.namespace, subject.partition), []).append(event)
     return {**topics}
 
 
-def subject_in(event: Event[Any]) -> Subject:
-    """The subject of the payload; `InvalidCommitError` if it has none. What a property raises passes through."""
+def subject_in(event: Event[Any]) -> Subject | str:
+    """The subject as the payload gives it; `InvalidCommitError` if it gives none.
+
+    What a property raises passes through.
+    """
     payload: Any = event.payload
     try:
         given = payload.subject
@@ -57,7 +61,7 @@ def subject_in(event: Event[Any]) -> Subject:
             raise
         raise InvalidCommitError(f"a payload of type {type(payload).__name__} has no subject") from error
     try:
-        return subject_of(given)
+        return given if isinstance(given, str) else subject_of(given)
     except TypeError as error:
         raise InvalidCommitError(f"in a payload of type {type(payload).__name__}: {error}") from None
 

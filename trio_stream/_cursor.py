@@ -174,12 +174,12 @@ class Cursor(Slot, Generic[P]):
         """
         if self._end is not None:
             raise self._error()
-        if self._is_marker_due:
-            return self._take_marker()
         if self._state.timeline.is_stopped:
             self._stop_if_done()
             if self._end is not None:
                 raise self._error()
+        if self._is_marker_due:
+            return self._take_marker()
         snapshot = self._snapshot
         if snapshot is None:
             return self._take_live(self._feed, self._position)
@@ -189,12 +189,15 @@ class Cursor(Slot, Generic[P]):
 
     def _take_live(self, feed: Feed, position: int) -> Event[P] | None:
         lag = feed.end - position
-        self._peak_lag = max(self._peak_lag, lag)
+        if lag > self._peak_lag:
+            self._peak_lag = lag
         if position < feed.start:
             if feed.dropped > self._index:
                 return self._fall_off(feed.start - position)
             self._leap(position := feed.start)  # what was dropped was at or below the bound
-        scanned = min(feed.end, position + SCAN)
+        scanned = position + SCAN
+        if scanned > feed.end:
+            scanned = feed.end
         while feed.start <= position < scanned:  # the authorizer may publish, and what comes next be dropped
             event = feed.items[position - feed.base]
             shown = None
@@ -241,10 +244,10 @@ class Cursor(Slot, Generic[P]):
         return self._take_marker()
 
     def _take_of_snapshot(self, snapshot: Snapshot) -> Event[P] | None:
-        self._peak_lag = max(self._peak_lag, self._lag())
-        for _ in range(min(snapshot.end - self._position, SCAN)):
-            if self._has_lost(snapshot):
-                break
+        if (lag := self._lag()) > self._peak_lag:
+            self._peak_lag = lag
+        scanned = self._position + SCAN
+        while self._position < snapshot.end and self._position < scanned and not self._has_lost(snapshot):
             event = snapshot.items[self._position]
             shown = event if self._authorizer is None else self._readable(event)
             self._move_in_snapshot(snapshot, 1, event)
@@ -273,13 +276,7 @@ class Cursor(Slot, Generic[P]):
             return self._take_checked(MOST_CHECKED if most is None else min(most, MOST_CHECKED))
         limit = MOST_AT_ONCE if most is None else min(most, MOST_AT_ONCE)
         events: list[Event[P]] = []
-        if (
-            self._source.end - self._position <= 1
-            or self._snapshot is not None
-            or self._is_marker_due
-            or self._end is not None
-            or self._position < self._source.start
-        ):
+        if self._is_delicate():
             if (event := self._take()) is None:
                 return events
             events.append(event)
@@ -287,6 +284,22 @@ class Cursor(Slot, Generic[P]):
             more = self._slice(limit - len(events))
             events = events + more if events else more
         return events
+
+    def _is_delicate(self) -> bool:
+        """Whether there is more to look at than the events that are ready, or at most one of these.
+
+        `Snapshot.whole`, where a reader waits, never has more than one.
+        """
+        source, snapshot = self._source, self._snapshot
+        if (
+            self._is_marker_due
+            or self._end is not None
+            or not source.start <= self._position < source.end - 1
+        ):
+            return True
+        if snapshot is None:
+            return False
+        return self._state.timeline.is_stopped or self._has_lost(snapshot)
 
     def _take_checked(self, limit: int) -> list[Event[P]]:
         events: list[Event[P]] = []
@@ -348,8 +361,6 @@ class Cursor(Slot, Generic[P]):
         self._snapshot = snapshot
         self._keeps = keeps
         self._source = snapshot.whole if keeps else snapshot
-        self._unchecked = _NOWHERE
-        self._leap(0)
 
     def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> None:
         self._position += count
@@ -378,15 +389,22 @@ class Cursor(Slot, Generic[P]):
         if snapshot is not None:
             self._state.leave(snapshot, keeps=self._keeps)
         self._enter_snapshot(fresh=True, keeps=True)
+        self._unchecked = _NOWHERE
+        self._leap(0)
         assert self._snapshot is not None
         return self._take_whole(self._snapshot)
 
     def _stop_if_done(self) -> None:
-        """The publisher has stopped: ends the reading, if there is nothing more to read."""
-        if self._snapshot is not None:
-            if not self._snapshot.is_complete:
+        """The publisher has stopped: ends the reading, if there is nothing more to read and it has not ended yet."""
+        if self._end is not None:
+            return
+        snapshot = self._snapshot
+        if snapshot is not None:
+            if snapshot.failure is not None:
+                self._finish(End(CloseReason.SNAPSHOT_FAILED, cause=snapshot.failure))
+            elif not snapshot.is_complete:
                 self._finish(End(CloseReason.STOPPED))
-        elif self._position == self._feed.end and self._end is None:
+        elif self._position == self._feed.end:
             horizon = max(self._index, self._state.timeline.index)
             self._finish(End(CloseReason.STOPPED, horizon=horizon))
 

@@ -250,7 +250,7 @@ class EventPublisher:
                 raise ValueError("one topic cannot have an index or an epoch of its own")
             check_topic(topic)
             state = self._state(topic)
-            closed = self._subscriptions.take_if(lambda subscription: subscription._state is state)
+            closed = self._subscriptions.take_of(state)
             self._force_close(closed, CloseReason.REFRESH)
             # Who was here before, and saw the newest commit or a snapshot ahead of it, must not resume either.
             floor = max(self._timeline.index, state.farthest) + 1
@@ -355,7 +355,7 @@ class EventPublisher:
         for subscription in subscriptions:
             subscription._end = end
             subscription._burst = subscription._stop = 0
-        self._parking.in_slices(map(self._let_go, subscriptions))
+        self._parking.in_slices(map(self._let_go, subscriptions), len(subscriptions))
 
     def _let_go(self, subscription: Subscription[Any]) -> None:
         subscription._detach()
@@ -368,8 +368,9 @@ class EventPublisher:
         self._maker.close()
         for state in self._topics.values():
             state.close()
-        self._parking.in_slices(map(self._parking.wake_one, self._timeline.everybody()))
-        self._parking.in_slices(map(self._tell_of_stop, self._subscriptions.all()))
+        waiting, open_ = self._timeline.everybody(), self._subscriptions.all()
+        self._parking.in_slices(map(self._parking.wake_one, waiting), len(waiting))
+        self._parking.in_slices(map(self._tell_of_stop, open_), len(open_))
 
     def _tell_of_stop(self, subscription: Subscription[Any]) -> None:
         subscription._stop_if_done()

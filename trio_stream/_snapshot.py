@@ -10,11 +10,10 @@ Whatever it does, only those who wait for its snapshot are concerned.
 """
 
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice, starmap
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
@@ -75,15 +74,18 @@ class Appender(SnapshotAppender[Any]):
         state, snapshot = self._state, self._snapshot
         check_events("append", events)
         group = tuple(events)
+        covers = self._request._covers
+        covered: list[Event[Any]] = []
         for event in group:
             check_event(event)
-            if event.topic != state.topic:
+            if event.topic is not state.topic and event.topic != state.topic:
                 raise InvalidCommitError(
                     f"an event of topic {str(event.topic)!r} in a snapshot of {str(state.topic)!r}"
                 )
-        if group:
+            if covers(subject_in(event)):
+                covered.append(event)
+        if len(group) > 1:
             check_one_index(group)
-        covered = [event for event in group if self._request._covers(subject_in(event))]
         await state.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
@@ -91,7 +93,8 @@ class Appender(SnapshotAppender[Any]):
             raise ClosedResourceError("the snapshot function of this appender has returned")
         if covered and snapshot.readers and not snapshot.is_gone:
             snapshot.append(delivery(covered))
-            state.parking.wake((snapshot,))
+            if snapshot.waiting:
+                state.parking.wake((snapshot,))
 
     def close(self) -> None:
         """The snapshot function has returned, or raised."""
@@ -112,14 +115,6 @@ class Appender(SnapshotAppender[Any]):
             self._state.unstall(self._snapshot)
 
 
-class _Expiry(NamedTuple):
-    """When a snapshot leaves the cache, in the event loop's seconds."""
-
-    when: float
-    state: TopicState
-    snapshot: Snapshot
-
-
 class SnapshotMaker:
     """Runs the snapshot functions of a publisher; `ttl` is how long a snapshot stays in the cache, in seconds."""
 
@@ -131,8 +126,9 @@ class SnapshotMaker:
         self._asked: dict[Snapshot, TopicState] = {}
         self._making: dict[Snapshot, TopicState] = {}
         self._starter = Slot()
-        # Soonest first: all stay equally long.
-        self._expiries: deque[_Expiry] = deque()
+        # {what is cached: when it leaves the cache in the event loop's seconds, and where}, soonest first: all stay
+        # equally long.
+        self._expiries: dict[Snapshot, tuple[float, TopicState]] = {}
         self._expirer = Slot()
 
     def open(self, tasks: anyio.abc.TaskGroup) -> None:
@@ -149,8 +145,10 @@ class SnapshotMaker:
     def close(self) -> None:
         """Forgets what is left; the task group ends the handlers."""
         unfinished = [*self._asked.items(), *self._making.items()]
-        self._parking.in_slices(starmap(TopicState.give_up, ((state, each) for each, state in unfinished)))
-        self._parking.release(self._expiries)
+        steps = starmap(TopicState.give_up, ((state, each) for each, state in unfinished))
+        self._parking.in_slices(steps, len(unfinished))
+        expiries, self._expiries = self._expiries, {}
+        self._parking.release(list(expiries.items()))
 
     async def _start_all(self, tasks: anyio.abc.TaskGroup) -> None:
         while True:
@@ -184,7 +182,8 @@ class SnapshotMaker:
                 raise cancelled from None
             state.fail(snapshot, error)  # it belongs to those who wait for the snapshot
         finally:
-            snapshot.cancel = None
+            if not snapshot.is_cached:
+                snapshot.cancel = None
             del self._making[snapshot]
 
     async def _call_handler(self, state: TopicState, snapshot: Snapshot) -> int:
@@ -202,9 +201,11 @@ class SnapshotMaker:
             appender.close()
 
     def _complete(self, state: TopicState, snapshot: Snapshot, index: int) -> None:
+        snapshot.cancel = None
         state.complete(snapshot, index, cache=self._ttl > 0)
         if snapshot.is_cached and self._ttl < math.inf:
-            self._expiries.append(_Expiry(anyio.current_time() + self._ttl, state, snapshot))
+            self._expiries[snapshot] = anyio.current_time() + self._ttl, state
+            snapshot.cancel = partial(self._expiries.pop, snapshot, None)
             self._parking.wake_each((self._expirer,))
 
     async def _expire(self) -> None:
@@ -212,17 +213,21 @@ class SnapshotMaker:
         while True:
             if not self._expiries:
                 await self._parking.backend.park(self._expirer)
-            elif (when := self._expiries[0].when) > anyio.current_time():
+            elif (when := self._next_expiry()) > anyio.current_time():
                 await anyio.sleep_until(when)
             else:
                 self._evict_some()
                 await self._parking.backend.checkpoint()
 
+    def _next_expiry(self) -> float:
+        return next(iter(self._expiries.values()))[0]
+
     def _evict_some(self) -> None:
-        for _ in range(min(SLICE, len(self._expiries))):
-            if self._expiries[0].when > anyio.current_time():
+        for snapshot in list(islice(self._expiries, SLICE)):
+            when, state = self._expiries[snapshot]
+            if when > anyio.current_time():
                 return
-            _, state, snapshot = self._expiries.popleft()
+            del self._expiries[snapshot]
             state.evict(snapshot)
 
 

@@ -109,12 +109,12 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         end it is `index`.
         """
         self._state.parking.check_thread("horizon")
+        if self._end is None and self._snapshot is None:
+            self._pass_hidden()  # which asks payloads, and they may close this
         if self._end is not None:
             return max(self._index, self._end.horizon)
-        if self._snapshot is None:
-            self._pass_hidden()
-            if self._position == self._feed.end:
-                return max(self._index, self._state.timeline.index)
+        if self._snapshot is None and self._position == self._feed.end:
+            return max(self._index, self._state.timeline.index)
         return self._index
 
     @enable_ki_protection
@@ -220,7 +220,9 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
                     return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
             if position < self._burst and self._is_ready() and (shown := self._take()) is not None:
                 return shown  # noqa: ASYNC910 - the same
-            self._begin_to_receive()
+            if self._is_receiving:  # as in _begin_to_receive(), whose call would take a thirtieth of a wake
+                raise BusyResourceError("receiving from")
+            self._is_receiving = True
             try:
                 await self._pause()
             finally:
@@ -269,7 +271,9 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         It is a fresh start if the subscription is still inside a snapshot, or was force-closed for `TOKEN`,
         `REFRESH` or `SNAPSHOT_FAILED`: then drop what was received.
         """
-        index = 0 if self._end is not None and _is_to_be_dropped(self._end.reason) else self.horizon
+        index = self.horizon  # to find out may end it
+        if self._end is not None and _is_to_be_dropped(self._end.reason):
+            index = 0
         return replace(self.request, index=index, epoch=self.epoch if index else None)
 
     def statistics(self) -> SubscriptionStatistics:
@@ -301,14 +305,16 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     async def _read_ahead(self, index: int) -> list[Event[P]] | None:
         """Sends a scout up to this index and follows it when it is there; None if this has ended."""
         events: list[Event[P]] = []
+        has_looked = False
         scout = self._scout()
         try:
             while self._end is None and not scout._has_all(index):
                 if (snapshot := scout._unfinished()) is not None:
                     await self._wait_for_whole(snapshot)
                     continue
-                if events:
+                if has_looked:  # perhaps at hidden events only
                     await self._state.parking.backend.checkpoint()
+                has_looked = True
                 events += self._take_with(scout)
             if self._end is None:
                 self._follow(scout)

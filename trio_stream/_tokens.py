@@ -1,12 +1,22 @@
 """Which subscriptions are open, by the token they were made with."""
 
-from collections.abc import Callable, Collection
-from typing import Generic
-from weakref import WeakSet
+from collections.abc import Collection
+from typing import Generic, Protocol
+from weakref import WeakKeyDictionary
 
 from typing_extensions import TypeVar
 
-T = TypeVar("T")
+
+class Opened(Protocol):
+    """What is registered here: a subscription."""
+
+    @property
+    def _state(self) -> object:
+        """Its topic."""
+        ...
+
+
+T = TypeVar("T", bound=Opened)
 
 
 class Tokens(Generic[T]):
@@ -16,8 +26,8 @@ class Tokens(Generic[T]):
         # {token: what was made with it}
         self._made: dict[str, dict[T, None]] = {}
         self._count: int = 0
-        # The same, of what is not to be kept alive.
-        self._loose: dict[str, WeakSet[T]] = {}
+        # The same, of what is not to be kept alive. A `WeakSet` cannot be listed in another thread.
+        self._loose: dict[str, WeakKeyDictionary[T, None]] = {}
 
     def __len__(self) -> int:
         """How many tokens there are."""
@@ -25,8 +35,13 @@ class Tokens(Generic[T]):
 
     def all(self) -> list[T]:
         """All that is there now. Any thread may ask."""
-        groups = [*list(self._made.values()), *list(self._loose.values())]
-        return [item for made in groups for item in list(made)]
+        groups = list(self._made.values())
+        try:
+            kept = [item for made in groups for item in made]
+        except RuntimeError:  # another thread asks while this one changes
+            kept = [item for made in groups for item in list(made)]
+        loose = [reference() for made in list(self._loose.values()) for reference in made.keyrefs()]
+        return kept + [item for item in loose if item is not None]
 
     @property
     def count(self) -> int:
@@ -46,14 +61,14 @@ class Tokens(Generic[T]):
                 del self._made[token]
         else:
             loose = self._loose[token]
-            loose.remove(item)
+            del loose[item]
             if not loose:
                 del self._loose[token]
 
     def loosen(self, token: str, item: T) -> None:
         """From now on it stays only as long as somebody else keeps it."""
         self.remove(token, item)
-        self._loose.setdefault(token, WeakSet()).add(item)
+        self._loose.setdefault(token, WeakKeyDictionary())[item] = None
 
     def take(self, tokens: Collection[str]) -> list[T]:
         """Takes out what was made with one of these tokens, each of which is named once."""
@@ -72,8 +87,15 @@ class Tokens(Generic[T]):
         self._count = 0
         return taken
 
-    def take_if(self, condition: Callable[[T], bool]) -> list[T]:
-        taken = [(token, item) for token, made in self._made.items() for item in made if condition(item)]
-        for token, item in taken:
-            self.remove(token, item)
-        return [item for _, item in taken]
+    def take_of(self, state: object) -> list[T]:
+        """Takes out those of this topic; nothing is loose."""
+        taken = [item for made in self._made.values() for item in made if item._state is state]
+        rest: dict[str, dict[T, None]] = {}
+        if len(taken) < self._count:
+            for token, made in self._made.items():
+                for item in made:
+                    if item._state is not state:
+                        rest.setdefault(token, {})[item] = None
+        self._made = rest
+        self._count -= len(taken)
+        return taken

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, MutableMapping, MutableSequence
 from typing import Any, Final
 
 from ._buffer import Feed, History
-from ._events import END_OF_SNAPSHOT, Event, Subject, Topic
-from ._wait import Lot, Parking, Slot, emptying
+from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
+from ._wait import PORTION, Lot, Parking, Slot, emptying
 
 WINDOW: Final = 1024  # deliveries that a handler may be ahead of its fastest reader
 MOST_KEPT: Final = (
@@ -61,7 +61,7 @@ class Snapshot(Feed):
         self.failure: BaseException | None = None
         # Whether it is kept for new subscribers although nobody may be reading it.
         self.is_cached: bool = False
-        # Ends the making of it. Written by the maker; None when there is nothing to end.
+        # Ends the making of it, or its time in the cache. Written by the maker; None when there is nothing to end.
         self.cancel: Callable[[], object] | None = None
         # The greatest position that any reader has reached.
         self.furthest: int = 0
@@ -122,10 +122,10 @@ class Timeline:
         passed, self._order = order[:count], order[count:]
         return [self._awaited.pop(index) for index in passed]
 
-    def everybody(self) -> Iterator[Slot]:
+    def everybody(self) -> list[Slot]:
         """All who wait; they are forgotten."""
         lots, self._awaited, self._order = self._awaited, {}, []
-        return (slot for lot in lots.values() for slot in lot.waiting)
+        return [slot for lot in lots.values() for slot in lot.waiting]
 
 
 class TopicState:
@@ -188,8 +188,8 @@ class TopicState:
     def enter(self, snapshot: Snapshot, *, keeps: bool) -> None:
         """One reader more."""
         snapshot.readers += 1
-        snapshot.keepers += keeps
-        if keeps and snapshot.writers.waiting:
+        if keeps:
+            snapshot.keepers += 1
             self.parking.wake((snapshot.writers,))
 
     def leave(self, snapshot: Snapshot, *, keeps: bool) -> None:
@@ -203,7 +203,7 @@ class TopicState:
         elif snapshot.is_complete:
             self._retire(snapshot)
         else:
-            self._abandon(snapshot)
+            self._give_up(snapshot)
 
     def hurry(self, snapshot: Snapshot) -> None:
         """One of its readers waits for its end."""
@@ -275,15 +275,15 @@ class TopicState:
             passed = bisect_left(self._ageing, (self.history.dropped, 0), key=_age)
             let_go = self._ageing[:passed]
             del self._ageing[:passed]
-            self.parking.in_slices(map(self._pass, let_go))
+            self.parking.in_slices(map(self._pass, let_go), len(let_go))
 
     def clear(self, floor: int, dropped: int) -> None:
         """Forgets everything: the state was replaced, and the caller has ended all readers."""
-        self._forget(self.history.clear(floor, dropped), unread_only=False)
+        self._forget(*self.history.clear(floor, dropped), unread_only=False)
 
     def close(self) -> None:
         """Forgets everything, but whole snapshots and what was published stay for those who read them."""
-        self._forget(self.history.clear(self.timeline.index, 0), unread_only=True)
+        self._forget(*self.history.clear(self.timeline.index, 0), unread_only=True)
 
     def reach(self, snapshot: Snapshot, position: int) -> None:
         """A reader has come to `position`; a handler that waits goes on with half of the window before it."""
@@ -301,7 +301,7 @@ class TopicState:
     def unstall(self, snapshot: Snapshot) -> None:
         """One of the handler's tasks no longer waits for readers."""
         snapshot.stalled -= 1
-        if not (snapshot.stalled or snapshot.is_gone or snapshot.is_complete):
+        if not (snapshot.stalled or snapshot.is_complete):
             self._forget_age(snapshot)
 
     def _is_current(self, snapshot: Snapshot, *, fresh: bool) -> bool:
@@ -325,6 +325,8 @@ class TopicState:
 
     def _pass(self, snapshot: Snapshot) -> None:
         """The history has passed it."""
+        if snapshot.is_passed:  # it was made to its end since, and is kept already
+            return
         if snapshot.keepers and not snapshot.is_gone:
             if snapshot.is_complete:  # if not, its handler has just been told to go on
                 self._keep(snapshot)
@@ -357,7 +359,7 @@ class TopicState:
             kept.remove(snapshot)
             if not kept:
                 del self._kept[snapshot.subject]
-        self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete))
+        self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete), size)
         snapshot.is_cached = False
         self._abandon(snapshot)
         self._tell(snapshot)
@@ -365,7 +367,9 @@ class TopicState:
     def _retire(self, snapshot: Snapshot) -> None:
         """Nobody reads it, and nobody will."""
         self._forget_age(snapshot)
-        self.parking.release(snapshot.drop_all(and_more=False))  # the clock of the cache may hold it for long
+        if snapshot.cancel is not None:
+            snapshot.cancel()
+        self.parking.release(snapshot.drop_all(and_more=False), size)
 
     def _tell(self, snapshot: Snapshot) -> None:
         """It is whole now, or will not be."""
@@ -382,7 +386,7 @@ class TopicState:
             del self._ageing[place]
 
     def _forget(
-        self, history: tuple[MutableSequence[Any], MutableMapping[Subject, Feed]], *, unread_only: bool
+        self, log: MutableSequence[Any], feeds: MutableMapping[Subject, Feed], *, unread_only: bool
     ) -> None:
         """`unread_only`: what somebody reads stays for them."""
         snapshots, self.snapshots = self.snapshots, {}
@@ -391,7 +395,8 @@ class TopicState:
         self._serial += 1
         self._oldest = self._serial
         every = [*snapshots.values(), *ageing, *(each for several in kept.values() for each in several)]
-        self.parking.in_slices(self._forgetting(every, *history, unread_only=unread_only))
+        steps = self._forgetting(every, log, feeds, unread_only=unread_only)
+        self.parking.in_slices(steps, len(every) + len(feeds) + len(log) // PORTION)
 
     def _forgetting(
         self,
@@ -410,7 +415,7 @@ class TopicState:
         while feeds:
             _, feed = feeds.popitem()
             if not (unread_only and feed.readers):
-                yield from emptying(feed.drop_all(and_more=False))
+                yield from emptying(feed.drop_all(and_more=False), size)
             yield
 
 

@@ -1,4 +1,7 @@
-"""`python -m benchmarks`: runs the rows, prints their tables and how the aims were met, writes JSON."""
+"""`python -m benchmarks`: runs the rows, prints their tables and how the aims were met, writes JSON.
+
+With `--against` it compares the installed library with another version instead.
+"""
 
 import argparse
 import json
@@ -7,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from . import against
+from .interval import LEAST
 from .machine import describe
 from .row import Row
 from .rows import ROWS
@@ -15,6 +20,7 @@ from .table import aims_of, table_of
 
 QUICK_SECONDS, SECONDS = 0.08, 0.5
 QUICK_ROUNDS, ROUNDS = 2, 5
+PAIRS, PAIR_SECONDS = 15, 0.2
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -35,6 +41,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         metavar="DIRECTORY",
         help="write the tables and plots for the documentation there",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="VERSION",
+        help="a wheel or a source tree: compare with it, and end with an error if a row is worse",
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=PAIRS, help=f"how often both versions are measured, at least {LEAST}"
     )
     return parser.parse_args(arguments)
 
@@ -72,6 +86,23 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if any(each["error"] for each in every) else 0
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    cases = [case for case in against.CASES if case.row in (arguments.row or ROWS)]
+    if not cases:
+        sys.exit(
+            f"the rows of a comparison are {', '.join(dict.fromkeys(case.row for case in against.CASES))}"
+        )
+    show(*(f"{name}: {value}" for name, value in describe().items()), "")
+    comparisons = [against.Comparison(case) for case in cases]
+    pairs = max(arguments.pairs, LEAST)
+    for _ in against.compare(arguments.against, comparisons, pairs, arguments.seconds or PAIR_SECONDS):
+        arguments.json.write_text(json.dumps([vars(each) for each in comparisons], indent=1) + "\n")
+        sys.stderr.write(".")
+        sys.stderr.flush()
+    show("", against.table_of(comparisons))
+    return 0 if against.is_fine(comparisons) else 1
+
+
 def write_report(
     directory: Path,
     machine: Mapping[str, str],
@@ -88,4 +119,5 @@ def write_report(
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse()))
+    chosen = parse()
+    sys.exit(compare(chosen) if chosen.against else main(chosen))

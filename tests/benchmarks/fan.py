@@ -36,6 +36,8 @@ class Tally:
 
 
 Reader: TypeAlias = Callable[[Tally], Coroutine[Any, Any, None]]
+Read: TypeAlias = Callable[[Any, Tally], Coroutine[Any, Any, None]]
+"""How a reader reads: its source first."""
 
 
 class Fan(NamedTuple):
@@ -78,9 +80,7 @@ async def receive_batch(source: Subscription[Value], tally: Tally) -> None:
 
 
 @asynccontextmanager
-async def ours(
-    read: Callable[[Any, Tally], Coroutine[Any, Any, None]], n: int, behind: int
-) -> AsyncIterator[Fan]:
+async def ours(read: Read, n: int, behind: int, authorizer: int | None = None) -> AsyncIterator[Fan]:
     async with AsyncExitStack() as stack:
         publisher = await stack.enter_async_context(
             open_publisher({VALUES: no_state}, index=START, history=max(behind, 4096))
@@ -89,7 +89,19 @@ async def ours(
         async def publish(index: int) -> None:
             publisher.publish(commit(START + index))
 
-        yield Fan(publish, [partial(read, live(publisher)) for _ in range(n)])
+        yield Fan(publish, [partial(read, live(publisher, authorizer=authorizer)) for _ in range(n)])
+
+
+@asynccontextmanager
+async def filtered(read: Read, n: int, behind: int) -> AsyncIterator[Fan]:
+    """Readers who may read every other commit; between two that they may read is one that they may not."""
+    async with ours(read, n, 2 * behind, authorizer=2) as (publish, readers):
+
+        async def publish_two(index: int) -> None:
+            await publish(2 * index - 1)
+            await publish(2 * index)
+
+        yield Fan(publish_two, readers)
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """The library under test, in the least that a benchmark needs: one topic, one kind of payload."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from typing_extensions import override
 
@@ -29,8 +28,9 @@ class Value(Payload):
         return self.key
 
     @override
-    def has_read_permission(self, authorizer: Any, /) -> bool:
-        return True
+    def has_read_permission(self, authorizer: int, /) -> bool:
+        """An authorizer of 2 may read every other value."""
+        return self.value % authorizer == 0
 
     @property
     def is_delete(self) -> bool:
@@ -52,6 +52,9 @@ def commit(index: int, key: str = KEY) -> list[Event[Value]]:
     return [Event(VALUES, index, Value(key, index))]
 
 
-def live(publisher: EventPublisher, key: str = KEY, token: str = "") -> Subscription[Value]:
+def live(
+    publisher: EventPublisher, key: str = KEY, token: str = "", authorizer: int | None = None
+) -> Subscription[Value]:
     """A subscription that has had everything so far and gets only what comes."""
-    return publisher.subscribe(SubscribeRequest(VALUES, key, token=token, index=publisher.index))
+    request = SubscribeRequest(VALUES, key, token=token, index=publisher.index)
+    return publisher.subscribe(request, authorizer=authorizer)

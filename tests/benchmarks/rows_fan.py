@@ -94,6 +94,10 @@ BACKLOG_ON_ASYNCIO: Mapping[str, fan.OpenFan] = {
     **{name: each for name, each in ON_ASYNCIO.items() if name not in NO_BACKLOG},
     "bare async for": partial(fan.bare_iterators, ASYNCIO),
 }
+FILTERED: Mapping[str, fan.OpenFan] = {
+    "trio_stream, async for": partial(fan.filtered, fan.iterate),
+    "trio_stream, receive_batch": partial(fan.filtered, fan.receive_batch),
+}
 
 ROWS = (
     Row(
@@ -140,5 +144,13 @@ ROWS = (
         SIZES,
         QUICK,
         baseline="asyncio queues",
+    ),
+    Row(
+        "backlog-filtered",
+        "A backlog on trio, of which each reader may read every other event",
+        RATE,
+        _contenders(backlog, TRIO, FILTERED),
+        SIZES,
+        QUICK,
     ),
 )

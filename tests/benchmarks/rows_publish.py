@@ -10,7 +10,7 @@ import anyio.to_thread
 import trio
 import trio.testing
 
-from trio_stream import EventPublisher, Subscription, open_publisher
+from trio_stream import Event, EventPublisher, Subscription, open_publisher
 
 from .loops import ASYNCIO, TRIO, Loop
 from .ours import KEY, START, VALUES, Value, commit, live, no_state
@@ -18,21 +18,25 @@ from .row import Aim, Figure, Load, Row, Sample
 from .timing import seconds_each, settle
 
 BURST = 16  # commits between two checkpoints of the publisher
+HISTORY = 4096
+SHORT_HISTORY = 16  # where commits have many events
 THREADS = 4
 
 
 @asynccontextmanager
 async def _beside(n: int, key: Callable[[int], str]) -> AsyncIterator[EventPublisher]:
-    """A publisher with `n` tasks that wait on the subjects that `key` names."""
+    """A publisher whose history is full, with `n` tasks that wait on the subjects that `key` names."""
 
     async def read(subscription: Subscription[Value]) -> None:
         async for _ in subscription:
             pass
 
     async with (
-        open_publisher({VALUES: no_state}, index=START) as publisher,
+        open_publisher({VALUES: no_state}, index=START, history=HISTORY) as publisher,
         TRIO.tasks() as spawn,
     ):
+        for _ in range(HISTORY):
+            publisher.publish(commit(publisher.index + 1))
         for number in range(n):
             spawn(read, live(publisher, key(number)))
         await trio.testing.wait_all_tasks_blocked()
@@ -63,6 +67,29 @@ def matching(load: Load) -> Sample:
 
 def others(load: Load) -> Sample:
     return trio.run(partial(_publish, load.n, lambda number: f"quiet-{number}", load.seconds))
+
+
+async def _many(n: int, seconds: float) -> Sample:
+    async with open_publisher({VALUES: no_state}, index=START, history=SHORT_HISTORY) as publisher:
+
+        async def rounds(count: int) -> float:
+            spent = 0.0
+            for _ in range(count):
+                index = publisher.index + 1
+                events = [Event(VALUES, index, Value(f"key-{number}", index)) for number in range(n)]
+                begin = process_time()
+                publisher.publish(events)
+                spent += process_time() - begin
+                await trio.lowlevel.checkpoint()
+            return spent
+
+        await rounds(SHORT_HISTORY)
+        settle()
+        return {"each": await seconds_each(rounds, seconds) * 1e6}
+
+
+def many(load: Load) -> Sample:
+    return trio.run(partial(_many, load.n, load.seconds))
 
 
 async def _channels(n: int, seconds: float) -> Sample:
@@ -194,6 +221,15 @@ ROWS = (
         SIZES,
         QUICK,
         aims=(Aim("each", "trio_stream", 10_000, at_most=1.2, versus="trio_stream", versus_n=1),),
+    ),
+    Row(
+        "publish-many",
+        "Time in `publish` itself, for one commit whose events have a subject each, with no readers",
+        EACH,
+        {"trio_stream": many},
+        (1, 1_000),
+        (1_000,),
+        counts="events",
     ),
     Row(
         "hot-subject",

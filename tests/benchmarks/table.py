@@ -57,31 +57,31 @@ def table_of(row: Row, measurements: Sequence[Measurement]) -> str:
             *(["growth"] if len(sizes) > 1 else []),
         ]
         body = [_line(row, results, contender, sizes) for contender in row.contenders]
-        lines += [_cells(head), _cells(["---", *("---:" for _ in head[1:])]), *map(_cells, body), ""]
+        lines += [cells(head), cells(["---", *("---:" for _ in head[1:])]), *map(cells, body), ""]
     lines += [f"FAILED: {each.contender}, n = {each.n}: {each.error}" for each in measurements if each.error]
     return "\n".join(lines)
 
 
 def _line(row: Row, results: Results, contender: str, sizes: Sequence[int]) -> list[str]:
-    cells = [contender]
+    line = [contender]
     for n in sizes:
         value = results.median((contender, n))
         if value is None:
-            cells.append("-")
+            line.append("-")
             continue
         cell = f"{short(value)} ±{results.spread((contender, n)):.0%}"
         if row.baseline and row.baseline != contender:
             ratio = results.ratio((contender, n), (row.baseline, n))
             cell += f" ({ratio:.2f} x)" if ratio is not None else ""
-        cells.append(cell)
+        line.append(cell)
     if len(sizes) > 1:
         growth = results.growth(contender, sizes)
-        cells.append("-" if growth is None else f"n^{growth:.2f}")
-    return cells
+        line.append("-" if growth is None else f"n^{growth:.2f}")
+    return line
 
 
-def _cells(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def cells(line: Iterable[str]) -> str:
+    return f"| {' | '.join(line)} |"
 
 
 def short(value: float) -> str:

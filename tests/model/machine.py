@@ -33,7 +33,7 @@ from trio_stream import (
 
 TOKENS = ("", "t", "u")
 WINDOW = 3  # deliveries that a snapshot function may be ahead, here
-FEW = {"AT_ONCE": 1, "SLICE": 2}  # so that the publisher's own task has something to wake
+FEW = {"AT_ONCE": 1, "SLICE": 2, "STEPS": 2}  # so that the publisher's own task has something to wake
 
 subjects = st.sampled_from(
     [

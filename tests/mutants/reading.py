@@ -113,8 +113,8 @@ READING = (
         "the end is not looked at",
         "D9 D16",
         "_cursor.py",
-        "        if self._end is not None:\n            raise self._error()\n        if self._is_marker_due:",
-        "        if self._is_marker_due:",
+        "        if self._end is not None:\n            raise self._error()\n        if self._state.timeline",
+        "        if self._state.timeline",
         ("test_ends.py",),
     ),
     Mutant(
