@@ -3,15 +3,17 @@
 import asyncio
 import gc
 import weakref
+from typing import Any
 
 import anyio
 import pytest
 from catalogue import HEALTH, Health, event, kinds, until_live
 from interruptions import on_asyncio, on_trio
-from scenes import ALL, Held, opened, quiet
+from scenes import ALL, Heavy, Held, opened, quiet
 
 from trio_stream import (
     ClosedResourceError,
+    Event,
     EventPublisher,
     SnapshotAppender,
     SnapshotFailed,
@@ -238,3 +240,54 @@ async def test_snapshots_of_the_same_index_that_nobody_reads_any_more_leave_noth
         del keys[:], subscriptions[:], subscription
         gc.collect()
         assert [reference() for reference in references] == [None] * 3
+
+
+async def test_a_snapshot_whose_function_left_an_append_behind_is_freed_when_the_history_passes_it() -> None:
+    """D11: although a reader stalls in it."""
+    payloads: list[weakref.ref[Heavy]] = []
+
+    async def late(snapshot: SnapshotAppender[Any]) -> None:
+        with pytest.raises(ClosedResourceError):
+            await snapshot.append([Event(HEALTH, 1, Heavy())])
+
+    async def handler(_: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        for _number in range(AHEAD):
+            heavy = Heavy()
+            payloads.append(weakref.ref(heavy))
+            await snapshot.append([Event(HEALTH, 1, heavy)])
+        del heavy
+        tasks.start_soon(late, snapshot)
+        tasks.start_soon(late, snapshot)
+        await quiet()
+        return 1
+
+    async with opened(handler, index=1, history=4) as (_, publisher), anyio.create_task_group() as tasks:
+        stalled = publisher.subscribe(ALL)
+        while stalled.statistics().lag <= AHEAD:
+            await quiet()
+        for _ in range(6):
+            publisher.publish([event(publisher.next_index, "web")])
+        await quiet()
+        gc.collect()
+        assert not any(payload() for payload in payloads)
+
+
+async def test_a_cached_snapshot_that_is_replaced_leaves_nothing_behind() -> None:
+    """D13: nor until its time in the cache would have been over."""
+    async with opened(index=1, history=10, snapshot_cache_ttl=1e9) as (store, publisher):
+        slow = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), on_lag="reset")
+        for _ in range(7):
+            store.commit(("web", f"{store.index}"))
+        key = Key("web")
+        reference = weakref.ref(key)
+        async with publisher.subscribe(SubscribeRequest(HEALTH, key)) as subscription:
+            await subscription.receive_until_current()
+        del subscription, key
+        for _ in range(7):
+            store.commit(("web", f"{store.index}"))
+        gc.collect()
+        assert reference() is not None
+        assert (await slow.receive()).is_new_snapshot_to_follow
+        assert store.runs == 2
+        gc.collect()
+        assert reference() is None

@@ -442,3 +442,23 @@ async def test_a_snapshot_that_is_passed_as_a_reader_joins_it_is_one_of_two_that
         received = await until_live(first)
         assert (len(received), received[-1].index) == (2001, made_at)
         assert kinds([await second.receive()]) == ["marker"]
+
+
+async def test_an_iteration_that_is_reset_reads_its_snapshot_whole() -> None:
+    """D1: also one that was live before, with positions in the feed like those in the snapshot."""
+
+    async def handler(_: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        index = publisher.index
+        for number in range(100):
+            await snapshot.append([event(index, "web", f"{number}")])
+        return index
+
+    async with opened(handler, history=20, index=1) as (store, publisher):
+        subscription = publisher.subscribe(LIVE, on_lag="reset")
+        store.commit(("web", "live"))
+        assert (await anext(subscription)).index == 2
+        commit_past(store, 40)
+        made_at = store.index
+        received = [await anext(subscription) for _ in range(102)]
+        expected = [f"{made_at}:web={number}" for number in range(100)]
+        assert kinds(received) == ["marker", *expected, f"eos@{made_at}"]

@@ -25,6 +25,7 @@ from trio_stream import (
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
+    Topic,
     WouldBlock,
     close_subscription_event,
     open_publisher,
@@ -466,3 +467,51 @@ async def test_what_thousands_of_subscriptions_cost_statistics_is_little() -> No
         with stretches() as seen:
             assert publisher.statistics().subscriptions == MANY
         assert seen.calls < MANY // 10
+
+
+async def test_one_call_looks_at_no_more_than_so_many_hidden_events_of_a_snapshot() -> None:
+    """D15."""
+    many, most = 10_000, 4_096
+    hidden = Hidden()
+
+    async def handler(_: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        for _number in range(many):
+            await snapshot.append([Event(HEALTH, 1, hidden)])
+        return 1
+
+    async with opened(handler, index=1) as (_, publisher):
+        await publisher.subscribe(ALL).receive_until_current()
+        subscription = publisher.subscribe(ALL, authorizer="me")
+        seen: list[int] = []
+        for _ in range(2):
+            before = Hidden.asked
+            with pytest.raises(WouldBlock):
+                subscription.receive_nowait()
+            seen.append(Hidden.asked - before)
+        assert seen == [most, most]
+        assert kinds([subscription.receive_nowait()]) == ["eos@1"]
+
+
+async def test_many_topics_with_a_little_each_are_released_in_portions_when_the_publisher_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topics = [Topic[Any](f"{number}") for number in range(10)]
+    with stretches(calls=False) as seen:
+        async with open_publisher(dict.fromkeys(topics, Catalogue().snapshot), index=1) as publisher:
+            for topic in topics:
+                for _ in range(8):
+                    index = publisher.next_index
+                    publisher.publish([Event(topic, index, Counted("web")) for _number in range(250)])
+            monkeypatch.setattr(Counted, "seen", seen)
+            seen.cut()
+        assert 0 < seen.most_counted < FEW
+
+
+async def test_how_much_there_is_to_release_is_not_counted_to_the_end() -> None:
+    async with opened(large, snapshot_cache_ttl=1e9, index=1) as (_, publisher):
+        async with publisher.subscribe(ALL) as subscription:
+            await subscription.receive_until_current()
+        with stretches() as seen:
+            publisher.refresh(HEALTH)
+            await quiet()
+        assert seen.longest < FEW

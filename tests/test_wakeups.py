@@ -361,3 +361,24 @@ async def test_readers_that_were_woken_do_not_count_as_waiting(count: int) -> No
             assert publisher.statistics().waiting in ({0} if count <= 16 else {0, count})
             await quiet()
             assert publisher.statistics().waiting == count
+
+
+@pytest.mark.parametrize(
+    "count", [1, 126, 127, 128, 129, 130, 300]
+)  # around the number at which it is divided
+@pytest.mark.parametrize("how", ["token", "refresh", "topic"])
+async def test_however_many_are_closed_together_all_are_told_and_let_go(how: str, count: int) -> None:
+    """D9, D13."""
+    async with publisher_at_1() as publisher:
+        readers = [Reader(live(publisher, key=f"{number}")) for number in range(count)]
+        async with waiting(readers):
+            match how:
+                case "token":
+                    assert publisher.close_subscriptions(["t"]) == count
+                case "refresh":
+                    publisher.refresh()
+                case _:
+                    publisher.refresh(HEALTH)
+            await quiet()
+            assert all(isinstance(reader.end, SubscriptionForceClosed) for reader in readers)
+            assert publisher.statistics().topics["health"].feeds == 0
