@@ -255,7 +255,6 @@ async def test_a_snapshot_whose_function_left_an_append_behind_is_freed_when_the
             heavy = Heavy()
             payloads.append(weakref.ref(heavy))
             await snapshot.append([Event(HEALTH, 1, heavy)])
-        del heavy
         tasks.start_soon(late, snapshot)
         tasks.start_soon(late, snapshot)
         await quiet()

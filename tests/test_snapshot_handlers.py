@@ -417,3 +417,26 @@ async def test_a_snapshot_function_that_waits_goes_on_once_half_of_its_window_is
         assert len(await subscription.receive_batch(taken)) == taken
         await quiet()
         assert appended == (window if taken < window // 2 else window + taken)
+
+
+async def test_a_snapshot_function_that_had_to_wait_for_its_reader_may_then_be_slower_than_the_history() -> (
+    None
+):
+    """D1: what counts is the index that it returns."""
+    go = anyio.Event()
+
+    async def handler(_: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        for number in range(1500):
+            await snapshot.append([event(1, "web", f"{number}")])
+        await go.wait()
+        return publisher.index
+
+    async with opened(handler, history=4, index=1) as (store, publisher):
+        subscription = publisher.subscribe(WEB)
+        await quiet()
+        for _ in range(1500):
+            await subscription.receive()
+        for _ in range(6):
+            store.commit(("web", "new"))
+        go.set()
+        assert kinds([await subscription.receive()]) == ["eos@7"]
