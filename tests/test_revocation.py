@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import anyio
 import pytest
-from catalogue import HEALTH, Catalogue, Health, event, kinds, ready, until_live
-from scenes import quiet
+from catalogue import HEALTH, JOBS, Catalogue, Health, event, kinds, ready, until_live
+from scenes import opened, quiet
 
 from trio_stream import (
     CloseReason,
@@ -377,3 +377,20 @@ async def test_a_handler_may_revoke_the_very_readers_it_serves() -> None:
         await quiet()
         assert_closed(subscription)
         assert publisher.statistics().topics["health"].snapshots == 0
+
+
+async def test_the_tokens_of_other_topics_stay_known_when_one_topic_is_refreshed() -> None:
+    """D9."""
+    async with opened(index=1) as (_, publisher):
+        refreshed = publisher.subscribe(SubscribeRequest(HEALTH, token="t", index=1))
+        others = [publisher.subscribe(SubscribeRequest(JOBS, token=token, index=1)) for token in ("t", "u")]
+        publisher.refresh(HEALTH)
+        with pytest.raises(SubscriptionForceClosed):
+            refreshed.receive_nowait()
+        assert (publisher.statistics().subscriptions, publisher.statistics().tokens) == (2, 2)
+        assert publisher.close_subscriptions(["t"]) == 1
+        with pytest.raises(SubscriptionForceClosed) as closed:
+            others[0].receive_nowait()
+        assert closed.value.reason is CloseReason.TOKEN
+        publisher.publish([event(2, "job", topic=JOBS)])
+        assert others[1].receive_nowait().index == 2
