@@ -5,7 +5,7 @@ from functools import partial
 
 import anyio
 import pytest
-from catalogue import HEALTH, JOBS, Health, event, ready, until_live
+from catalogue import HEALTH, JOBS, Health, event, kinds, ready, until_live
 from interruptions import ways
 from scenes import opened, quiet
 from stretches import stretches
@@ -360,3 +360,18 @@ async def test_one_of_several_that_wait_for_the_same_index_may_give_up() -> None
         publisher.publish([], index=5)
         await quiet()
         assert woken == 2
+
+
+async def test_who_asks_for_the_horizon_inside_a_snapshot_loses_nothing_of_it() -> None:
+    """D3: what is hidden in the history is not passed over yet."""
+    async with opened() as (store, publisher):
+        store.commit(("web", "1"))
+        store.commit(("db", "2"))
+        store.commit(("web", None))
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH), authorizer=frozenset({"db"}))
+        await quiet()
+        assert (subscription.horizon, subscription.index) == (0, 0)
+        store.commit(("web", "4"))
+        assert subscription.resume_request().index == 0
+        assert kinds(ready(subscription)) == ["2:db=2", "eos@3"]
+        assert subscription.horizon == 4
