@@ -370,3 +370,12 @@ async def test_a_snapshot_that_failed_before_the_stop_is_the_end_that_its_reader
     with pytest.raises(SnapshotFailed) as failed:
         await subscription.receive()
     assert isinstance(failed.value.__cause__, OSError)
+
+
+async def test_the_figures_of_a_publisher_that_has_stopped_are_those_of_its_end() -> None:
+    async with opened(index=1) as (store, publisher):
+        store.commit(("web", "1"))
+    figures = publisher.statistics()
+    assert (figures.index, figures.subscriptions, figures.waiting, figures.tokens) == (2, 0, 0, 0)
+    topic = figures.topics["health"]
+    assert (topic.commits, topic.floor, topic.feeds, topic.snapshots) == (0, 2, 0, 0)
