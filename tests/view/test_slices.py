@@ -327,6 +327,8 @@ async def test_hidden_events_are_passed_over_a_part_at_a_time(step: int) -> None
     looks = 0
 
     class Slow(Wire):
+        _horizon: int
+
         @property
         def horizon(self) -> int:
             nonlocal looks

@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
@@ -49,6 +50,7 @@ KEPT: Final = TESTS.parent / ".mutants"
 PASSED: Final = KEPT / "passed.json"  # the changes that no quick test notices
 START: Final = time.monotonic()
 AT_ONCE: Final = os.cpu_count() or 1
+PORTIONS: Final = 4 * AT_ONCE  # in which the map is drawn
 # The tests of the core and the views; of another directory only what is named.
 OTHERS: Final = ("view", "testing", "model", "schedules", "sweep", "memory")
 # Not about the core; and what counts bytes, which depends on what ran before.
@@ -73,10 +75,14 @@ class Map:
         parts = {name: part for name, part in parts.items() if part["of"] == [package, tests.get(name)]}
         if missing := sorted(tests.keys() - parts.keys()):
             say(f"finding out which lines are run by {', '.join(missing)}")
-            drawn = KEPT / "drawn.json"
-            forked(partial(run_pytest, Collected(lambda all_: _write(drawn, trace(all_))), missing))
-            for name, part in json.loads(drawn.read_text()).items():
-                parts[name] = {"of": [package, tests[name]], **part}
+            places = {KEPT / f"drawn{at}.json": missing[at::PORTIONS] for at in range(PORTIONS)}
+            tasks = ((place, partial(_draw, place, files)) for place, files in places.items() if files)
+            for place, failure in results(tasks, AT_ONCE):
+                if failure is not None:
+                    raise RuntimeError(f"without any change: {failure}")
+                for name, part in json.loads(place.read_text()).items():
+                    parts[name] = {"of": [package, tests[name]], **part}
+                place.unlink()
             _write(kept, parts)
         self._parts = parts.values()
         self._seconds: dict[str, float] = {}
@@ -97,6 +103,20 @@ class Map:
     @property
     def all(self) -> Seconds:
         return self._seconds
+
+
+def _draw(place: Path, files: Sequence[str], say: Say) -> str | None:
+    say("finding out which lines are run", 3600)
+    failures: list[str] = []
+
+    def draw(collected: Collected) -> None:
+        parts, failed = trace(collected)
+        failures.extend(failed)
+        _write(place, parts)
+
+    with suppress(RuntimeError):  # of pytest, when a test has failed
+        run_pytest(Collected(draw), files)
+    return next(iter(failures), None)
 
 
 def _write(file: Path, value: object) -> None:

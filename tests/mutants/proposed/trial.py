@@ -184,19 +184,22 @@ def killer_when_imported(change: Change | None, tests: Seconds, say: Say) -> str
     return found[0]
 
 
-def trace(collected: Collected) -> dict[str, Any]:
-    """For each file of tests: how long its tests take, and which of them run which lines."""
+def trace(collected: Collected) -> tuple[dict[str, Any], list[str]]:
+    """For each file of tests: how long its tests take, and which of them run which lines. And what fails."""
     os.environ["COVERAGE_CORE"] = "ctrace"  # the only one that knows which test runs
     measured = coverage.Coverage(
         data_file=None, include=[f"{PACKAGE}/_*", f"{PACKAGE}/view/*"], config_file=False
     )
     names = list(collected.items)
     parts: dict[str, Any] = {_file(name): {"seconds": {}, "lines": {}} for name in names}
+    failures: list[str] = []
     measured.start()
     for name, following in zip_longest(names, names[1:]):
         measured.switch_context(name)
         if collected.passes(name, following):
             parts[_file(name)]["seconds"][name] = round(collected.seconds, 4)
+        else:
+            failures.append(name)
     measured.stop()
     data = measured.get_data()
     for path in data.measured_files():
@@ -204,7 +207,7 @@ def trace(collected: Collected) -> dict[str, Any]:
             for name in filter(None, contexts):
                 lines = parts[_file(name)]["lines"].setdefault(str(Path(path).relative_to(PACKAGE)), {})
                 lines.setdefault(line, []).append(name)
-    return parts
+    return parts, failures
 
 
 def _file(test: str) -> str:
