@@ -97,3 +97,11 @@ def test_a_copy_of_a_failed_snapshot_has_its_cause() -> None:
         assert again.__cause__ is failed.__cause__
         assert (again.index, again.epoch, str(again)) == (0, "e", str(failed))
     assert pickle.loads(pickle.dumps(failed)).__cause__ is None
+
+
+@every_way
+def test_who_is_told_that_another_receives_can_tell_it_to_others(way: Callable[[Any], Any]) -> None:
+    """The message is made by anyio, of a part that has to go with it."""
+    error = BusyResourceError("receiving from")
+    assert str(way(error)) == str(error)
+    assert "receiving from" in str(error)

@@ -493,3 +493,14 @@ def test_a_close_event_cannot_be_changed() -> None:
         setattr(closing.payload, "token_secret_ids", frozenset())  # noqa: B010 - a type checker refuses the other way
     assert closing == close_subscription_event(["secret", "secret"])
     assert hash(closing) == hash(close_subscription_event(["secret"]))
+
+
+def test_a_subclass_of_topic_may_be_a_dataclass_and_is_compared_by_its_name_all_the_same() -> None:
+    @dataclass(frozen=True)
+    class Documented(Topic[Health]):
+        text: str = ""
+
+    topic = Documented("health", text="how they are")
+    assert topic == HEALTH == Documented("health")
+    assert hash(topic) == hash(HEALTH)
+    assert topic != Documented("jobs", text="how they are")
