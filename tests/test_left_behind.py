@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -21,7 +22,7 @@ from trio_stream import (
     SubscriptionForceClosed,
 )
 from trio_stream._inbox import Inbox
-from trio_stream._wait import Parking
+from trio_stream._wait import Parking, _Closed
 
 pytestmark = pytest.mark.anyio
 
@@ -291,3 +292,16 @@ async def test_a_cached_snapshot_that_is_replaced_leaves_nothing_behind() -> Non
         assert store.runs == 2
         gc.collect()
         assert reference() is None
+
+
+class Recorded:
+    """Stands for a back end, and says what it was asked for."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *arguments: (name, *arguments)
+
+
+def test_where_nobody_wakes_any_more_to_park_is_a_checkpoint_and_the_rest_is_as_before() -> None:
+    closed: Any = _Closed(cast("Any", Recorded()))
+    assert closed.park("slot") == closed.checkpoint() == ("checkpoint",)
+    assert closed.call_from_thread() == ("call_from_thread",)

@@ -369,3 +369,22 @@ async def test_a_task_that_is_cancelled_natively_takes_no_snapshot_along() -> No
         assert (task.cancelled(), held.cancelled) == (True, 0)
         held.go.set()
         assert kinds(await until_live(subscriptions[0])) == ["1:web=a", "eos@1"]
+
+
+@on_asyncio
+async def test_a_snapshot_function_may_make_another_needless_before_that_begins() -> None:
+    """D13, D14: also where it runs as soon as its task is made."""
+
+    async def handler(request: Request, snapshot: Appender) -> int:
+        runs.append(request.key)
+        subscriptions["db"].unsubscribe()
+        return 0
+
+    runs: list[str] = []
+    async with open_publisher({HEALTH: handler}) as publisher:
+        subscriptions = {
+            key: publisher.subscribe(SubscribeRequest(HEALTH, key)) for key in ("web", "db", "cache")
+        }
+        await quiet()
+        assert runs == ["web", "cache"]
+        assert kinds(ready(subscriptions["web"])) == ["eos@0"]

@@ -1,5 +1,6 @@
 """D5, U8: a publisher that stops is read to the end: first what it published, then that it has stopped."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -7,6 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, Catalogue, Health, event, kinds, ready, until_live
+from interruptions import on_asyncio
 from scenes import ALL, WEB, Held, opened, quiet
 
 from trio_stream import (
@@ -379,3 +381,32 @@ async def test_the_figures_of_a_publisher_that_has_stopped_are_those_of_its_end(
     assert (figures.index, figures.subscriptions, figures.waiting, figures.tokens) == (2, 0, 0, 0)
     topic = figures.topics["health"]
     assert (topic.commits, topic.floor, topic.feeds, topic.snapshots) == (0, 2, 0, 0)
+
+
+@on_asyncio
+async def test_a_stop_that_is_cancelled_again_ends_everybody_all_the_same() -> None:
+    """D12, D16: natively, in the middle of the portions in which it is told."""
+    many = 1_000
+    ends: list[CloseReason] = []
+
+    async def read(subscription: Subscription[Health]) -> None:
+        with pytest.raises(SubscriptionForceClosed) as closed:
+            await subscription.receive()
+        ends.append(closed.value.reason)
+
+    for ticks in range(5):
+        ends.clear()
+        publisher = EventPublisher({HEALTH: Catalogue().snapshot}, index=1)
+        running = asyncio.create_task(publisher.run())
+        await quiet()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(many):
+                tasks.start_soon(read, publisher.subscribe(LIVE))
+            await quiet()
+            running.cancel()
+            for _ in range(ticks):
+                await anyio.lowlevel.checkpoint()
+            running.cancel()
+            await asyncio.wait([running])
+        assert running.cancelled()
+        assert ends == [CloseReason.STOPPED] * many

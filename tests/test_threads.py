@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, Catalogue, Health, event, kinds, ready
-from interruptions import on_asyncio
+from interruptions import on_asyncio, on_trio
 from scenes import quiet
 from stretches import stretches
 from typing_extensions import override
@@ -367,3 +367,21 @@ async def test_the_thread_of_the_event_loop_may_give_a_commit_without_events_too
     async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
         publisher.publish_from_thread([], index=7)
         assert publisher.index == 7
+
+
+@on_trio
+async def test_what_ends_the_program_ends_it_also_when_a_thread_has_published_it() -> None:
+    """The thread gets it too, and does not wait for ever."""
+
+    class Ending:
+        @property
+        def subject(self) -> str:
+            raise SystemExit(3)
+
+    with pytest.raises(BaseExceptionGroup) as ended:
+        async with open_publisher({HEALTH: Catalogue().snapshot}) as publisher:
+            caller = started(publisher.publish_from_thread, [Event(HEALTH, 1, Ending())])
+            await anyio.sleep_forever()
+    assert ended.group_contains(SystemExit)
+    with pytest.raises(SystemExit):
+        await caller.outcome()

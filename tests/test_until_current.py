@@ -380,3 +380,25 @@ async def test_after_a_read_an_iteration_goes_on_behind_it(count: int) -> None:
         for _ in range(3):
             publisher.publish([event(publisher.next_index, "web")])
         assert [(await anext(subscription)).index for _ in range(3)] == [2 + count, 3 + count, 4 + count]
+
+
+@pytest.mark.parametrize("closes_this", [False, True])
+async def test_a_rule_may_let_out_the_end_of_another_subscription(closes_this: bool) -> None:
+    """D9, D16: it is not about this one, which goes on, unless the rule has closed it too."""
+
+    class Asking(Health):
+        def has_read_permission(self, authorizer: object, /) -> bool:
+            if closes_this:
+                subscription.unsubscribe()
+            other.receive_nowait()
+            return True
+
+    async with opened(index=1) as (_, publisher):
+        other = publisher.subscribe(SubscribeRequest(HEALTH, "web", token="other", index=1))
+        publisher.close_subscriptions(["other"])
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), authorizer="me")
+        publisher.publish([Event(HEALTH, 2, Asking("web"))])
+        with pytest.raises(ClosedResourceError if closes_this else SubscriptionForceClosed):
+            await subscription.receive_until_current()
+        ended = subscription.statistics().state is not SubscriptionState.LIVE
+        assert ended is closes_this

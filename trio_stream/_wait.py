@@ -349,8 +349,7 @@ class Parking:
     def close(self) -> None:
         """Nobody is woken from now on but those who wait already; to park is only a checkpoint."""
         self._is_closed = True
-        if self._backend is not None:
-            self._backend = _Closed(self._backend)
+        self._backend = _Closed(self.backend)
 
     async def finish(self) -> None:  # noqa: ASYNC910 - there may be nothing left to do
         """After `run`: does what is left, in slices; in one go if it is cancelled meanwhile."""
@@ -383,8 +382,7 @@ class Parking:
             self._wake_runner()
 
     def _wake_runner(self) -> None:
-        if self._backend is not None:
-            self._backend.wake((self._runner,))
+        self.backend.wake((self._runner,))
 
     def _do_some(self, backend: Backend) -> None:
         if slots := self._next_slice():

@@ -40,10 +40,8 @@ class Warner:
             self._logger.warning(message, *args)
 
 
-def named(error: BaseException | None) -> str:
+def named(error: BaseException) -> str:
     """The types of an error and of its causes; not their text, which may have keys, values or tokens in it."""
-    if error is None:
-        return "no reason given"
     name = type(error).__name__
     if isinstance(error, SubscriptionForceClosed):
         name += f" ({error.reason.value})"

@@ -1,7 +1,7 @@
 """What a view logs: whatever makes it try again, a few times a minute, and nothing that is secret."""
 
 import logging
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -11,7 +11,7 @@ from scenes import ALL, opened, quiet
 from view.wires import Exchange, is_gone, put, viewing, whole
 
 from trio_stream import SubscribeRequest
-from trio_stream.view import ViewEnded, ViewPool
+from trio_stream.view import ViewEnded, ViewPool, open_view
 
 pytestmark = pytest.mark.anyio
 
@@ -114,3 +114,33 @@ async def test_an_end_is_logged_when_those_who_would_have_been_told_have_gone(
         exchange.wire.end(PermissionError(SECRET))
         await quiet()
         assert messages(caplog) == ["the view of 'health' has ended: PermissionError"]
+
+
+class Silent:
+    """A connection that keeps to itself why it has ended."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def __aenter__(self) -> Self:
+        await self._connection.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> bool:
+        await self._connection.__aexit__(*error)
+        return True
+
+
+async def test_a_connection_that_does_not_say_why_it_has_ended_is_logged_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with opened(index=1) as (_, publisher):
+        async with open_view(lambda request: Silent(publisher.subscribe(request)), ALL) as view:
+            await view.wait_current()
+            publisher.close_subscriptions([""])
+            await quiet()
+            assert "SubscriptionForceClosed (token)" in messages(caplog)[0]
+            await view.wait_current()

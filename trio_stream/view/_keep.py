@@ -155,7 +155,7 @@ class Keeper(Generic[K, V]):
             _warner.warn("the view of %r connects again in %.2f s: %s", self._topic, delay, named(reason))
             await anyio.sleep(delay)
 
-    async def _follow(self) -> BaseException | None:
+    async def _follow(self) -> BaseException:
         """Connects and folds everything until the connection ends; returns why it has ended, or did not begin."""
         self.connections += 1
         self._is_healthy = False
@@ -168,7 +168,9 @@ class Keeper(Generic[K, V]):
             if _is_terminal(error) or (is_connected and not _is_broken(error)):
                 raise
             return error  # noqa: ASYNC910 - the caller waits next
-        return self._shown.status.reason  # the connection keeps to itself how leaving it has ended
+        reason = self._shown.status.reason  # the connection keeps to itself how leaving it has ended
+        assert reason is not None
+        return reason
 
     async def _fold_all(self, connection: Connection) -> None:
         self._begin(connection)
