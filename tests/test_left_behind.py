@@ -305,3 +305,5 @@ def test_where_nobody_wakes_any_more_to_park_is_a_checkpoint_and_the_rest_is_as_
     closed: Any = _Closed(cast("Any", Recorded()))
     assert closed.park("slot") == closed.checkpoint() == ("checkpoint",)
     assert closed.call_from_thread() == ("call_from_thread",)
+    closed.check()
+    closed.wake(())

@@ -388,3 +388,13 @@ async def test_a_snapshot_function_may_make_another_needless_before_that_begins(
         await quiet()
         assert runs == ["web", "cache"]
         assert kinds(ready(subscriptions["web"])) == ["eos@0"]
+
+
+async def test_hundreds_of_snapshots_that_are_asked_for_in_one_go_are_all_started() -> None:
+    """D14, D15: in portions."""
+    async with opened(index=1) as (store, publisher):
+        store.commit(("web", "a"))
+        many = [publisher.subscribe(SubscribeRequest(HEALTH, f"s{number}")) for number in range(600)]
+        await quiet()
+        assert store.runs == len(many)
+        assert [kinds(ready(each)) for each in many] == [["eos@2"]] * len(many)

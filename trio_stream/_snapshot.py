@@ -159,10 +159,12 @@ class SnapshotMaker:
                 await self._parking.backend.park(self._starter)
 
     def _start_some(self, tasks: anyio.abc.TaskGroup) -> None:
-        for snapshot in list(islice(self._asked, SLICE)):
-            if state := self._asked.pop(snapshot, None):  # a handler may run at once, and make others leave
-                self._making[snapshot] = state
-                tasks.start_soon(self._make, state, snapshot)
+        some = dict(islice(self._asked.items(), SLICE))
+        for snapshot in some:
+            del self._asked[snapshot]
+        self._making.update(some)
+        for snapshot, state in some.items():
+            tasks.start_soon(self._make, state, snapshot)
 
     async def _make(self, state: TopicState, snapshot: Snapshot) -> None:  # noqa: ASYNC910 - a task, not awaited
         try:
