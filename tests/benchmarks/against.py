@@ -117,7 +117,11 @@ def _pair(case: Case, seconds: float, directory: str, *, old_first: bool) -> Pai
 def _measure(case: Case, seconds: float, directory: str = "") -> Sample:
     """Of the version in the directory; of the installed one if none is named."""
     paths = [directory, str(TESTS)] if directory else [str(TESTS)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONSAFEPATH": "1",
+    }
     command = [sys.executable, "-m", f"{__package__}.measure", *map(str, (*case, seconds))]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     answer = json.loads(done.stdout)
