@@ -1,6 +1,6 @@
 """Runs the whole programme, and writes what it found to `docs/reference/evidence.md`: `python tests/report.py`.
 
-It needs the package installed and what its tests need, and on two cores less than 15 minutes.
+It needs the package installed and what its tests need, and on two cores half an hour or more.
 If anything fails the page is left as it was.
 """
 
