@@ -1,6 +1,6 @@
 """Runs the whole programme, and writes what it found to `docs/reference/evidence.md`: `python tests/report.py`.
 
-It needs the package installed and what its tests need, and on two cores half an hour or more.
+It needs the package installed, what its tests need, and mutmut.
 If anything fails the page is left as it was.
 """
 
