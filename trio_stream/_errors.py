@@ -12,7 +12,7 @@ import trio
 from typing_extensions import override
 
 FATAL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
-"""What ends the program, whoever lets it out."""
+"""These end the program, wherever they are raised."""
 
 
 class ClosedResourceError(trio.ClosedResourceError, anyio.ClosedResourceError):

@@ -374,7 +374,7 @@ class EventPublisher:
 
     def _tell_of_stop(self, subscription: Subscription[Any]) -> None:
         subscription._stop_if_done()
-        if subscription._end is None:  # it has something to read; whoever reads it keeps it
+        if subscription._end is None:  # it has something to read, and only its reader keeps it alive
             self._subscriptions.loosen(subscription.request.token, subscription)
         self._parking.wake_one(subscription)
 

@@ -1,8 +1,8 @@
 """Runs the snapshot functions, each in a task and cancel scope of its own, and the clock of their cache.
 
 A subscriber only notes that it needs a snapshot.
-A task of the publisher starts the handler: it runs in the publisher's context, and whoever asked first, from wherever,
-leaves no trace in it.
+A task of the publisher starts the handler, so the handler runs in the publisher's context, not in that of the
+subscriber who asked first.
 
 A handler fills a snapshot while it is read, but runs ahead of its fastest reader by a window only, unless a reader
 waits for the whole of it.

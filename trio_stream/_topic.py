@@ -8,7 +8,7 @@ When the history has dropped a commit that is newer than the snapshot, there wou
 Then the snapshot is *passed*: it is emptied there and then, and its readers have fallen off.
 One whose handler waits for readers, while the history passes the point at which it was started, goes the same way.
 
-A reader that is reset must get on all the same, however slow it is.
+A reader that is reset must still make progress, however slow it is.
 So it begins a snapshot only when that is whole, and *keeps* it: one that is passed stays for those who keep it, to its
 end, and the next one is asked for behind it.
 At most two snapshots of a subject are kept like this; a third takes the oldest from its readers.

@@ -1,4 +1,4 @@
-"""Warnings of what goes on all the same: few, however many fail at once, and without what an error's text may tell."""
+"""Warnings about failures that are tried again: few, however many fail at once, and without the text of the errors."""
 
 import logging
 from dataclasses import dataclass
