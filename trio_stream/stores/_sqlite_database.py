@@ -71,6 +71,15 @@ class Database:
         """See `Store.get`; with the index of the state that it was read in."""
         return self._read(lambda connection, row: (row.index, self._get(connection, name)))
 
+    def topics(self) -> Sequence[str]:
+        """See `SQLiteStore.topics`."""
+        return self._read(lambda connection, _: _topics(connection))
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Commits of the log, bytes of the file and of its write-ahead log."""
+        commits = self._read(lambda _, row: row.index - row.floor)
+        return commits, *self.file.sizes()
+
     def read_log(self, after: int, epoch: str | None) -> tuple[str, Sequence[Commit]]:
         """The epoch, which must be `epoch` unless that is None, and some commits after `after` if any."""
         return self._read(lambda connection, row: (row.epoch, self._read_log(connection, row, after, epoch)))
@@ -217,6 +226,16 @@ class Database:
             return Commit(index, decode_operations(text))
         except (TypeError, ValueError) as error:
             raise self.file.error(f"damaged: commit {index} of the log cannot be read") from error
+
+
+def _topics(connection: sqlite3.Connection) -> Sequence[str]:
+    """One look into the index for each."""
+    topics: list[str] = []
+    while found := connection.execute(
+        "SELECT min(topic) FROM state WHERE topic > ?", (topics[-1] if topics else "",)
+    ).fetchone()[0]:
+        topics.append(found)
+    return topics
 
 
 def _check_expected(connection: sqlite3.Connection, expect: Mapping[Name, int]) -> None:

@@ -102,6 +102,17 @@ class SQLiteFile:
         except OSError as error:
             raise self.error(f"the file is gone ({error.strerror})") from error
 
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the file and of its write-ahead log."""
+        try:
+            file = self.path.stat().st_size
+        except OSError as error:
+            raise self.error(f"the file is gone ({error.strerror})") from error
+        try:
+            return file, Path(f"{self.path.resolve()}-wal").stat().st_size
+        except FileNotFoundError:
+            return file, 0
+
     @contextmanager
     def named_errors(self) -> Iterator[None]:
         """Makes SQLite's errors ours."""

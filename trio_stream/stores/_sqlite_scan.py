@@ -1,6 +1,7 @@
 """Reading many rows of the state as they were at one index, on a connection of its own."""
 
 import sqlite3
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Final
@@ -14,15 +15,14 @@ CHUNK: Final = 256  # rows in one go, at most
 
 
 class Scan:
-    """One topic and namespace in the order of the keys; blocks, in a worker thread.
+    """One topic and namespace in the order of the keys, those with a prefix; blocks, in a worker thread.
 
     The transaction lasts until `close`, which must be called: SQLite's log cannot be reset before.
     """
 
-    def __init__(self, database: Database, topic: str, namespace: str) -> None:
+    def __init__(self, database: Database, topic: str, namespace: str, prefix: str) -> None:
         self._database = database
-        self._topic = topic
-        self._namespace = namespace
+        self._where = (topic, namespace, prefix, _after(prefix))
         # Guards the fields below: a native cancel on asyncio leaves a thread behind that is still at work.
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -41,8 +41,9 @@ class Scan:
             while (index := self._database.begin(self._connection)) is None:
                 pass  # the fork that was found has a new epoch now
             self._rows = self._connection.execute(
-                'SELECT key, value, "index" FROM state WHERE topic = ? AND namespace = ? ORDER BY key',
-                (self._topic, self._namespace),
+                'SELECT key, value, "index" FROM state WHERE topic = ? AND namespace = ? AND key >= ? AND key < ?'
+                " ORDER BY key",
+                self._where,
             )
             return index
 
@@ -82,3 +83,12 @@ class Scan:
             self._rows = None
             self._connection.close()
             self._connection = None
+
+
+def _after(prefix: str) -> str | bytes:
+    """What all keys with the prefix are less than, and no other key that is greater than them."""
+    shortened = prefix.rstrip(chr(sys.maxunicode))
+    if not shortened:
+        return b""  # SQLite sorts any blob behind any text
+    after = ord(shortened[-1]) + 1
+    return shortened[:-1] + chr(0xE000 if 0xD800 <= after < 0xE000 else after)  # no half of a surrogate pair

@@ -25,9 +25,10 @@ What to know about the file:
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Final, Generic, Self, TypeVar, get_args
+from typing import Final, Generic, Protocol, Self, TypeVar, get_args
 
 import anyio
 import anyio.lowlevel
@@ -60,13 +61,44 @@ _SCANS: Final = 64  # of whole namespaces at once; each has two files open of th
 _BURST: Final = 64  # items that an iterator gives between two checkpoints
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large a store is."""
+
+    commits: int
+    """Commits in the log: those that `changes` can give."""
+    file: int
+    """Bytes of the file."""
+    write_ahead_log: int
+    """Bytes of the `-wal` beside it."""
+
+
+class SQLiteStore(Store, Protocol):
+    """What a store in a SQLite file can do beside `Store`."""
+
+    @override
+    def list(
+        self, topic: str, *, namespace: str = "default", prefix: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, Entry]]]:
+        """As `Store.list`; with `prefix` only the keys that begin with it."""
+        ...
+
+    async def topics(self) -> Sequence[str]:
+        """The topics that have a key in any namespace, in order."""
+        ...
+
+    async def sizes(self) -> Sizes:
+        """How large the store is now."""
+        ...
+
+
 def open_sqlite_store(
     path: str,
     *,
     synchronous: Synchronous = "FULL",
     busy_timeout: float = 5.0,
     poll_interval: float = 0.005,
-) -> AbstractAsyncContextManager[Store]:
+) -> AbstractAsyncContextManager[SQLiteStore]:
     """Opens the store in the file `path`; makes it if there is none, but not its directory.
 
     `synchronous`: SQLite's.
@@ -86,7 +118,7 @@ def open_sqlite_store(
 
 
 @asynccontextmanager
-async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> AsyncIterator[Store]:
+async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> AsyncIterator[SQLiteStore]:
     store = _SQLiteStore(file, busy_timeout, poll_interval)
     try:
         await store.open()
@@ -95,8 +127,8 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
         await store.aclose()
 
 
-class _SQLiteStore(Store):
-    """See `Store`."""
+class _SQLiteStore(SQLiteStore):
+    """See `SQLiteStore`."""
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
         self._database = Database(file)
@@ -144,11 +176,19 @@ class _SQLiteStore(Store):
     @override
     @asynccontextmanager
     async def list(
-        self, topic: str, *, namespace: str = "default"
+        self, topic: str, *, namespace: str = "default", prefix: str = ""
     ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
-        async with self._scan(topic, namespace) as (_, fetch):
+        async with self._scan(topic, namespace, prefix) as (_, fetch):
             with _Steps(fetch) as entries:
                 yield entries
+
+    @override
+    async def topics(self) -> Sequence[str]:
+        return await self._run(self._database.topics)
+
+    @override
+    async def sizes(self) -> Sizes:
+        return Sizes(*await self._run(self._database.sizes))
 
     @override
     async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
@@ -226,10 +266,10 @@ class _SQLiteStore(Store):
 
     @asynccontextmanager
     async def _scan(
-        self, topic: str, namespace: str
+        self, topic: str, namespace: str, prefix: str = ""
     ) -> AsyncIterator[tuple[int, Callable[[], Awaitable[Sequence[tuple[str, Entry]]]]]]:
         """The index of what is read, and what gives the next rows of it."""
-        scan = Scan(self._database, topic, namespace)
+        scan = Scan(self._database, topic, namespace, prefix)
         received = 0
 
         async def fetch() -> Sequence[tuple[str, Entry]]:
