@@ -118,6 +118,7 @@ class SQLiteFile:
         # Guards the fields below, which every connect() reads and writes.
         self._lock = threading.Lock()
         self._opened: FileIdentity | None = None
+        self._connections: set[int] = set()  # ids of those that are open
         # {path of a -wal or -shm: that of the file opened last}
         self._companions: dict[Path, FileIdentity] = {}
 
@@ -216,7 +217,10 @@ class SQLiteFile:
             self._check_not_inherited()
             if self._opened is not None and self._opened[:2] != identity[:2]:
                 self._discard_companions()
+            elif self._connections:
+                self.check_companions()
             connection = self._sqlite(self._mode(identity))
+            self._connections.add(id(connection))
             _connected[id(connection)] = identity[:2]
             try:
                 self._confirm(identity)  # before SQLite looks for a log of the file that it has opened
@@ -234,6 +238,7 @@ class SQLiteFile:
         if not self.is_inherited:
             connection.close()
             _connected.pop(id(connection), None)
+            self._connections.discard(id(connection))
 
     def _mode(self, identity: FileIdentity) -> str:
         """How SQLite is to open the file.
