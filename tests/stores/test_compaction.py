@@ -7,9 +7,10 @@ import anyio
 import anyio.from_thread
 import pytest
 from stores.connections import Tap, tapped
-from stores.storehouse import PATIENCE, commit_each, open_at, put, sql, state, take
+from stores.storehouse import PATIENCE, commit_each, put, sql, state, take
 
 from trio_stream.stores import HistoryLostError, Store
+from trio_stream.stores.sqlite import open_sqlite_store
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +33,7 @@ async def fill(store: Store) -> int:
 
 
 async def test_the_rows_go_some_at_a_time(path: Path, tap: Tap) -> None:
-    async with open_at(path) as store:
+    async with open_sqlite_store(str(path)) as store:
         index = await fill(store)
         tap.statements.clear()
         await store.compact(index - 1)
@@ -67,7 +68,7 @@ async def test_writers_of_this_process_and_of_others_get_in_between(
 
 
 async def test_the_file_gives_its_space_back(path: Path) -> None:
-    async with open_at(path) as store:
+    async with open_sqlite_store(str(path)) as store:
         index = await fill(store)
         sql(path, "PRAGMA wal_checkpoint(PASSIVE)")
         before = (await store.sizes()).file
@@ -91,7 +92,7 @@ async def test_readers_are_told_at_once_that_the_commits_are_gone(store: Store, 
 async def test_what_an_interrupted_compaction_has_left_is_removed_by_the_next_one(
     path: Path, tap: Tap
 ) -> None:
-    async with open_at(path) as store:
+    async with open_sqlite_store(str(path)) as store:
         index = await fill(store)
         with anyio.CancelScope() as scope:
 
@@ -116,7 +117,7 @@ async def test_what_an_interrupted_compaction_has_left_is_removed_by_the_next_on
 
 async def test_a_file_of_the_first_edition_is_compacted_too(path: Path) -> None:
     """Its free pages stay in it, and are used again."""
-    async with open_at(path) as store:
+    async with open_sqlite_store(str(path)) as store:
         await commit_each(store, "a")
     sql(
         path,
@@ -126,7 +127,7 @@ async def test_a_file_of_the_first_edition_is_compacted_too(path: Path) -> None:
         "PRAGMA journal_mode = WAL",
     )
     assert sql(path, "PRAGMA auto_vacuum") == [(0,)]
-    async with open_at(path) as store:
+    async with open_sqlite_store(str(path)) as store:
         index = await fill(store)
         await store.compact(index)
         size = (await store.sizes()).file
