@@ -7,7 +7,6 @@ from typing import Any, Final, assert_never
 
 from ._values import JSON, MAX_DEPTH, Delete, Operation, Put
 
-
 _PLAIN: Final = frozenset({type(None), bool, int, float, str})  # needs no look inside
 
 # `json.dumps` makes an encoder at each call.
