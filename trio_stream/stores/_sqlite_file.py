@@ -118,7 +118,8 @@ class SQLiteFile:
         # Guards the fields below, which every connect() reads and writes.
         self._lock = threading.Lock()
         self._opened: FileIdentity | None = None
-        self._connections: set[int] = set()  # ids of those that are open
+        # {id of an open connection: device and inode of its file}
+        self._connections: dict[int, tuple[int, int]] = {}
         # {path of a -wal or -shm: that of the file opened last}
         self._companions: dict[Path, FileIdentity] = {}
 
@@ -217,11 +218,10 @@ class SQLiteFile:
             self._check_not_inherited()
             if self._opened is not None and self._opened[:2] != identity[:2]:
                 self._discard_companions()
-            elif self._connections:
+            elif identity[:2] in self._connections.values():
                 self.check_companions()
             connection = self._sqlite(self._mode(identity))
-            self._connections.add(id(connection))
-            _connected[id(connection)] = identity[:2]
+            self._connections[id(connection)] = _connected[id(connection)] = identity[:2]
             try:
                 self._confirm(identity)  # before SQLite looks for a log of the file that it has opened
                 self._configure(connection)
@@ -237,8 +237,8 @@ class SQLiteFile:
         """Closes it; but not in a process that was forked, where it belongs to the parent."""
         if not self.is_inherited:
             connection.close()
+            self._connections.pop(id(connection), None)
             _connected.pop(id(connection), None)
-            self._connections.discard(id(connection))
 
     def _mode(self, identity: FileIdentity) -> str:
         """How SQLite is to open the file.
