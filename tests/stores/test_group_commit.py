@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 from interruptions import on_asyncio
 from stores.connections import Tap, tapped
@@ -219,6 +220,60 @@ async def test_when_the_task_that_writes_for_the_others_is_cancelled_one_of_them
                     leader.cancel_scope.cancel()
     assert sorted(committers.indexes) == ["b", "c", "d"]
     assert sorted(committers.indexes.values()) == [2, 3, 4]
+
+
+async def test_a_commit_that_another_task_writes_is_made_and_returns_although_it_is_cancelled(
+    store: Store, path: Path, tap: Tap
+) -> None:
+    """D12: "cancelled" means that it was not made."""
+    committers = Committers(store)
+    follower = anyio.CancelScope()
+
+    async def follow() -> None:
+        with follower:
+            await committers.commit("b")
+
+    both_wait, both_written = anyio.Event(), anyio.Event()
+    attempts: list[str] = []  # since both wait; the first one may have begun before
+
+    def watch(sql: str, _: object) -> None:
+        if sql == "BEGIN IMMEDIATE" and both_wait.is_set():
+            attempts.append(sql)
+            if len(attempts) == 2:
+                anyio.from_thread.run_sync(both_written.set)
+        if sql == COMMIT:
+            anyio.from_thread.run_sync(follower.cancel)
+
+    tap.fail = watch
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with locked(path):
+                tasks.start_soon(committers.commit, "a")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                both_wait.set()
+                await both_written.wait()
+    assert committers.indexes == {"a": 2, "b": 3}
+    assert set(await state(store)) == {"first", "a", "b"}
+
+
+@on_asyncio
+async def test_a_commit_that_comes_back_into_the_line_has_not_forgotten_that_it_was_cancelled(
+    store: Store, path: Path
+) -> None:
+    committers = Committers(store)
+    with anyio.fail_after(PATIENCE), locked(path):
+        leader = asyncio.ensure_future(committers.commit("a"))
+        await anyio.wait_all_tasks_blocked()
+        follower = asyncio.ensure_future(committers.commit("b"))
+        await anyio.wait_all_tasks_blocked()
+        follower.cancel()
+        await asyncio.wait([follower])  # although nothing can be written
+        leader.cancel()
+        await asyncio.wait([leader])
+    assert follower.cancelled()
+    assert await state(store) == {"first": 0}
 
 
 async def test_each_waits_for_the_lock_for_its_own_time(path: Path, tap: Tap) -> None:

@@ -94,6 +94,8 @@ class CommitLine:
     async def _until_settled(self, place: _Place) -> None:  # noqa: ASYNC910 - it waits at least once
         cancellation: BaseException | None = None
         while place.state is not _State.SETTLED:
+            if cancellation is not None and place.state is _State.WAITING:
+                raise cancellation  # it was cancelled while it was taken, and has come back
             if place.stir.is_set():
                 place.stir = anyio.Event()
             try:
