@@ -22,15 +22,15 @@ DURABLE = (
     Mutant(
         "the log is compacted past a reader without a word",
         "etcd #17529",
-        "stores/_sqlite_database.py",
-        "        if epoch not in {None, row.epoch} or after < row.floor:",
-        "        if epoch not in {None, row.epoch}:",
+        "stores/_sqlite_log.py",
+        "        if epoch not in {None, head.epoch} or after < head.floor:",
+        "        if epoch not in {None, head.epoch}:",
         ("stores/test_changes.py",),
     ),
     Mutant(
         "a gap in the log is passed over",
         "D6",
-        "stores/_sqlite_database.py",
+        "stores/_sqlite_log.py",
         "            if index != after + 1:",
         "            if False:",
         ("stores/test_changes.py",),
@@ -76,8 +76,8 @@ DURABLE = (
         "a step of the changes loses commits when it is cancelled",
         "D12",
         "stores/sqlite.py",
-        "                _, commits = await self._run(partial(self._database.read_log, after, epoch))\n",
-        "                _, commits = await self._run(partial(self._database.read_log, after, epoch))\n"
+        "                _, commits = await self._run(partial(self._log.read, after, epoch))\n",
+        "                _, commits = await self._run(partial(self._log.read, after, epoch))\n"
         "                after = commits[-1].index if commits else after\n"
         "                await anyio.lowlevel.checkpoint()\n",
         ("stores/test_cancellation.py",),

@@ -19,14 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, assert_never
 
-from ._errors import ConflictError, HistoryLostError
-from ._json import decode_operations, encode_operations, encode_value
+from ._errors import ConflictError
+from ._json import encode_operations, encode_value
 from ._sqlite_file import Connection, SQLiteFile, new_epoch
-from ._values import Commit, Delete, Entry, Head, Name, Operation, Put
+from ._values import Delete, Entry, Head, Name, Operation, Put
 
 T = TypeVar("T")
 
-READ_COMMITS: Final = 512  # at most, in one go
 READ_CHARACTERS: Final = 1 << 20  # of JSON, after which no further commit or row is read in the same go
 
 
@@ -80,9 +79,9 @@ class Database:
         commits = self._read(lambda _, row: row.index - row.floor)
         return commits, *self.file.sizes()
 
-    def read_log(self, after: int, epoch: str | None) -> tuple[str, Sequence[Commit]]:
-        """The epoch, which must be `epoch` unless that is None, and some commits after `after` if any."""
-        return self._read(lambda connection, row: (row.epoch, self._read_log(connection, row, after, epoch)))
+    def read(self, work: Callable[[sqlite3.Connection, Head], T]) -> T:
+        """Does it in a transaction for reading."""
+        return self._read(lambda connection, row: work(connection, Head(row.index, row.floor, row.epoch)))
 
     def commit(self, operations: Sequence[Operation], expect: Mapping[Name, int]) -> int:
         """See `Store.commit`."""
@@ -200,32 +199,6 @@ class Database:
             return Entry(json.loads(text), index)
         except ValueError as error:
             raise self.file.error(f"damaged: a value of commit {index} is not JSON") from error
-
-    def _read_log(
-        self, connection: sqlite3.Connection, row: _Row, after: int, epoch: str | None
-    ) -> Sequence[Commit]:
-        if epoch not in {None, row.epoch} or after < row.floor:
-            raise HistoryLostError(after, row.floor, row.epoch)
-        commits: list[Commit] = []
-        characters = 0
-        for index, text in connection.execute(
-            'SELECT "index", operations FROM log WHERE "index" > ? ORDER BY "index" LIMIT ?',
-            (after, READ_COMMITS),
-        ):
-            if index != after + 1:
-                raise self.file.error(f"damaged: commit {after + 1} is missing from the log")
-            after = index
-            commits.append(self._commit(index, text))
-            characters += len(text)
-            if characters >= READ_CHARACTERS:
-                break
-        return commits
-
-    def _commit(self, index: int, text: str) -> Commit:
-        try:
-            return Commit(index, decode_operations(text))
-        except (TypeError, ValueError) as error:
-            raise self.file.error(f"damaged: commit {index} of the log cannot be read") from error
 
 
 def _topics(connection: sqlite3.Connection) -> Sequence[str]:

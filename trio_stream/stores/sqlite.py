@@ -39,6 +39,7 @@ from trio_stream import BusyResourceError, ClosedResourceError, Event, SnapshotA
 
 from ._sqlite_database import Database
 from ._sqlite_file import BusyError, SQLiteFile, Synchronous
+from ._sqlite_log import Log
 from ._sqlite_scan import Scan
 from ._sqlite_tail import Tail, Watch
 from ._store import Store
@@ -132,6 +133,7 @@ class _SQLiteStore(SQLiteStore):
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
         self._database = Database(file)
+        self._log = Log(self._database)
         self._watch = Watch(file)
         self._tail = Tail(self._watch, self._run, poll_interval=poll_interval)
         self._busy_timeout = busy_timeout
@@ -207,14 +209,14 @@ class _SQLiteStore(SQLiteStore):
     async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
         check_index(after)
         after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
-        epoch, ready = await self._run(partial(self._database.read_log, after, None))
+        epoch, ready = await self._run(partial(self._log.read, after, None))
 
         async def fetch() -> Sequence[Commit]:
             nonlocal after, ready
             commits, ready = ready, ()
             while not commits:
                 version = self._tail.version
-                _, commits = await self._run(partial(self._database.read_log, after, epoch))
+                _, commits = await self._run(partial(self._log.read, after, epoch))
                 if not commits:
                     await self._tail.wait(version)
             after = commits[-1].index
