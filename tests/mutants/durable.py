@@ -31,8 +31,8 @@ DURABLE = (
         "a gap in the log is passed over",
         "D6",
         "stores/_sqlite_log.py",
-        "            if index != after + 1:",
-        "            if False:",
+        "        if index != self._upto + 1:",
+        "        if False:",
         ("stores/test_changes.py",),
     ),
     Mutant(
@@ -76,8 +76,8 @@ DURABLE = (
         "a step of the changes loses commits when it is cancelled",
         "D12",
         "stores/sqlite.py",
-        "                _, commits = await self._run(partial(self._log.read, after, epoch))\n",
-        "                _, commits = await self._run(partial(self._log.read, after, epoch))\n"
+        "                _, commits = await self._run(partial(self._log.read, after, epoch, topics))\n",
+        "                _, commits = await self._run(partial(self._log.read, after, epoch, topics))\n"
         "                after = commits[-1].index if commits else after\n"
         "                await anyio.lowlevel.checkpoint()\n",
         ("stores/test_cancellation.py",),

@@ -43,6 +43,7 @@ from ._sqlite_log import Log
 from ._sqlite_scan import Scan
 from ._sqlite_tail import Tail, Watch
 from ._store import Store
+from ._topic_log import TopicLog
 from ._values import (
     Commit,
     Entry,
@@ -128,7 +129,7 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
         await store.aclose()
 
 
-class _SQLiteStore(SQLiteStore):
+class _SQLiteStore(SQLiteStore, TopicLog):
     """See `SQLiteStore`."""
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
@@ -205,18 +206,42 @@ class _SQLiteStore(SQLiteStore):
             return index
 
     @override
+    def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        return self._changes(after, None)
+
+    @override
+    def changes_of(
+        self, topics: frozenset[str], after: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        return self._changes(after, topics)
+
+    @override
+    async def reach(self, topics: frozenset[str], *, after: int, upto: int, characters: int) -> int:
+        while True:
+            upto, characters = await self._run(partial(self._log.reach, topics, after, upto, characters))
+            if upto <= after or characters < 0:
+                return upto
+
+    @override
+    async def compact(self, index: int) -> None:
+        check_index(index)
+        async with self._writing:
+            await self._run(partial(self._database.compact, index))
+
     @asynccontextmanager
-    async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
+    async def _changes(
+        self, after: int, topics: frozenset[str] | None
+    ) -> AsyncIterator[AsyncIterator[Commit]]:
         check_index(after)
         after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
-        epoch, ready = await self._run(partial(self._log.read, after, None))
+        epoch, ready = await self._run(partial(self._log.read, after, None, topics))
 
         async def fetch() -> Sequence[Commit]:
             nonlocal after, ready
             commits, ready = ready, ()
             while not commits:
                 version = self._tail.version
-                _, commits = await self._run(partial(self._log.read, after, epoch))
+                _, commits = await self._run(partial(self._log.read, after, epoch, topics))
                 if not commits:
                     await self._tail.wait(version)
             after = commits[-1].index
@@ -224,12 +249,6 @@ class _SQLiteStore(SQLiteStore):
 
         with _Steps(fetch) as steps:
             yield steps
-
-    @override
-    async def compact(self, index: int) -> None:
-        check_index(index)
-        async with self._writing:
-            await self._run(partial(self._database.compact, index))
 
     async def _snapshot_key(
         self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
