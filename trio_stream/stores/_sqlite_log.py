@@ -4,7 +4,7 @@ Everything here blocks and belongs in a worker thread.
 
 Who asks for some topics gets nothing of the others: SQLite looks for the topic's name, in quotes, in the text of
 each commit, and only a text that has it comes to Python.
-A text that is not JSON comes too: nobody knows whom it concerns.
+A text that is no JSON, or no list of lists, comes too: nobody knows whom it concerns.
 
 A page is small in every respect, because other threads wait for the connection and for the interpreter.
 """
@@ -28,9 +28,9 @@ _SECONDS: Final = 0.02
 
 _MOST_LOOKED_FOR: Final = 16  # topics; with more, all commits are decoded
 
-# Older versions of SQLite may not have the function.
-_IS_JSON: Final = (
-    "json_valid(operations)" if sqlite3.sqlite_version_info >= (3, 38) else "operations GLOB '[[][[]\"*]]'"
+# What cannot be told from this must be looked at in Python. Older versions of SQLite may not have json_valid.
+_HAS_FORM: Final = "operations GLOB '[[][[]\"*]]'" + (
+    " AND json_valid(operations)" if sqlite3.sqlite_version_info >= (3, 38) else ""
 )
 
 
@@ -54,7 +54,7 @@ class Log:
             page = _Page(str(self._database.file.path), after, topics)
             ours, names = _ours(topics)
             rows = connection.execute(
-                f"SELECT \"index\", CASE WHEN {ours} OR typeof(operations) <> 'text' OR NOT {_IS_JSON}"  # noqa: S608
+                f"SELECT \"index\", CASE WHEN {ours} OR typeof(operations) <> 'text' OR NOT ({_HAS_FORM})"  # noqa: S608
                 ' THEN CAST(operations AS BLOB) END FROM log WHERE "index" > ? ORDER BY "index" LIMIT ?',
                 (*names, after, _COMMITS if topics is None else _PASSED),
             )
