@@ -76,8 +76,11 @@ class Stepping(Plain):
         """Somebody asks for changes."""
 
     @override
+    def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        return self._changes(after)
+
     @asynccontextmanager
-    async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
+    async def _changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
         self.rounds += 1
         self._asked.set()
         self._asked = anyio.Event()

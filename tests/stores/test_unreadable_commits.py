@@ -108,13 +108,14 @@ async def published(publisher: EventPublisher, index: int) -> None:
     ],
 )
 async def test_the_error_says_which_commit_it_is_and_whom_it_concerns(
-    store: Store, path: Path, text: str, topics: set[str] | None
+    store: Store, path: Path, text: str, topics: frozenset[str] | None
 ) -> None:
     append(path, text)
     with pytest.raises(UnreadableCommitError) as caught:
         async with store.changes(0) as commits:
             await take(commits, 1)
-    assert (caught.value.index, caught.value.topics, caught.value.operations) == (1, topics, ())
+    assert (caught.value.index, caught.value.operations) == (1, ())
+    assert caught.value.topics == topics
     assert isinstance(caught.value, StoreError)
     assert str(caught.value) == f"{path}: damaged: commit 1 of the log cannot be read"
 
@@ -124,7 +125,7 @@ async def test_the_error_has_what_the_commit_did_to_other_topics(store: Store, p
     with pytest.raises(UnreadableCommitError) as caught:
         async with store.changes(0) as commits:
             await take(commits, 1)
-    assert caught.value.topics == {"jobs"}
+    assert caught.value.topics == frozenset({"jobs"})
     assert caught.value.operations == (Put("users", "u", 1),)
 
 
@@ -133,9 +134,9 @@ async def test_changes_give_the_commits_before_it_and_can_go_on_behind_it(store:
     async with store.changes(0) as commits:
         assert await take(commits, 2) == [1, 2]
         for _ in range(2):
-            with pytest.raises(UnreadableCommitError) as caught:
+            with pytest.raises(UnreadableCommitError, match="commit 3 of"):
                 await take(commits, 1)
-    async with store.changes(caught.value.index) as commits:
+    async with store.changes(3) as commits:
         assert await take(commits, 1) == [4]
 
 
