@@ -96,8 +96,9 @@ class _Feed:
         self._history = history
         # All that was there at the beginning is published.
         self._is_started = False
-        # The present round has begun again, and it has published a commit or passed one over.
+        # The present round has begun again.
         self._has_restarted = False
+        # It has published a commit without having begun again, or passed one over.
         self._is_moving = False
         # What the last round has told of the store's floor.
         self._lost: HistoryLostError | None = None
@@ -208,7 +209,7 @@ class _Feed:
         for name in concerned:
             EventPublisher.refresh(self._publisher, self._topics[name])
         EventPublisher.publish(self._publisher, events, index=error.index)
-        self._is_moving = not self._has_restarted
+        self._is_moving = True
 
     async def _events(self, index: int, operations: Sequence[Operation]) -> list[Event[Record]]:
         events: list[Event[Record]] = []
