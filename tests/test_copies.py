@@ -38,8 +38,7 @@ ERRORS: list[Exception] = [
     SubscriptionForceClosed(CloseReason.TOKEN, 7, "e"),
     SubscriptionLagged(7, "e", 3),
     UnknownTopicError("jobs"),
-    UnreadableCommitError("jobs.db", 7, frozenset({"jobs"}), (Put("users", "u", 1),)),
-    UnreadableCommitError("jobs.db", 7, missing=5),
+    UnreadableCommitError("jobs.db", 7, frozenset({"jobs"}), (Put("users", "u", 1),), missing=5),
     WouldBlock("nothing is ready"),
 ]
 WAYS: dict[str, Callable[[Any], Any]] = {

@@ -174,8 +174,8 @@ DURABLE = (
         "the feed has a checkpoint every so many commits",
         "D15",
         "stores/_feed.py",
-        "        self._burst += events  #",
-        "        self._burst += 1  #",
+        "        self._burst += events\n",
+        "        self._burst += 1\n",
         ("stores/test_log_by_topic.py",),
     ),
     Mutant(

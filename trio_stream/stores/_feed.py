@@ -223,12 +223,12 @@ class _Feed:
             ]
         return events  # noqa: ASYNC910 - `_take_turn` sees to it
 
-    async def _take_turn(self, events: int) -> None:
+    async def _take_turn(self, events: int) -> None:  # noqa: ASYNC910 - every _BURST events there is one
         """A checkpoint, unless so many fit into this stretch of the loop."""
         if self._burst + events > _BURST:
             await anyio.lowlevel.checkpoint()
             self._burst = 0
-        self._burst += events  # noqa: ASYNC910 - every _BURST events there is one
+        self._burst += events
 
     async def _snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
         """The store's, unless that has a timeline already of which the publisher does not know."""
