@@ -40,10 +40,12 @@ from ._sqlite_commits import CommitLine
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database, Order
 from ._sqlite_file import SQLiteFile, Synchronous
+from ._sqlite_log import Log
 from ._sqlite_scan import Scan
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_threads import Threads
 from ._store import Store
+from ._topic_log import TopicLog
 from ._values import (
     Commit,
     Entry,
@@ -131,7 +133,7 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
         await store.aclose()
 
 
-class _SQLiteStore(SQLiteStore):
+class _SQLiteStore(SQLiteStore, TopicLog):
     """See `SQLiteStore`."""
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
@@ -139,6 +141,7 @@ class _SQLiteStore(SQLiteStore):
         self._threads = Threads(busy_timeout)
         self._commits = CommitLine(self._database.commit, self._threads, patience=busy_timeout)
         self._compacting = anyio.Lock()
+        self._log = Log(self._database)
         self._watch = Watch(file)
         self._tail = Tail(self._watch, self._threads.run, poll_interval=poll_interval)
         # Threads are given in turn: without this, all scans would open before the first one is read and closed.
@@ -207,25 +210,23 @@ class _SQLiteStore(SQLiteStore):
             return index
 
     @override
-    @asynccontextmanager
-    async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
-        check_index(after)
-        after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
-        epoch, ready = await self._threads.run(partial(self._database.read_log, after, None))
+    def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        return self._changes(after, None)
 
-        async def fetch() -> Sequence[Commit]:
-            nonlocal after, ready
-            commits, ready = ready, ()
-            while not commits:
-                version = self._tail.version
-                _, commits = await self._threads.run(partial(self._database.read_log, after, epoch))
-                if not commits:
-                    await self._tail.wait(version)
-            after = commits[-1].index
-            return commits  # noqa: ASYNC910 - those that were ready on entering were waited for
+    @override
+    def changes_of(
+        self, topics: frozenset[str], after: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        return self._changes(after, topics)
 
-        with _Steps(fetch) as steps:
-            yield steps
+    @override
+    async def reach(self, topics: frozenset[str], *, after: int, upto: int, characters: int) -> int:
+        while True:
+            upto, characters = await self._threads.run(
+                partial(self._log.reach, topics, after, upto, characters)
+            )
+            if upto <= after or characters < 0:
+                return upto
 
     @override
     async def compact(self, index: int) -> None:
@@ -233,6 +234,28 @@ class _SQLiteStore(SQLiteStore):
         self._check_writable()
         async with self._compacting:
             await compact(self._database, self._threads, index)
+
+    @asynccontextmanager
+    async def _changes(
+        self, after: int, topics: frozenset[str] | None
+    ) -> AsyncIterator[AsyncIterator[Commit]]:
+        check_index(after)
+        after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
+        epoch, ready = await self._threads.run(partial(self._log.read, after, None, topics))
+
+        async def fetch() -> Sequence[Commit]:
+            nonlocal after, ready
+            commits, ready = ready, ()
+            while not commits:
+                version = self._tail.version
+                _, commits = await self._threads.run(partial(self._log.read, after, epoch, topics))
+                if not commits:
+                    await self._tail.wait(version)
+            after = commits[-1].index
+            return commits  # noqa: ASYNC910 - those that were ready on entering were waited for
+
+        with _Steps(fetch) as steps:
+            yield steps
 
     def _check_writable(self) -> None:
         if self._database.file.is_read_only:
