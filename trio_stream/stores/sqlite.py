@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final, Generic, Protocol, Self, TypeVar, get_args
 
 import anyio
@@ -39,7 +39,7 @@ from trio_stream import BusyResourceError, ClosedResourceError, Event, SnapshotA
 
 from ._sqlite_database import Database
 from ._sqlite_file import BusyError, SQLiteFile, Synchronous
-from ._sqlite_scan import Scan
+from ._sqlite_scan import Scans
 from ._sqlite_tail import Tail, Watch
 from ._store import Store
 from ._values import (
@@ -57,8 +57,8 @@ from ._values import (
 T = TypeVar("T")
 
 _THREADS: Final = 8  # at once for one store; a commit takes one, the others are for readers
-_SCANS: Final = 64  # of whole namespaces at once; each has two files open of those that a process may have
 _BURST: Final = 64  # items that an iterator gives between two checkpoints
+_GROUP: Final = 256  # events of a snapshot that are appended at once, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,7 @@ class _SQLiteStore(SQLiteStore):
         self._tail = Tail(self._watch, self._run, poll_interval=poll_interval)
         self._busy_timeout = busy_timeout
         self._threads = anyio.CapacityLimiter(_THREADS)
-        # Threads are given in turn: without this, all scans would open before the first one is read and closed.
-        self._scans = anyio.Semaphore(_SCANS)
+        self._scans = Scans(self._database, self._run, self._close)
         # Keeps the writers of this store object in order, and out of threads while they wait for each other.
         self._writing = anyio.Lock()
 
@@ -149,7 +148,7 @@ class _SQLiteStore(SQLiteStore):
     async def aclose(self) -> None:
         """Closes the file; whoever still waits for changes is told so."""
         try:
-            await self._close(self._watch.close, self._database.close)
+            await self._close(self._watch.close, self._scans.close, self._database.close)
         finally:
             self._tail.announce()
 
@@ -178,7 +177,7 @@ class _SQLiteStore(SQLiteStore):
     async def list(
         self, topic: str, *, namespace: str = "default", prefix: str = ""
     ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
-        async with self._scan(topic, namespace, prefix) as (_, fetch):
+        async with self._scans.open(topic, namespace, prefix) as (_, fetch):
             with _Steps(fetch) as entries:
                 yield entries
 
@@ -196,7 +195,7 @@ class _SQLiteStore(SQLiteStore):
             return (await self.head()).index
         if request.key:
             return await self._snapshot_key(request, snapshot)
-        async with self._scan(request.topic.name, request.namespace) as (index, fetch):
+        async with self._scans.open(request.topic.name, request.namespace) as (index, fetch):
             while rows := await fetch():
                 for events in _by_commit(request, rows):
                     await snapshot.append(events)
@@ -264,26 +263,6 @@ class _SQLiteStore(SQLiteStore):
         if cancellation is not None:
             raise cancellation
 
-    @asynccontextmanager
-    async def _scan(
-        self, topic: str, namespace: str, prefix: str = ""
-    ) -> AsyncIterator[tuple[int, Callable[[], Awaitable[Sequence[tuple[str, Entry]]]]]]:
-        """The index of what is read, and what gives the next rows of it."""
-        scan = Scan(self._database, topic, namespace, prefix)
-        received = 0
-
-        async def fetch() -> Sequence[tuple[str, Entry]]:
-            nonlocal received
-            rows = await self._run(partial(scan.fetch, received))
-            received += len(rows)
-            return rows
-
-        async with self._scans:
-            try:
-                yield await self._run(scan.open), fetch
-            finally:
-                await self._close(scan.close)
-
 
 class _Steps(Generic[T]):
     """Gives one at a time what is fetched some at a time, until nothing is."""
@@ -330,7 +309,8 @@ def _by_commit(
 ) -> Iterator[Sequence[Event[Record]]]:
     """Events for the rows, in their order; neighbours of one commit come together."""
     for index, group in groupby(rows, key=lambda row: row[1].index):
-        yield [
+        while events := [
             Event(request.topic, index, Record(key, entry.value, "put", request.namespace))
-            for key, entry in group
-        ]
+            for key, entry in islice(group, _GROUP)
+        ]:
+            yield events
