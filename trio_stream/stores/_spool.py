@@ -7,7 +7,7 @@ It is made when it is first needed, has no name where the system allows that, an
 It is divided into blocks.
 A page takes free ones, the lowest first, and gives them back when it has been read; free blocks at the end are
 cut off.
-So the file is about as large as what waits in it.
+So one reader that waits for long does not keep the space of all that have come and gone since.
 """
 
 import heapq
@@ -162,7 +162,7 @@ class Queue:
             return self._spool.read(self._pages[0])
 
     def close(self) -> None:
-        """Drops all pages. Idempotent; must be called."""
+        """Drops all pages, and takes no more. Idempotent; must be called."""
         with self._lock:
             self._is_closed = True
             if self._has_joined:

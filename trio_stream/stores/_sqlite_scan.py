@@ -29,12 +29,13 @@ from ._errors import StoreError
 from ._spool import Queue, Spool
 from ._sqlite_database import READ_CHARACTERS, Database
 from ._sqlite_file import Connection, SQLiteFile
-from ._values import Entry
+from ._values import JSON
 
 T = TypeVar("T")
 
-Rows: TypeAlias = Sequence[tuple[str, Entry]]
-_RawRow: TypeAlias = tuple[str, str, int]  # key, JSON of the value, index
+Rows: TypeAlias = Sequence[tuple[str, JSON, int]]
+"""Keys, values, and the indexes of the commits that they are from."""
+_RawRow: TypeAlias = tuple[str, str, int]  # with the value as JSON
 
 PAGE: Final = 1024  # rows, at most
 _STEP: Final = 8  # pages that are copied in one call of a worker thread: about 10 ms
@@ -106,7 +107,7 @@ class Scans:
         place.callback(self._copies.release)
         await self._run(partial(scan.open, more=True))
 
-    async def _copy(
+    async def _copy(  # noqa: ASYNC910 - there is something to copy
         self, scan: "_Scan", place: ExitStack, reader: "_Reader", *, task_status: anyio.abc.TaskStatus[None]
     ) -> None:
         task_status.started()
@@ -133,7 +134,6 @@ class _Reader:
 
     async def fetch(self) -> Rows:
         """The next rows; none at the end. After an error of the store there is no way to go on."""
-        await anyio.lowlevel.checkpoint()
         if self._has_failed:
             raise ClosedResourceError("this scan has failed")
         try:
@@ -142,7 +142,8 @@ class _Reader:
             self._has_failed = True
             raise
 
-    async def _next_page(self) -> Rows:  # noqa: ASYNC910 - fetch() has had a checkpoint
+    async def _next_page(self) -> Rows:
+        await anyio.lowlevel.checkpoint()
         if self._scan.first:
             rows, self._scan.first = self._scan.first, ()
             return rows
@@ -155,6 +156,8 @@ class _Reader:
             return rows
         if self._scan.failure is not None:
             raise self._scan.failure
+        if self._received:
+            await self._run(self._scan.drop)
         return ()
 
 
@@ -190,7 +193,7 @@ class _Scan:
                 self._pages.close()
                 return
             try:
-                self.first = self._entries(page)
+                self.first = self._decoded(page)
             except StoreError as error:
                 self._fail(error)
             else:
@@ -209,7 +212,11 @@ class _Scan:
     def page(self, number: int) -> Rows:
         """One of those that were copied. Those before it have been received."""
         rows: Sequence[_RawRow] = marshal.loads(self._queue.get(number))  # noqa: S302 - nobody else has it
-        return self._entries(rows)
+        return self._decoded(rows)
+
+    def drop(self) -> None:
+        """Everything was received."""
+        self._queue.close()
 
     def close(self) -> None:
         """Ends the transaction, and drops what was copied. Idempotent."""
@@ -233,7 +240,7 @@ class _Scan:
         self.failure = error
         self.is_read = True
 
-    def _read(self) -> Generator[Sequence[_RawRow], None, None]:
+    def _read(self) -> Generator[list[_RawRow], None, None]:
         """Pages. When the last one comes the transaction is over."""
         with self._lender.lend() as connection:
             while (index := self._database.begin(connection)) is None:
@@ -253,15 +260,16 @@ class _Scan:
         self._has_last_page = True
         yield page
 
-    def _entries(self, page: Sequence[_RawRow]) -> Rows:
-        return [(key, self._entry(value, index)) for key, value, index in page]
+    def _decoded(self, page: Sequence[_RawRow]) -> Rows:
+        return [(key, self._value(text, index), index) for key, text, index in page]
 
-    def _entry(self, text: str, index: int) -> Entry:
+    def _value(self, text: str, index: int) -> JSON:
+        value: JSON
         try:
             value, end = _DECODER.raw_decode(text)  # takes a third less time than `json.loads`
         except (TypeError, ValueError):
-            return self._database.entry(text, index)  # which says what is wrong with it
-        return Entry(value, index) if end == len(text) else self._database.entry(text, index)
+            return self._database.entry(text, index).value  # which says what is wrong with it
+        return value if end == len(text) else self._database.entry(text, index).value
 
 
 class _Lender:
@@ -306,7 +314,7 @@ class _Lender:
         connection.close()
 
 
-def _page(rows: sqlite3.Cursor) -> tuple[Sequence[_RawRow], bool]:
+def _page(rows: sqlite3.Cursor) -> tuple[list[_RawRow], bool]:
     """The next rows, and whether that are all."""
     page: list[_RawRow] = []
     characters = 0

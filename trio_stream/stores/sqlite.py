@@ -28,6 +28,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, Generic, Protocol, Self, TypeVar, get_args
 
 import anyio
@@ -39,7 +40,7 @@ from trio_stream import BusyResourceError, ClosedResourceError, Event, SnapshotA
 
 from ._sqlite_database import Database
 from ._sqlite_file import BusyError, SQLiteFile, Synchronous
-from ._sqlite_scan import Scans
+from ._sqlite_scan import Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._store import Store
 from ._values import (
@@ -178,7 +179,11 @@ class _SQLiteStore(SQLiteStore):
         self, topic: str, *, namespace: str = "default", prefix: str = ""
     ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
         async with self._scans.open(topic, namespace, prefix) as (_, fetch):
-            with _Steps(fetch) as entries:
+
+            async def fetch_entries() -> Sequence[tuple[str, Entry]]:
+                return [(key, Entry(value, index)) for key, value, index in await fetch()]
+
+            with _Steps(fetch_entries) as entries:
                 yield entries
 
     @override
@@ -234,7 +239,7 @@ class _SQLiteStore(SQLiteStore):
         name = Name(request.topic.name, request.key, request.namespace)
         index, entry = await self._run(partial(self._database.get, name))
         if entry is not None:
-            for events in _by_commit(request, [(request.key, entry)]):
+            for events in _by_commit(request, [(request.key, entry.value, entry.index)]):
                 await snapshot.append(events)
         return index
 
@@ -304,13 +309,11 @@ class _Steps(Generic[T]):
         return self._fetched.popleft()  # noqa: ASYNC910 - every _BURST items it does
 
 
-def _by_commit(
-    request: SubscribeRequest[Record], rows: Sequence[tuple[str, Entry]]
-) -> Iterator[Sequence[Event[Record]]]:
+def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequence[Event[Record]]]:
     """Events for the rows, in their order; neighbours of one commit come together."""
-    for index, group in groupby(rows, key=lambda row: row[1].index):
+    for index, group in groupby(rows, key=itemgetter(2)):
         while events := [
-            Event(request.topic, index, Record(key, entry.value, "put", request.namespace))
-            for key, entry in islice(group, _GROUP)
+            Event(request.topic, index, Record(key, value, "put", request.namespace))
+            for key, value, _ in islice(group, _GROUP)
         ]:
             yield events
