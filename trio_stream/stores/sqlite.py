@@ -10,6 +10,13 @@ What to know about the file:
 - It is in WAL mode: while anyone has `jobs.db` open, `jobs.db-wal` and `jobs.db-shm` are part of it.
   Keep it off network file systems, and do not copy it with `cp` while it is in use;
   `sqlite3 jobs.db "VACUUM INTO 'copy.db'"` is safe.
+- SQLite begins the `-wal` anew when it has 4 MB and no transaction reads.
+  A snapshot or a `list` reads in one transaction, about a second for a million rows, however slow its reader is.
+  So the `-wal` grows beyond that by what is written meanwhile: about three times the size of the values.
+- Of a topic that is larger than a page (1,024 rows, or 1 MiB), what a reader has not taken yet waits in a
+  temporary file of the process: one for all readers, 0 bytes when none is behind.
+  It is where Python's `tempfile` puts it: set `TMPDIR` to another directory if `/tmp` is small, or in memory.
+  If that is full, the snapshots and lists that need it fail with a `StoreError` that names it.
 - Never copy over one that is in use: `cp copy.db jobs.db` writes into the open file behind SQLite's back, and
   damages it.
 - To restore while processes run, have SQLite do it, under its locks: `sqlite3 jobs.db ".restore copy.db"`.
