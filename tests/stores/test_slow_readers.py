@@ -23,6 +23,7 @@ from trio_stream.stores import Entry, Put, Record, Store, StoreError
 pytestmark = pytest.mark.anyio
 
 MANY = 3000  # rows; several pages
+LARGE = 12_000  # rows; more than one call of a worker thread reads
 READERS = 100
 ROWS = 1100  # what each of them is to read: two pages
 STEPS = range(0, 60, amount(3, 1))  # turns of the loop before the cancellation
@@ -110,7 +111,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Temporary:
 
 async def test_the_write_ahead_log_does_not_grow_for_a_stalled_reader(store: Store, path: Path) -> None:
     """U6: SQLite begins it anew at 4 MB, unless a transaction goes on."""
-    await fill(store)
+    await fill(store, LARGE)
     log = path.with_name(f"{path.name}-wal")
     largest = 0
     async with stalled_readers(store, 2):
@@ -132,6 +133,15 @@ async def test_stalled_readers_hold_up_nobody(store: Store, connections: Connect
             assert await store.commit([put("a")]) == 2
             await store.compact(2)
             assert (await store.head()).floor == 2
+        assert connections.open < 10
+
+
+async def test_stalled_readers_of_much_hold_up_nobody(store: Store, connections: Connections) -> None:
+    """U6: neither while the rest is copied for them, nor after that."""
+    await fill(store, LARGE)
+    async with stalled_readers(store, 12):
+        with anyio.fail_after(PATIENCE):
+            assert len(await state(store)) == LARGE
         assert connections.open < 10
 
 
@@ -180,7 +190,7 @@ async def test_slow_readers_get_every_row_as_of_the_index_at_which_they_began(
 ) -> None:
     """In whatever order they read and leave, and whatever is committed in between."""
     chance = random.Random(1)
-    sizes = {"one": 1, "page": 1024, "two": 1025, "more": 5000, "large": 9000}
+    sizes = {"one": 1, "page": 1024, "two": 1025, "more": 5000, "large": LARGE}
     for namespace, rows in sizes.items():
         await fill(store, rows, namespace)
     async with AsyncExitStack() as stack:
@@ -244,10 +254,10 @@ async def test_a_damaged_value_comes_as_itself_and_ends_the_scan(store: Store, p
                 assert found < key
         with pytest.raises(ClosedResourceError):
             await anext(entries)
-    assert len(await keys_until(store, key)) == int(key) // 1024 * 1024
+    assert len(await keys_until_it_fails(store)) == int(key) // 1024 * 1024
 
 
-async def keys_until(store: Store, key: str) -> list[str]:
+async def keys_until_it_fails(store: Store) -> list[str]:
     """What a list gives before it fails."""
     keys: list[str] = []
     with pytest.raises(StoreError):
@@ -257,15 +267,16 @@ async def keys_until(store: Store, key: str) -> list[str]:
     return keys
 
 
+@pytest.mark.parametrize("key", ["02900", "11000"])
 async def test_an_error_while_the_rest_is_copied_comes_as_itself_after_the_rows(
-    store: Store, path: Path, connections: Connections
+    store: Store, path: Path, connections: Connections, key: str
 ) -> None:
-    await fill(store)
-    sql(path, "UPDATE state SET value = CAST(x'ff' AS TEXT) WHERE key = '02900'")
+    await fill(store, LARGE)
+    sql(path, f"UPDATE state SET value = CAST(x'ff' AS TEXT) WHERE key = '{key}'")
     for _ in range(3):
         with pytest.raises(StoreError, match=f"{path}: .*UTF-8"):
             await store.snapshot(ALL_JOBS, Sink())
-        assert await keys_until(store, "02900") == [f"{n:05}" for n in range(2048)]
+        assert await keys_until_it_fails(store) == [f"{n:05}" for n in range(int(key) // 1024 * 1024)]
     assert connections.open < 10
 
 
@@ -291,7 +302,7 @@ async def test_a_scan_that_is_cancelled_anywhere_leaves_nothing(
     if drive >= len(drives()):
         pytest.skip("trio has no native cancellation")
     async with open_at(path) as store:
-        await fill(store)
+        await fill(store, LARGE)
 
         async def read() -> None:
             await state(store)
@@ -304,6 +315,6 @@ async def test_a_scan_that_is_cancelled_anywhere_leaves_nothing(
             for steps in STEPS:
                 await drives()[drive](call, after(steps))
                 assert temporary.open == []
-        assert len(await state(store)) == MANY
+        assert len(await state(store)) == LARGE
         assert connections.open <= 4
     assert connections.open == 0
