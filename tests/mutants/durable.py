@@ -63,9 +63,35 @@ DURABLE = (
         "a native cancel loses rows of a scan",
         "anyio: a memory stream under Task.cancel()",
         "stores/_sqlite_scan.py",
-        "            if received == self._fetched:",
-        "            if True:",
+        "            rows = await self._run(partial(self._scan.page, self._received))\n"
+        "            self._received += 1\n",
+        "            self._received += 1\n"
+        "            rows = await self._run(partial(self._scan.page, self._received - 1))\n",
         ("stores/test_cancellation.py",),
+    ),
+    Mutant(
+        "a page that a slow reader has yet to read is overwritten",
+        "D5",
+        "stores/_spool.py",
+        "            received = [self._pages.popleft() for _ in range(number - self._first)]\n",
+        "            received = [self._pages.popleft() for _ in range(number - self._first)] + [self._pages[0]]\n",
+        ("stores/test_slow_readers.py",),
+    ),
+    Mutant(
+        "a scan keeps its place among those that copy while its reader is slow",
+        "D10",
+        "stores/_sqlite_scan.py",
+        "            reader.announce()\n        place.close()\n",
+        "            reader.announce()\n",
+        ("stores/test_slow_readers.py",),
+    ),
+    Mutant(
+        "an error of the copy is taken for the end of the rows",
+        "D6",
+        "stores/_sqlite_scan.py",
+        "        if self._scan.failure is not None:\n",
+        "        if False:\n",
+        ("stores/test_slow_readers.py",),
     ),
     Mutant(
         "a native cancel leaves a store open",

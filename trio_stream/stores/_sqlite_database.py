@@ -25,7 +25,7 @@ from ._errors import ConflictError, StoreError, again
 from ._json import encode_operations, encode_value
 from ._sqlite_file import BusyError, Connection, SQLiteFile, new_epoch
 from ._sqlite_statements import first_row, rows_of, run
-from ._values import Delete, Entry, EpochIndex, Head, Name, Operation, Put
+from ._values import JSON, Delete, Entry, EpochIndex, Head, Name, Operation, Put
 
 T = TypeVar("T")
 
@@ -296,14 +296,15 @@ class Database:
         if found is None:
             return None
         text, index = found
-        return self.entry(text, index, epoch)
+        return Entry(self.value(text, index), EpochIndex(index, epoch))
 
-    def entry(self, text: str, index: int, epoch: str) -> Entry:
-        """A row of `state`, read in this epoch."""
+    def value(self, text: str, index: int) -> JSON:
+        """The value of a row of `state`."""
         try:
-            return Entry(json.loads(text), EpochIndex(index, epoch))
+            value: JSON = json.loads(text)
         except ValueError as error:
             raise self.file.error(f"damaged: a value of commit {index} is not JSON") from error
+        return value
 
 
 class _Text(NamedTuple):

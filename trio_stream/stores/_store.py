@@ -48,7 +48,7 @@ class Store(Protocol):
         """All keys of a topic in order, with their values, as of one index; read as they are asked for.
 
         Usage: `async with store.list("jobs") as entries: async for key, entry in entries: ...`.
-        Do not dawdle inside: an engine may have to keep what has been overwritten since.
+        A slow reader holds nobody up, but what it has not read yet is kept for it until it leaves.
         """
         ...
 

@@ -10,6 +10,13 @@ What to know about the file:
 - It is in WAL mode: while anyone has `jobs.db` open, `jobs.db-wal` and `jobs.db-shm` are part of it.
   Keep it off network file systems, and do not copy it with `cp` while it is in use;
   `sqlite3 jobs.db "VACUUM INTO 'copy.db'"` is safe.
+- SQLite begins the `-wal` anew when it has 4 MB and no transaction reads.
+  A snapshot or a `list` reads in one transaction, about a second for a million rows, however slow its reader is.
+  So the `-wal` grows beyond that by what is written meanwhile: about three times the size of the values.
+- Of a topic that is larger than a page (1,024 rows, or 1 MiB), what a reader has not taken yet waits in a
+  temporary file of the process: one for all readers, 0 bytes when none is behind.
+  It is where Python's `tempfile` puts it: set `TMPDIR` to another directory if `/tmp` is small, or in memory.
+  If that is full, the snapshots and lists that need it fail with a `StoreError` that names it.
 - Never copy over one that is in use: `cp copy.db jobs.db` writes into the open file behind SQLite's back, and
   damages it.
 - To restore while processes run, have SQLite do it, under its locks: `sqlite3 jobs.db ".restore copy.db"`.
@@ -27,7 +34,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, Generic, Protocol, Self, TypeVar, get_args
 
 import anyio
@@ -41,7 +49,7 @@ from ._sqlite_compaction import compact
 from ._sqlite_database import Database, Order
 from ._sqlite_file import SQLiteFile, Synchronous
 from ._sqlite_log import Log
-from ._sqlite_scan import Scan
+from ._sqlite_scan import Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_threads import Threads
 from ._store import Store
@@ -49,6 +57,7 @@ from ._topic_log import TopicLog
 from ._values import (
     Commit,
     Entry,
+    EpochIndex,
     Head,
     Name,
     Operation,
@@ -60,8 +69,8 @@ from ._values import (
 
 T = TypeVar("T")
 
-_SCANS: Final = 64  # of whole namespaces at once; each has two files open of those that a process may have
 _BURST: Final = 64  # items that an iterator gives between two checkpoints
+_GROUP: Final = 256  # events of a snapshot that are appended at once, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +153,7 @@ class _SQLiteStore(SQLiteStore, TopicLog):
         self._log = Log(self._database)
         self._watch = Watch(file)
         self._tail = Tail(self._watch, self._threads.run, poll_interval=poll_interval)
-        # Threads are given in turn: without this, all scans would open before the first one is read and closed.
-        self._scans = anyio.Semaphore(_SCANS)
+        self._scans = Scans(self._database, self._threads.run, self._threads.finish)
 
     async def open(self) -> None:
         """Makes the file if there is none, and finds out whether it is a store."""
@@ -156,7 +164,7 @@ class _SQLiteStore(SQLiteStore, TopicLog):
     async def aclose(self) -> None:
         """Closes the file; whoever still waits for changes is told so."""
         try:
-            await self._threads.finish(self._watch.close, self._database.close)
+            await self._threads.finish(self._watch.close, self._scans.close, self._database.close)
         finally:
             self._tail.announce()
 
@@ -185,8 +193,13 @@ class _SQLiteStore(SQLiteStore, TopicLog):
     async def list(
         self, topic: str, *, namespace: str = "default", prefix: str = ""
     ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
-        async with self._scan(topic, namespace, prefix) as (_, fetch):
-            with _Steps(fetch) as entries:
+        async with self._scans.open(topic, namespace, prefix) as (head, fetch):
+
+            async def fetch_entries() -> Sequence[tuple[str, Entry]]:
+                rows = await fetch()
+                return [(key, Entry(value, EpochIndex(index, head.epoch))) for key, value, index in rows]
+
+            with _Steps(fetch_entries) as entries:
                 yield entries
 
     @override
@@ -203,7 +216,7 @@ class _SQLiteStore(SQLiteStore, TopicLog):
             return (await self.head()).index
         if request.key:
             return await self._snapshot_key(request, snapshot)
-        async with self._scan(request.topic.name, request.namespace) as (index, fetch):
+        async with self._scans.open(request.topic.name, request.namespace) as (index, fetch):
             while rows := await fetch():
                 for events in _by_commit(request, rows):
                     await snapshot.append(events)
@@ -267,29 +280,9 @@ class _SQLiteStore(SQLiteStore, TopicLog):
         name = Name(request.topic.name, request.key, request.namespace)
         index, entry = await self._threads.run(partial(self._database.get, name))
         if entry is not None:
-            for events in _by_commit(request, [(request.key, entry)]):
+            for events in _by_commit(request, [(request.key, entry.value, entry.index)]):
                 await snapshot.append(events)
         return index
-
-    @asynccontextmanager
-    async def _scan(
-        self, topic: str, namespace: str, prefix: str = ""
-    ) -> AsyncIterator[tuple[int, Callable[[], Awaitable[Sequence[tuple[str, Entry]]]]]]:
-        """The index of what is read, and what gives the next rows of it."""
-        scan = Scan(self._database, topic, namespace, prefix)
-        received = 0
-
-        async def fetch() -> Sequence[tuple[str, Entry]]:
-            nonlocal received
-            rows = await self._threads.run(partial(scan.fetch, received))
-            received += len(rows)
-            return rows
-
-        async with self._scans:
-            try:
-                yield await self._threads.run(scan.open), fetch
-            finally:
-                await self._threads.finish(scan.close)
 
 
 class _Steps(Generic[T]):
@@ -332,12 +325,11 @@ class _Steps(Generic[T]):
         return self._fetched.popleft()  # noqa: ASYNC910 - every _BURST items it does
 
 
-def _by_commit(
-    request: SubscribeRequest[Record], rows: Sequence[tuple[str, Entry]]
-) -> Iterator[Sequence[Event[Record]]]:
+def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequence[Event[Record]]]:
     """Events for the rows, in their order; neighbours of one commit come together."""
-    for index, group in groupby(rows, key=lambda row: row[1].index):
-        yield [
-            Event(request.topic, index, Record(key, entry.value, "put", request.namespace))
-            for key, entry in group
-        ]
+    for index, group in groupby(rows, key=itemgetter(2)):
+        while events := [
+            Event(request.topic, index, Record(key, value, "put", request.namespace))
+            for key, value, _ in islice(group, _GROUP)
+        ]:
+            yield events
