@@ -29,6 +29,9 @@ class Store(Protocol):
         `expect` maps names, of these operations or not, to the index of the commit that put them there,
         0 for a name that must not exist; if one differs: `ConflictError`, and nothing is changed.
         A plain tuple may stand for a `Name`.
+        An index that `get`, `list` or `commit` has returned knows its epoch: after the store was restored or
+        replaced it is refused, even if another value has come to have the same index. A number of your own counts
+        as read in the epoch that the store was last seen in.
         No operations are a `ValueError`: every index stands for a change.
         A value that is not JSON, or not finite, is a `ValueError` too, before anything is written.
 

@@ -5,6 +5,10 @@ threads busy does not hold it up.
 No connection is ever used by two threads at once.
 A lock that another process holds is waited for in short attempts, between which a call can be cancelled.
 
+Tasks that commit at the same time share a transaction, in the order of their arrival; nobody waits for company.
+Each has an index of its own, sees the commits before it, and succeeds or is refused alone.
+Only when SQLite cannot end the transaction itself do all of them fail, each with an error of its own.
+
 What to know about the file:
 
 - It is in WAL mode: while anyone has `jobs.db` open, `jobs.db-wal` and `jobs.db-shm` are part of it.
@@ -17,6 +21,17 @@ What to know about the file:
   temporary file of the process: one for all readers, 0 bytes when none is behind.
   It is where Python's `tempfile` puts it: set `TMPDIR` to another directory if `/tmp` is small, or in memory.
   If that is full, the snapshots and lists that need it fail with a `StoreError` that names it.
+- While a process has the store open, do not delete or move its `-wal` and `-shm`: newer commits may be in them only.
+  A process that notices it does nothing more in the store but raise `StoreError`.
+  When all processes have closed it nothing is lost.
+- SQLite does not survive a fork.
+  A process that was forked while its parent had the store open gets a `StoreError` from every call, and if it opens
+  the store anew.
+  Start processes with `spawn` or `exec`, or open the store after the fork only.
+- `compact` works in small transactions of about 10 ms, between which others write, and gives the space back to the
+  file system.
+  Files that were made by version 0.1 keep it, for what is written next; `VACUUM` by hand, once and while nobody uses
+  the store, changes that: `sqlite3 jobs.db "PRAGMA auto_vacuum = 2; VACUUM"`.
 - Never copy over one that is in use: `cp copy.db jobs.db` writes into the open file behind SQLite's back, and
   damages it.
 - To restore while processes run, have SQLite do it, under its locks: `sqlite3 jobs.db ".restore copy.db"`.
@@ -118,8 +133,10 @@ def open_sqlite_store(
     A commit survives a crash of the process in any case, but one of the machine only with "FULL" and "EXTRA"
     for certain; with "OFF" that may damage the file.
     `busy_timeout`: seconds to wait for a lock that another process holds before it is a `StoreError`.
-    `read_only`: for a user or process that may only read the file, which must be there; what would change it is a
-    `StoreError`.
+    `read_only`: for a process or a user who may only read the file, which must be there.
+    `commit` and `compact` are a `StoreError` then.
+    Where nobody writes to the file, so that it has no `-wal`, it is read without locks, and again if a writer comes
+    meanwhile; a `list` or a snapshot that has begun to give rows ends with a `StoreError` in that case.
     `poll_interval`: seconds between two looks for the commits of others, while somebody waits for them.
     """
     if synchronous not in get_args(Synchronous):
