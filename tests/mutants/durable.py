@@ -141,7 +141,7 @@ DURABLE = (
         "stores/_feed.py",
         "                if operation.topic in self._topics\n",
         "",
-        ("stores/test_store_publisher.py",),
+        ("stores/test_log_by_topic.py",),
     ),
     Mutant(
         "a commit that cannot be read is passed over without a word",

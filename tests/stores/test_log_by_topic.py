@@ -1,9 +1,11 @@
 """U10: a publisher reads of the log what concerns its topics, in small pages, and begins with a bounded part of it."""
 
 import json
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -86,22 +88,22 @@ async def test_a_commit_that_only_seems_to_concern_a_topic_does_no_harm(
     assert decoder.topics == [{"users"}, {"jobs"}]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 16, 17, 3000])
-async def test_any_number_of_topics(store: Store, count: int) -> None:
-    async with open_store_publisher(store, [f"t{number}" for number in range(count)]) as publisher:
+@pytest.mark.parametrize("many", [0, 1, 2, 16, 17, 3000])
+async def test_any_number_of_topics(store: Store, many: int) -> None:
+    async with open_store_publisher(store, [f"t{number}" for number in range(many)]) as publisher:
         subscriptions = [
             publisher.subscribe(SubscribeRequest(topic(f"t{number}")))
-            for number in {0, count // 2, count - 1}
-            if 0 <= number < count
+            for number in {0, many // 2, many - 1}
+            if 0 <= number < many
         ]
         for subscription in subscriptions:
             await until_live(subscription)
-        await store.commit([put("a"), *(Put(f"t{number}", "a", 1) for number in range(count))])
+        await store.commit([put("a"), *(Put(f"t{number}", "a", 1) for number in range(many))])
         for subscription in subscriptions:
             assert kinds([await receive(subscription)]) == ["1:a=1"]
             subscription.unsubscribe()
         never = SubscribeRequest(topic("t0"), index=9, epoch=publisher.epoch)
-        if count:
+        if many:
             async with publisher.subscribe(never) as subscription:
                 with anyio.fail_after(PATIENCE):
                     await subscription.wait_published(1)
@@ -167,6 +169,29 @@ async def test_one_commit_that_is_too_large_is_not_loaded(store: Store, decoder:
     async with open_store_publisher(store, ["jobs"]) as publisher:
         assert publisher.statistics().topics["jobs"].floor == 1
     assert decoder.topics == []
+
+
+async def test_where_reading_is_slow_it_is_done_in_small_steps(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a slow disk: in worker threads each look at the clock is a second later."""
+    real, looks = time.monotonic, count()
+
+    def monotonic() -> float:
+        is_worker = threading.current_thread() is not threading.main_thread()
+        return real() + (next(looks) if is_worker else 0)
+
+    for _ in range(20):
+        await fill(store, [[put("a", LARGE)], [user("u")]])
+    monkeypatch.setattr("time.monotonic", monotonic)
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        statistics = publisher.statistics()
+        assert (statistics.index, statistics.topics["jobs"].commits) == (40, 10)
+        resumed = replace(ALL_JOBS, index=35, epoch=publisher.epoch)
+        async with publisher.subscribe(resumed) as subscription:
+            await fill(store, [[user("u")], [put("a")], [user("u")], [put("b")]])
+            indexes = [(await receive(subscription)).index for _ in range(4)]
+            assert indexes == [37, 39, 42, 44]
 
 
 async def test_history_stays_the_upper_bound(store: Store) -> None:

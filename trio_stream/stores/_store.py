@@ -68,6 +68,7 @@ class Store(Protocol):
         Usage: `async with store.changes(index) as commits: async for commit in commits: ...`.
         The iteration belongs to the epoch that the store has on entering. `HistoryLostError`, on entering or
         later, when commits that it needs were compacted, or when the epoch has changed.
+        `UnreadableCommitError` at a commit that is damaged or missing, behind those before it, and at each step after.
         An `after` that the store has yet to reach is waited for.
         One task iterates; a cancelled step loses nothing. A context manager, so that nothing outlives it.
         """
