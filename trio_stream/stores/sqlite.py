@@ -148,10 +148,8 @@ class _SQLiteStore(SQLiteStore):
 
     async def aclose(self) -> None:
         """Closes the file; whoever still waits for changes is told so."""
-        try:
-            await self._close(self._watch.close, self._database.close)
-        finally:
-            self._tail.announce()
+        self._tail.close()
+        await self._close(self._watch.close, self._database.close)
 
     @override
     async def head(self) -> Head:
