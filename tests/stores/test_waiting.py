@@ -20,8 +20,8 @@ import pytest
 import trio
 import trio.testing
 from backends import backend
-from interruptions import after, drives, in_scope, in_task, on_asyncio
-from stores.storehouse import commit_each, copy, open_at, put, sql, take
+from interruptions import Call, Drive, Step, after, drives, in_scope, in_task, on_asyncio
+from stores.storehouse import commit_each, copy, on_another_system, open_at, put, sql, take
 from trio.testing import MockClock
 
 from trio_stream import ClosedResourceError
@@ -71,10 +71,6 @@ def without_watch(patch: pytest.MonkeyPatch) -> None:
 def with_a_silent_file_system(patch: pytest.MonkeyPatch) -> None:
     library = Library("inotify_add_watch", 1)
     patch.setattr(ctypes, "CDLL", lambda _: library)
-
-
-def on_another_system(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sys, "platform", "another")
 
 
 SILENCES = pytest.mark.parametrize(
@@ -143,6 +139,10 @@ async def following(store: Store) -> AsyncIterator[None]:
         tasks.start_soon(partial(anext, commits))
         yield
         tasks.cancel_scope.cancel()
+
+
+async def run(drive: Drive, call: Call, step: Step) -> None:
+    await drive(call, step)
 
 
 def descriptors() -> int:
@@ -395,7 +395,7 @@ class TestDescriptors:
                             (index,) = await take(commits, 1)
 
                         async with anyio.create_task_group() as tasks:
-                            tasks.start_soon(drive, step, after(steps))
+                            tasks.start_soon(run, drive, step, after(steps))
                             await commit_each(other, "a")
                         if index < (await store.head()).index:
                             await step()

@@ -209,7 +209,8 @@ class Tail:
                 with anyio.move_on_after(rest) as self._rest:
                     if descriptor is None or rest <= _FIRST_REST:
                         await anyio.sleep_forever()
-                    await anyio.wait_readable(descriptor)
+                    else:
+                        await anyio.wait_readable(descriptor)
             finally:
                 self._rest = None
 

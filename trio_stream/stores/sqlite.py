@@ -4,6 +4,8 @@ Every call runs in a worker thread, under a limiter of the store's own: an appli
 threads busy does not hold it up.
 No connection is ever used by two threads at once.
 A lock that another process holds is waited for in short attempts, between which a call can be cancelled.
+Readers who wait for the commits of others are woken by the kernel's notices on Linux (inotify, one descriptor for
+each open store that somebody waits at), elsewhere by looking for them; an idle one costs 0.1 % of a core, or 0.4 %.
 
 What to know about the file:
 
@@ -105,7 +107,10 @@ def open_sqlite_store(
     A commit survives a crash of the process in any case, but one of the machine only with "FULL" and "EXTRA"
     for certain; with "OFF" that may damage the file.
     `busy_timeout`: seconds to wait for a lock that another process holds before it is a `StoreError`.
-    `poll_interval`: seconds between two looks for the commits of others, while somebody waits for them.
+    `poll_interval`: seconds between two looks for the commits of others, where the system does not tell of them,
+    as Linux does.
+    While somebody waits and nothing comes the looks become rarer, down to one in 10 `poll_interval`; on Linux,
+    where they are only a net, one in 100.
     """
     if synchronous not in get_args(Synchronous):
         raise ValueError(f"synchronous is one of {get_args(Synchronous)}, not {synchronous!r}")
