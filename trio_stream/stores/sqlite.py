@@ -5,7 +5,8 @@ threads busy does not hold it up.
 No connection is ever used by two threads at once.
 A lock that another process holds is waited for in short attempts, between which a call can be cancelled.
 Readers who wait for the commits of others are woken by the kernel's notices on Linux (inotify, one descriptor for
-each open store that somebody waits at), elsewhere by looking for them; an idle one costs 0.1 % of a core on Linux, 0.3 % elsewhere.
+each open store that somebody waits at), elsewhere by looking for them.
+An idle one costs 0.1 % of a core on Linux, 0.3 % elsewhere.
 
 What to know about the file:
 
