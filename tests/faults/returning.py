@@ -38,7 +38,7 @@ def folds(commits: Sequence[Iterable[Event[Record]]]) -> list[int]:
     fold = Fold()
     fingerprints = [fold.fingerprint]
     for commit in commits:
-        fold.apply(event.payload for event in commit if isinstance(event.payload, Record))
+        fold.apply(record for event in commit for record in event.payloads)
         fingerprints.append(fold.fingerprint)
     return fingerprints
 
@@ -64,18 +64,23 @@ class Returning:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            await self._visit(self._random.choice(self._publishers), self._random.randint(1, MOST))
+            await self._visit(self._random.choice(self._publishers))
 
-    async def _visit(self, publisher: EventPublisher, events: int) -> None:
+    async def _visit(self, publisher: EventPublisher) -> None:
+        """For some events; one visit in ten may end inside a snapshot."""
         if not self._request.index:
             self._begin()
+        left = self._random.randint(1, MOST)
+        reads_whole_snapshot = self._random.random() < 0.9
         subscription = publisher.subscribe(self._request)
         with suppress(SubscriptionForceClosed):
             async with subscription:
-                for number in range(events):
-                    event = await subscription.receive()
-                    self.resumes += number == 0 and self._has_begun and not event.is_new_snapshot_to_follow
-                    self._take(event)
+                event = await subscription.receive()
+                self.resumes += self._has_begun and not event.is_new_snapshot_to_follow
+                self._take(event)
+                while left or (reads_whole_snapshot and not self._has_begun):
+                    self._take(await subscription.receive())
+                    left = max(0, left - 1)
                 self._request = subscription.resume_request()
                 return
         self._request = subscription.resume_request()
@@ -101,7 +106,7 @@ class Returning:
         elif event.is_end_of_snapshot:
             self._has_begun = True
         else:
-            self._fold.apply(payload for payload in event.payloads if isinstance(payload, Record))
+            self._fold.apply(event.payloads)
         if self._has_begun:
             assert event.index >= self.index, f"back from {self.index} to {event.index}"
             self.seen.append((event.index, self._fold.fingerprint))

@@ -58,6 +58,10 @@ class Library:
         return getattr(self._library, name)
 
 
+def without_library(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ctypes, "CDLL", lambda _: object())
+
+
 def without_instance(patch: pytest.MonkeyPatch) -> None:
     library = Library("inotify_init1", -1)
     patch.setattr(ctypes, "CDLL", lambda _: library)
@@ -77,6 +81,7 @@ SILENCES = pytest.mark.parametrize(
     "silence",
     [
         on_another_system,
+        pytest.param(without_library, marks=on_linux),
         pytest.param(without_instance, marks=on_linux),
         pytest.param(without_watch, marks=on_linux),
         pytest.param(with_a_silent_file_system, marks=on_linux),

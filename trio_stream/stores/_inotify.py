@@ -39,8 +39,11 @@ class Inotify:
         """None if there are no notices here."""
         if sys.platform != "linux":
             return None
-        library = ctypes.CDLL(None)
-        descriptor = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            library = ctypes.CDLL(None)
+            descriptor = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        except (AttributeError, OSError):  # Python is linked statically
+            return None
         return None if descriptor < 0 else cls(library, descriptor)
 
     def __init__(self, library: ctypes.CDLL, descriptor: int) -> None:
