@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 import trio
 import trio.testing
@@ -101,24 +102,31 @@ def hand() -> MockClock:
 class Looks(list[float]):
     """When each look of any store was; for a clock that is moved by hand."""
 
+    threads = 0  # that are at work
+
+    async def settle(self) -> None:
+        """Until nothing happens any more unless the clock is moved."""
+        await trio.testing.wait_all_tasks_blocked()
+        while self.threads:
+            await trio.lowlevel.checkpoint()
+            if not self.threads:
+                await trio.testing.wait_all_tasks_blocked()
+
     async def until_found(self) -> None:
-        """Moves the clock to the look that finds a change, and waits until that has been read."""
+        """Moves the clock to the next look, which finds a change, and lets that be read."""
         before = len(self)
         while len(self) == before:
             hand().jump(0.001)
-            await trio.testing.wait_all_tasks_blocked()
-        while len(self) == before + 1:
-            await trio.lowlevel.checkpoint()
+            await self.settle()
 
     async def during(self, seconds: float, do: Callable[[], object] = lambda: None) -> int:
         """How many there are while so many seconds pass in a thousand steps, with something done in each."""
-        while not self:  # in a thread, the follower has yet to read what is there
-            await trio.lowlevel.checkpoint()
+        await self.settle()
         before = len(self)
         for _ in range(1000):
             do()
             hand().jump(seconds / 1000)
-            await trio.testing.wait_all_tasks_blocked()
+            await self.settle()
         return len(self) - before
 
 
@@ -133,7 +141,17 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
                 seen.append(trio.current_time())
             return super().execute(sql, *parameters)
 
+    run_sync = anyio.to_thread.run_sync
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        seen.threads += 1
+        try:
+            return await run_sync(*arguments, **options)
+        finally:
+            seen.threads -= 1
+
     monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Connection))
+    monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
     return seen
 
 
@@ -190,6 +208,7 @@ async def test_in_the_quiet_without_notices_there_is_a_look_every_ten_intervals(
         if silence is with_a_silent_file_system:
             await looks.during(100.0)
             sql(path, CHANGE)
+            await looks.until_found()
         await looks.during(100.0)
         assert 90 <= await looks.during(100.0) <= 110
 
