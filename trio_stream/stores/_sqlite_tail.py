@@ -39,9 +39,8 @@ from ._errors import StoreError
 from ._inotify import REPLACED, WRITTEN, Inotify
 from ._sqlite_file import FileIdentity, SQLiteFile
 
-_FIRST_REST: Final = (
-    0.001  # seconds, after a notice; also what keeps looks apart while somebody writes all the time
-)
+# Seconds, after a notice; it is spent without listening, which keeps looks apart while somebody writes all the time.
+_FIRST_REST: Final = 0.001
 _GROWTH: Final = 1.5
 _LONGEST_REST: Final = 10  # times poll_interval
 _LONGEST_REST_WITH_NOTICES: Final = 100
