@@ -23,7 +23,9 @@ def _check_encoding(_: click.Context, __: click.Parameter, name: str | None) -> 
         return None
     try:
         codecs.getincrementaldecoder(name)
-        b"".decode(name)
+        b"a".decode(name)
+    except UnicodeDecodeError:
+        pass  # a letter is more than one byte there
     except (LookupError, ValueError):
         raise click.BadParameter(f"{name!r} is not the name of an encoding") from None
     return name

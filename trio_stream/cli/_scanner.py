@@ -126,19 +126,22 @@ class Scanner:
         self._position = position
 
     def _fill(self) -> bool:
-        """Reads on, at least as much as is there already, so that a long value is not looked at often."""
-        newline = self._buffer.rfind("\n", 0, self._position)
-        self._left = self._position - newline - 1 + (self._left if newline == -1 else 0)
+        """Reads on, at least as much as is there already, so that a long value is not looked at often.
+
+        At the end of the text nothing is changed.
+        """
         pieces = [self._buffer[self._position :]]
-        missing = len(pieces[0])
-        while text := self._text.read():
+        missing = max(1, len(pieces[0]))
+        while missing > 0 and (text := self._text.read()):
             pieces.append(text)
             missing -= len(text)
-            if missing <= 0:
-                break
+        if len(pieces) == 1:
+            return False
+        newline = self._buffer.rfind("\n", 0, self._position)
+        self._left = self._position - newline - 1 + (self._left if newline == -1 else 0)
         self._buffer = "".join(pieces)
         self._position = 0
-        return len(pieces) > 1
+        return True
 
     def _error(self, reason: str, position: int) -> RecordError:
         line = self.number + self._buffer.count("\n", self._position, position)
