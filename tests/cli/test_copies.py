@@ -80,4 +80,4 @@ async def test_who_watches_gets_the_state_anew_and_older_cursors_do_not_go_on(ba
         assert (await watch.object())["index"] == 2
         assert (await watch.end(signal.SIGINT)).code == 0
     again = await run("watch", "jobs", "--from", older, "--exit-after-snapshot", "--json")
-    assert [each["type"] for each in again.objects][0] == "new-snapshot-to-follow"
+    assert again.objects[0]["type"] == "new-snapshot-to-follow"

@@ -1,12 +1,11 @@
 """Files that cannot be used: a message of one line with the name of the file, never a traceback."""
 
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing, contextmanager
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -225,9 +224,9 @@ def test_a_device_is_no_backup(
     files: None, command: Command, folder: Path, device: str, arguments: list[str]
 ) -> None:
     """And is not replaced by one, whoever asks for it."""
-    before = os.stat(device).st_rdev
+    before = Path(device).stat().st_rdev
     check_refused(command(*(each.format(device) for each in arguments)), device)
-    assert os.stat(device).st_rdev == before
+    assert Path(device).stat().st_rdev == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
@@ -317,7 +316,7 @@ main()
             capture_output=True,
             text=True,
             timeout=60,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - one thread
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         assert "Traceback" not in ended.stderr
         assert ended.returncode == 130 or arguments[0] == "watch"

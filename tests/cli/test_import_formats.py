@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli.console import PROGRAM, Command
 
-PODS = {
+PODS: dict[str, Any] = {
     "apiVersion": "v1",
     "numbers": [1.5e3, -2, [{"x": "]"}], {"items": 1}],
     "items": [
@@ -50,7 +51,7 @@ def test_items_says_where_in_an_object_the_array_is(
     (folder / "pods").write_text(json.dumps(document, indent=indent))
     path = "outer.items" if wrapped else "items"
     assert command("import", "pods", "pods", "--items", path, "--key", "metadata.name").code == 0
-    assert values(command, "pods") == {"web": PODS["items"][0], "db": PODS["items"][1]}  # type: ignore[index]
+    assert values(command, "pods") == {"web": PODS["items"][0], "db": PODS["items"][1]}
 
 
 @pytest.mark.parametrize(
@@ -308,6 +309,6 @@ def test_a_pipe_that_pauses_inside_of_a_record_is_waited_for(command: Command) -
         for byte in b'\xef\xbb\xbf[{"key": "\xc3\xa9", "value": 123}]':
             process.stdin.write(bytes([byte]))
             process.stdin.flush()
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, b"")
     assert values(command) == {"é": 123}

@@ -1,7 +1,7 @@
 """wait: until a key is there, is gone, or has what one waits for."""
 
-import os
 import signal
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -16,7 +16,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 
 
 def is_there(name: str) -> bool:
-    return os.path.exists(name)
+    return Path(name).exists()
 
 
 async def delete(key: str) -> None:

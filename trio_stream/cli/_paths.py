@@ -20,7 +20,7 @@ def member(value: JSON, path: str) -> "JSON | Missing":
     if not isinstance(value, dict):
         return MISSING
     if path in value:
-        found: "JSON | Missing" = value[path]
+        found: JSON | Missing = value[path]
         return found
     end = path.rfind(".")
     while end != -1:
