@@ -139,6 +139,32 @@ def test_a_store_that_one_may_not_write_is_named(files: None, folder: Path, argu
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such permissions there")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["get", "jobs", "a"],
+        ["list", "jobs", "--json"],
+        ["topics"],
+        ["watch", "jobs", "--exit-after-snapshot"],
+        ["watch", "jobs", "--view", "--exit-after-snapshot"],
+        ["wait", "jobs", "a"],
+        ["status"],
+    ],
+    ids=" ".join,
+)
+def test_who_may_only_read_the_store_can_look_at_it(
+    files: None, command: Command, folder: Path, arguments: list[str]
+) -> None:
+    (folder / "trio-stream.db").chmod(0o444)
+    before = sorted(folder.iterdir())
+    with open_to_nobody(folder, 0o755):
+        result = as_nobody(*arguments)
+    assert (result.code, result.err) == (0, "")
+    assert sorted(folder.iterdir()) == before
+    assert result.out == command(*arguments).out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions there")
 def test_a_backup_into_a_folder_that_one_may_not_write_is_refused(files: None, folder: Path) -> None:
     (folder / "trio-stream.db").chmod(0o666)
     (folder / "mine").mkdir(mode=0o777)

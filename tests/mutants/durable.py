@@ -7,16 +7,16 @@ DURABLE = (
         "an older copy of the file is followed",
         "etcd #20221, #15271",
         "stores/_sqlite_database.py",
-        "        return anchor.index > row.index or self._mark(connection, row, anchor.index) != anchor.mark",
-        "        return False",
+        "    return anchor.index > row.index or mark != anchor.mark",
+        "    return False",
         ("stores/test_replacement.py",),
     ),
     Mutant(
         "a copy that has gone on elsewhere is taken for the same",
         "etcd #20221, #15271",
         "stores/_sqlite_database.py",
-        " or self._mark(connection, row, anchor.index) != anchor.mark",
-        "",
+        "    return anchor.index > row.index or mark != anchor.mark",
+        "    return anchor.index > row.index",
         ("stores/test_replacement.py", "faults/test_older_copies.py"),
     ),
     Mutant(
@@ -39,7 +39,7 @@ DURABLE = (
         "an expectation is not looked at",
         "D18",
         "stores/_sqlite_database.py",
-        "        if actual != expected:",
+        "        if actual != expected or (expected and read_in != epoch):",
         "        if False:",
         ("stores/test_commits.py",),
     ),
@@ -47,13 +47,16 @@ DURABLE = (
         "an expectation is looked at too late",
         "D4",
         "stores/_sqlite_database.py",
-        '            connection.execute("BEGIN IMMEDIATE")\n'
-        "            row = self._rejoin(connection, anchor)\n"
-        "            _check_expected(connection, expect)\n",
-        "            _check_expected(connection, expect)\n"
-        '            connection.execute("BEGIN IMMEDIATE")\n'
-        "            row = self._rejoin(connection, anchor)\n"
-        "            connection.execute('COMMIT')\n",
+        '                run(connection, "BEGIN IMMEDIATE")\n'
+        "                row = self._rejoin(connection, anchor)\n"
+        '                index, mark = row.index, b""\n',
+        "                refusals = [_refusal(connection, order, anchor.epoch) for order in orders]\n"
+        "                for refusal in filter(None, refusals):\n"
+        "                    raise refusal\n"
+        '                run(connection, "BEGIN IMMEDIATE")\n'
+        "                row = self._rejoin(connection, anchor)\n"
+        "                orders = [order._replace(expect={}) for order in orders]\n"
+        '                index, mark = row.index, b""\n',
         ("stores/test_commits.py", "stores/test_cancellation.py", "stores/test_processes.py"),
     ),
     Mutant(
@@ -67,7 +70,7 @@ DURABLE = (
     Mutant(
         "a native cancel leaves a store open",
         "D13",
-        "stores/sqlite.py",
+        "stores/_sqlite_threads.py",
         "                    cancellation = error\n",
         "                    raise error\n",
         ("stores/test_cancellation.py",),
@@ -76,8 +79,8 @@ DURABLE = (
         "a step of the changes loses commits when it is cancelled",
         "D12",
         "stores/sqlite.py",
-        "                _, commits = await self._run(partial(self._database.read_log, after, epoch))\n",
-        "                _, commits = await self._run(partial(self._database.read_log, after, epoch))\n"
+        "                _, commits = await self._threads.run(partial(self._database.read_log, after, epoch))\n",
+        "                _, commits = await self._threads.run(partial(self._database.read_log, after, epoch))\n"
         "                after = commits[-1].index if commits else after\n"
         "                await anyio.lowlevel.checkpoint()\n",
         ("stores/test_cancellation.py",),
@@ -131,5 +134,133 @@ DURABLE = (
         "            self.cursor = reached if is_live else None\n",
         "            self.cursor = reached\n",
         ("sweep/test_watch.py",),
+    ),
+    Mutant(
+        "a commit is made although it was cancelled while it waited for its turn",
+        "D12",
+        "stores/_sqlite_commits.py",
+        "                self._waiting.remove(place)\n",
+        "                pass\n",
+        ("stores/test_group_commit.py", "stores/test_cancellation.py"),
+    ),
+    Mutant(
+        "a commit that is being written is given up when its task is cancelled",
+        "D12",
+        "stores/_sqlite_commits.py",
+        "                if place.state is _State.WAITING:\n                    raise\n",
+        "                raise\n",
+        ("stores/test_group_commit.py", "stores/test_cancellation.py"),
+    ),
+    Mutant(
+        "nobody writes after the one who wrote for the others has left",
+        "D12",
+        "stores/_sqlite_commits.py",
+        "            self._waiting[0].stir.set()\n",
+        "            pass\n",
+        ("stores/test_group_commit.py",),
+    ),
+    Mutant(
+        "a native cancel is forgotten by whoever has committed",
+        "D12",
+        "stores/_sqlite_commits.py",
+        "        if cancellation is not None and anyio.current_effective_deadline() != -math.inf:\n",
+        "        if False:\n",
+        ("stores/test_group_commit.py",),
+    ),
+    Mutant(
+        "commits are written in the reverse order of their arrival",
+        "D2",
+        "stores/_sqlite_commits.py",
+        "self._waiting.popleft() for",
+        "self._waiting.pop() for",
+        ("stores/test_group_commit.py",),
+    ),
+    Mutant(
+        "a group of commits is acknowledged although its transaction could not be ended",
+        "D3",
+        "stores/_sqlite_database.py",
+        "                return [again(error) for _ in orders]\n",
+        "                return outcomes\n",
+        ("stores/test_group_commit.py",),
+    ),
+    Mutant(
+        "a refused commit of a group uses an index",
+        "D3",
+        "stores/_sqlite_database.py",
+        "                    if refusal is None:\n",
+        "                    index += refusal is not None\n                    if refusal is None:\n",
+        ("stores/test_group_commit.py",),
+    ),
+    Mutant(
+        "an index of before a restore is taken for one of after it",
+        "D18",
+        "stores/_sqlite_database.py",
+        "        if actual != expected or (expected and read_in != epoch):",
+        "        if actual != expected:",
+        ("stores/test_expected_epochs.py",),
+    ),
+    Mutant(
+        "a forked process goes on with the store of its parent",
+        "D3",
+        "stores/_sqlite_file.py",
+        "            raise self.error(_FORKED)\n\n    def identity",
+        "            pass\n\n    def identity",
+        ("stores/test_lost_logs.py",),
+    ),
+    Mutant(
+        "a forked process opens the store that its parent has open",
+        "D3",
+        "stores/_sqlite_file.py",
+        "            if (status.st_dev, status.st_ino) in _inherited:\n",
+        "            if False:\n",
+        ("stores/test_lost_logs.py",),
+    ),
+    Mutant(
+        "commits go into a log that was deleted",
+        "D3",
+        "stores/_sqlite_file.py",
+        "        else:\n            self._file.check_companions()\n",
+        "",
+        ("stores/test_lost_logs.py",),
+    ),
+    Mutant(
+        "a commit is acknowledged out of a log that was deleted meanwhile",
+        "D3",
+        "stores/_sqlite_file.py",
+        'which may be lost")\n        self._file.check_companions()\n',
+        'which may be lost")\n',
+        ("stores/test_lost_logs.py",),
+    ),
+    Mutant(
+        "what was read without locks while somebody wrote is believed",
+        "D4",
+        "stores/_sqlite_file.py",
+        "        if identity.version != _LOCKED and self.identity() != identity:\n",
+        "        if False:\n",
+        ("stores/test_reading_only.py",),
+    ),
+    Mutant(
+        "a reader without rights goes on in an older copy of the file",
+        "etcd #20221, #15271",
+        "stores/_sqlite_database.py",
+        '                self._renamed[first_row(connection, "SELECT epoch FROM head")[0]] = new_epoch()\n',
+        '                self._anchor = _Anchor("", 0, b"")\n',
+        ("stores/test_reading_only.py",),
+    ),
+    Mutant(
+        "the whole log goes in one transaction",
+        "D15",
+        "stores/_sqlite_compaction.py",
+        "_FIRST: Final = 16 ",
+        "_FIRST: Final = 1_000_000 ",
+        ("stores/test_compaction.py",),
+    ),
+    Mutant(
+        "a statement is left open until Python collects its cursor",
+        "D13",
+        "stores/_sqlite_statements.py",
+        "    row = cursor.fetchone()\n    cursor.close()\n",
+        "    row = cursor.fetchone()\n",
+        ("stores/test_cursors.py",),
     ),
 )

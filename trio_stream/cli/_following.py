@@ -85,7 +85,7 @@ def watch(
     Apply a line as a whole, and the state is right at every commit.
     """  # noqa: D301 - see above
     request = SubscribeRequest(topic_of(topic), key or "", namespace=namespace)
-    opening = opening_of(url, makes_store=True)
+    opening = opening_of(url, makes_store=True, reads=True)
     logging.basicConfig(format="trio-stream: %(message)s")
     if as_view:
         if start or as_json:
@@ -168,7 +168,7 @@ def wait(
     logging.basicConfig(format="trio-stream: %(message)s")
 
     async def main() -> None:
-        async with opening_of(url, makes_store=True) as store:
+        async with opening_of(url, makes_store=True, reads=True) as store:
             entry = await store.get(topic, key, namespace=namespace)
             if not condition.is_met(entry):
                 with anyio.fail_after(timeout):

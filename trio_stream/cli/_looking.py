@@ -33,7 +33,7 @@ def get(url: str, *, topic: str, key: str, is_raw: bool, namespace: str, as_json
         raise click.UsageError("--raw does not go with --json")
 
     async def main() -> None:
-        async with opening_of(url) as store:
+        async with opening_of(url, reads=True) as store:
             entry = await store.get(topic, key, namespace=namespace)
         if entry is None:
             raise click.ClickException(f"no key {key!r} in namespace {namespace!r} of topic {topic!r}")
@@ -65,7 +65,7 @@ def list_(url: str, *, topic: str, prefix: str, namespace: str, as_json: bool) -
         output = Output()
         lines: list[str] = []
         async with (
-            opening_of(url) as store,
+            opening_of(url, reads=True) as store,
             store.list(topic, namespace=namespace, prefix=prefix) as entries,
         ):
             async for key, entry in entries:
@@ -89,7 +89,7 @@ def topics(url: str, *, as_json: bool) -> None:
     """
 
     async def main() -> None:
-        async with opening_of(url) as store:
+        async with opening_of(url, reads=True) as store:
             names = await store.topics()
         lines = [json_line({"topic": name}) if as_json else f"{key_text(name)}\n" for name in names]
         await Output().write("".join(lines))
@@ -113,7 +113,7 @@ def status(url: str, *, as_json: bool) -> None:
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
 
     async def main() -> None:
-        async with opening_of(url) as store:
+        async with opening_of(url, reads=True) as store:
             head, sizes = await store.head(), await store.sizes()
         fields = _status(str(path_of(url)), head, sizes)
         await Output().write(json_line(fields) if as_json else _status_text(fields, sizes))

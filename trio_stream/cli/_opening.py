@@ -1,5 +1,6 @@
 """The store that --store names, and what is said where there is none."""
 
+import os
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -26,14 +27,21 @@ def check_store_exists(url: str) -> Path:
     return path
 
 
-def opening_of(url: str, *, makes_store: bool = False) -> AbstractAsyncContextManager[SQLiteStore]:
-    """What opens the store; an error if there is none and this command is not one that makes it."""
-    if makes_store:
-        path = path_of(url)
-        _is_there(path)  # or it cannot be known
-    else:
-        path = check_store_exists(url)
-    return open_sqlite_store(str(path))
+def opening_of(
+    url: str, *, makes_store: bool = False, reads: bool = False
+) -> AbstractAsyncContextManager[SQLiteStore]:
+    """What opens the store; an error if there is none and this command is not one that makes it.
+
+    `reads`: the command changes nothing, and works for a user who may only read the file, too.
+    """
+    path = path_of(url) if makes_store else check_store_exists(url)
+    is_there = _is_there(path)
+    return open_sqlite_store(str(path), read_only=reads and is_there and not _is_writable(path))
+
+
+def _is_writable(path: Path) -> bool:
+    """SQLite also makes files beside it."""
+    return os.access(path, os.W_OK) and os.access(path.resolve().parent, os.W_OK)
 
 
 def _is_there(path: Path) -> bool:

@@ -1,8 +1,13 @@
 """What can go wrong with a store, each kind with a type of its own."""
 
+from copy import copy
+from typing import TypeVar
+
 from typing_extensions import override
 
 from ._values import Name
+
+E = TypeVar("E", bound=Exception)
 
 
 class StoreError(Exception):
@@ -32,6 +37,8 @@ class ConflictError(StoreError):
 
     @override
     def __str__(self) -> str:
+        if self.actual == self.expected:
+            return f"{self.name} has index {self.actual} as expected, but of another epoch: the store was replaced"
         return f"{self.name} has index {self.actual}, not {self.expected} as expected (0: does not exist)"
 
 
@@ -58,3 +65,10 @@ class HistoryLostError(StoreError):
                 f"cannot go on after {self.after}: commits up to {self.floor} are gone (epoch {self.epoch!r})"
             )
         return f"cannot go on after {self.after}: the store has a new timeline, epoch {self.epoch!r}"
+
+
+def again(error: E) -> E:
+    """The same error for one more task: one that several tasks raise collects the tracebacks of them all."""
+    another = copy(error)
+    another.__cause__ = error.__cause__
+    return another

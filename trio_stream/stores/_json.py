@@ -3,17 +3,23 @@
 import json
 import reprlib
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from ._values import JSON, MAX_DEPTH, Delete, Operation, Put
+
+_PLAIN: Final = frozenset({type(None), bool, int, float, str})  # needs no look inside
+
+# `json.dumps` makes an encoder at each call.
+_to_text: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def encode_value(put: Put) -> str:
     """The value as JSON; a `ValueError` that names the key if JSON cannot hold it."""
     try:
         _check(put.value, MAX_DEPTH)
-        text = json.dumps(put.value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        text.encode()
+        text = _to_text(put.value)
+        if not text.isascii():
+            text.encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"the value of {put.name} is not JSON: {error}") from error
     return text
@@ -33,15 +39,11 @@ def _encode(operation: Operation, value: str) -> str:
     topic, key, namespace = operation.name
     match operation:
         case Put():
-            return f"{_dumps(['put', topic, namespace, key])[:-1]},{value}]"
+            return f"{_to_text(['put', topic, namespace, key])[:-1]},{value}]"
         case Delete():
-            return _dumps(["delete", topic, namespace, key])
+            return _to_text(["delete", topic, namespace, key])
         case _:
             assert_never(operation)
-
-
-def _dumps(names: list[str]) -> str:
-    return json.dumps(names, ensure_ascii=False, separators=(",", ":"))
 
 
 def _decode(item: Any) -> Operation:
@@ -63,11 +65,13 @@ def _check(value: JSON, depth: int) -> None:
             pass
         case list() | tuple():
             for item in value:
-                _check(item, depth - 1)
+                if type(item) not in _PLAIN:
+                    _check(item, depth - 1)
         case dict():
             for key, item in value.items():
-                if not isinstance(key, str):
+                if type(key) is not str and not isinstance(key, str):
                     raise TypeError(f"the key {key!r} of an object is not a string")
-                _check(item, depth - 1)
+                if type(item) not in _PLAIN:
+                    _check(item, depth - 1)
         case _:
             raise TypeError(f"{value!r} is of type {type(value).__name__}")

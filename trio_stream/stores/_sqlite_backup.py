@@ -23,6 +23,7 @@ import anyio.to_thread
 
 from ._errors import StoreError
 from ._sqlite_file import BUSY_SLICE, BusyError, SQLiteFile, is_ours_or_empty, new_epoch
+from ._sqlite_statements import first_row, run
 from ._values import Head
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 def _backup(path: Path, target: Path, busy_timeout: float, *, overwrite: bool) -> Head:
     _check_target(path, target, overwrite=overwrite)
-    file = _file(path)
+    file = _file(path, read_only=True)
     with _temporary(target, like=path) as copy:
         _copy(file, copy, busy_timeout)
         head = _change(copy, file, None)
@@ -96,7 +97,7 @@ def _restore(backup: Path, path: Path, busy_timeout: float) -> Head:
     if _is_same(backup, path):
         raise StoreError(f"{backup}: this is the store itself")
     with _temporary(path, like=backup) as copy:
-        file = _file(backup)
+        file = _file(backup, read_only=True)
         _copy(file, copy, busy_timeout)
         head = _change(copy, file, new_epoch())
         # Not before all of that has worked. Nobody may read the store who could not read the backup.
@@ -106,8 +107,8 @@ def _restore(backup: Path, path: Path, busy_timeout: float) -> Head:
     return head
 
 
-def _file(path: Path) -> SQLiteFile:
-    return SQLiteFile(str(path), synchronous="FULL", busy_timeout=BUSY_SLICE)
+def _file(path: Path, *, read_only: bool = False) -> SQLiteFile:
+    return SQLiteFile(str(path), synchronous="FULL", busy_timeout=BUSY_SLICE, read_only=read_only)
 
 
 def _check_target(path: Path, target: Path, *, overwrite: bool) -> None:
@@ -147,12 +148,20 @@ def _copy(file: SQLiteFile, copy: Path, busy_timeout: float) -> None:
     """All of the store, as of one commit, once SQLite has found no damage in it."""
 
     def attempt() -> None:
-        connection, _ = file.connect()
-        with closing(connection), file.named_errors(), _cancellable(connection):
-            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            if found != "ok":
-                raise file.error(f"damaged: {found!r}")
-            connection.execute("VACUUM INTO ?", (os.fspath(copy),))
+        connection, identity = file.connect()
+        try:
+            os.truncate(copy, 0)
+            with file.named_errors(), _cancellable(connection):
+                (found,) = first_row(connection, "PRAGMA integrity_check(1)")
+                if found != "ok":
+                    raise file.error(f"damaged: {found!r}")
+                run(connection, "VACUUM INTO ?", (os.fspath(copy),))
+        except StoreError:
+            file.check_untouched(identity)  # or it may have seen half of what somebody wrote
+            raise
+        finally:
+            file.disconnect(connection)
+        file.check_untouched(identity)
 
     _persist(attempt, busy_timeout)
 
@@ -161,9 +170,9 @@ def _change(copy: Path, origin: SQLiteFile, epoch: str | None) -> Head:
     """What the copy has; it gets a new epoch first, unless that is None."""
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection, origin.named_errors():
         if epoch is not None:
-            connection.execute("UPDATE head SET epoch = ?", (epoch,))
+            run(connection, "UPDATE head SET epoch = ?", (epoch,))
         head = connection.execute('SELECT "index", floor, epoch FROM head').fetchall()
-        log = connection.execute('SELECT count(*), min("index"), max("index") FROM log').fetchone()
+        log = first_row(connection, 'SELECT count(*), min("index"), max("index") FROM log')
     match head:
         case [(int(index), int(floor), str(epoch))]:
             if log == ((0, None, None) if index == floor else (index - floor, floor + 1, index)):
@@ -216,9 +225,9 @@ def _replace_content(copy: Path, file: SQLiteFile, busy_timeout: float) -> None:
     ):
         if not is_ours_or_empty(target):
             raise file.error("the file of another application")
-        (page_size,) = target.execute("PRAGMA page_size").fetchone()
-        source.execute(f"PRAGMA page_size = {page_size}")
-        source.execute("VACUUM")  # a file with a write-ahead log can take only pages of its own size
+        (page_size,) = first_row(target, "PRAGMA page_size")
+        run(source, f"PRAGMA page_size = {page_size}")
+        run(source, "VACUUM")  # a file with a write-ahead log can take only pages of its own size
         source.backup(target, pages=_PAGES, progress=look, sleep=_PAUSE)
 
 

@@ -16,28 +16,46 @@ import reprlib
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar, assert_never
+from time import perf_counter
+from typing import Final, NamedTuple, TypeAlias, TypeVar, assert_never
 
-from ._errors import ConflictError, HistoryLostError
+from ._errors import ConflictError, HistoryLostError, StoreError, again
 from ._json import decode_operations, encode_operations, encode_value
-from ._sqlite_file import Connection, SQLiteFile, new_epoch
-from ._values import Commit, Delete, Entry, Head, Name, Operation, Put
+from ._sqlite_file import BusyError, Connection, SQLiteFile, new_epoch
+from ._sqlite_statements import first_row, rows_of, run
+from ._values import Commit, Delete, Entry, EpochIndex, Head, Name, Operation, Put
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
+
+_TRIM: Final = (
+    'DELETE FROM log WHERE "index" IN'
+    ' (SELECT "index" FROM log WHERE "index" <= (SELECT floor FROM head) ORDER BY "index" LIMIT ?)'
+)
 
 READ_COMMITS: Final = 512  # at most, in one go
 READ_CHARACTERS: Final = 1 << 20  # of JSON, after which no further commit or row is read in the same go
 
 
+_HEAD: Final = (
+    'SELECT epoch, "index", floor, floor_mark,'
+    ' (SELECT mark FROM log WHERE log."index" = head."index"),'
+    ' (SELECT mark FROM log WHERE log."index" = ?) FROM head'
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """The one row of `head`."""
+    """The one row of `head`, and the marks of two commits of the log; None for one that is not there."""
 
     epoch: str
     index: int
     floor: int
     floor_mark: bytes
+    newest_mark: bytes | None
+    anchor_mark: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,27 @@ class _Anchor:
     mark: bytes
 
 
+class Order(NamedTuple):
+    """A commit that somebody waits for."""
+
+    operations: Sequence[Operation]
+    expect: Mapping[Name, int]
+    epoch: str
+    """The one that the store was known to be in when this was asked for."""
+
+
+class Step(NamedTuple):
+    """A part of something long, in a transaction of its own."""
+
+    seconds: float
+    """How long it kept others from writing."""
+    is_last: bool
+
+
+Outcome: TypeAlias = EpochIndex | Exception
+"""The index of a commit, or why it was not made."""
+
+
 class Database:
     """The transactions; any number of threads may call them, and those of one connection take turns."""
 
@@ -54,14 +93,22 @@ class Database:
         self.file = file
         self._writer = Connection(file)
         self._reader = Connection(file)
+        self._cleaner = Connection(file)
         # Guards the anchor, which is taken before a transaction and replaced after it.
         self._lock = threading.Lock()
         self._anchor = _Anchor("", 0, b"")
+        # {epoch in the file: what this process calls it}, after forks that it may only read and not write down.
+        self._renamed: dict[str, str] = {}
+
+    @property
+    def epoch(self) -> str:
+        """The epoch that was seen last."""
+        return self._anchor.epoch
 
     def close(self) -> None:
         """Closes the connections; what is called later raises."""
-        self._reader.close()
-        self._writer.close()
+        for connection in (self._reader, self._cleaner, self._writer):
+            connection.close()
 
     def head(self) -> Head:
         """See `Store.head`."""
@@ -69,7 +116,7 @@ class Database:
 
     def get(self, name: Name) -> tuple[int, Entry | None]:
         """See `Store.get`; with the index of the state that it was read in."""
-        return self._read(lambda connection, row: (row.index, self._get(connection, name)))
+        return self._read(lambda connection, row: (row.index, self._get(connection, name, row.epoch)))
 
     def topics(self) -> Sequence[str]:
         """See `SQLiteStore.topics`."""
@@ -84,83 +131,129 @@ class Database:
         """The epoch, which must be `epoch` unless that is None, and some commits after `after` if any."""
         return self._read(lambda connection, row: (row.epoch, self._read_log(connection, row, after, epoch)))
 
-    def commit(self, operations: Sequence[Operation], expect: Mapping[Name, int]) -> int:
-        """See `Store.commit`."""
-        encoded = [(op, encode_value(op) if isinstance(op, Put) else "") for op in operations]
-        anchor = self._anchor
-        with self._writer.use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            row = self._rejoin(connection, anchor)
-            _check_expected(connection, expect)
-            index = row.index + 1
-            mark = os.urandom(8)
-            _write_state(connection, index, encoded)
-            connection.execute("INSERT INTO log VALUES (?, ?, ?)", (index, mark, encode_operations(encoded)))
-            connection.execute('UPDATE head SET "index" = ?', (index,))
-            connection.execute("COMMIT")
-            self._writer.confirm()
-        self._advance(anchor, _Anchor(row.epoch, index, mark))
-        return index
+    def commit(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        """All of them in one transaction, one after the other; what became of each.
 
-    def compact(self, index: int) -> None:
-        """See `Store.compact`."""
+        An order that cannot be done leaves the others alone.
+        `BusyError`: it was not begun, and may be asked for again.
+        """
+        texts = [_encode(order) for order in orders]
+        is_ending = False
+        anchor = self._anchor
+        outcomes: list[Outcome] = []
+        try:
+            with self._writer.use() as connection:
+                run(connection, "BEGIN IMMEDIATE")
+                row = self._rejoin(connection, anchor)
+                index, mark = row.index, b""
+                for order, text in zip(orders, texts, strict=True):
+                    refusal = text if isinstance(text, ValueError) else _refusal(connection, order, row.epoch)
+                    if refusal is None:
+                        assert not isinstance(text, ValueError)
+                        index, mark = index + 1, os.urandom(8)
+                        _write_state(connection, index, text.encoded)
+                        run(connection, "INSERT INTO log VALUES (?, ?, ?)", (index, mark, text.operations))
+                    outcomes.append(EpochIndex(index, row.epoch) if refusal is None else refusal)
+                if index == row.index:
+                    return outcomes
+                run(connection, 'UPDATE head SET "index" = ?', (index,))
+                is_ending = True
+                run(connection, "COMMIT")
+                self._writer.confirm()
+        except StoreError as error:
+            if len(orders) == 1 or is_ending or isinstance(error, BusyError):
+                return [again(error) for _ in orders]
+            # Nothing is done, and some of them can perhaps be done without the others.
+            return [outcome for order in orders for outcome in self.commit([order])]
+        self._advance(anchor, _Anchor(row.epoch, index, mark))
+        return outcomes
+
+    def raise_floor(self, index: int) -> None:
+        """Makes the commits up to `index` unreadable; `trim` removes them."""
         anchor = self._anchor
         with self._writer.use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            run(connection, "BEGIN IMMEDIATE")
             row = self._rejoin(connection, anchor)
             if index > row.index:
                 raise ValueError(f"cannot compact up to {index}: the newest commit is {row.index}")
             if index > row.floor:
                 mark = self._mark(connection, row, index)
-                connection.execute("UPDATE head SET floor = ?, floor_mark = ?", (index, mark))
-                connection.execute('DELETE FROM log WHERE "index" <= ?', (index,))
-            connection.execute("COMMIT")
+                run(connection, "UPDATE head SET floor = ?, floor_mark = ?", (index, mark))
+            run(connection, "COMMIT")
             self._writer.confirm()
 
-    def begin(self, connection: sqlite3.Connection) -> int | None:
+    def trim(self, most: int) -> Step:
+        """Removes some commits below the floor, at most so many."""
+        with self._writer.use() as connection:
+            run(connection, "BEGIN IMMEDIATE")
+            begin = perf_counter()
+            with closing(connection.execute(_TRIM, (most,))) as cursor:
+                is_last = cursor.rowcount < most
+            run(connection, "COMMIT")
+            return Step(perf_counter() - begin, is_last)
+
+    def shrink(self, most: int) -> Step:
+        """Gives some pages of the file back, at most so many."""
+        with self._writer.use() as connection:
+            run(connection, "BEGIN IMMEDIATE")
+            begin = perf_counter()
+            (free,) = first_row(connection, "PRAGMA freelist_count")
+            with rows_of(connection, f"PRAGMA incremental_vacuum({most:d})") as pages:
+                for _ in pages:
+                    pass
+            (left,) = first_row(connection, "PRAGMA freelist_count")
+            run(connection, "COMMIT")
+            # A file of the first edition keeps its free pages, for what is written next.
+            return Step(perf_counter() - begin, left in {0, free})
+
+    def checkpoint(self) -> None:
+        """Moves what it can from the write-ahead log to the file; keeps nobody from writing or reading."""
+        with self._cleaner.use() as connection:
+            first_row(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+
+    def begin(self, connection: sqlite3.Connection) -> EpochIndex | None:
         """Begins a transaction for reading and returns its index; None, and none begun, after a fork."""
         anchor = self._anchor
-        connection.execute("BEGIN")
-        row = self._row(connection)
-        if self._is_forked(connection, row, anchor):
+        run(connection, "BEGIN")
+        row = self._row(connection, anchor)
+        if _is_forked(row, anchor):
             connection.rollback()
             self._change_epoch(anchor)
             return None
-        return row.index
+        return EpochIndex(row.index, row.epoch)
 
     def _read(self, work: Callable[[sqlite3.Connection, _Row], T]) -> T:
         while True:
             # Taken first: a transaction that begins later sees the anchor's commit if the file has it.
             anchor = self._anchor
             with self._reader.use() as connection:
-                connection.execute("BEGIN")
-                row = self._row(connection)
-                if not self._is_forked(connection, row, anchor):
-                    here = _Anchor(row.epoch, row.index, self._mark(connection, row, row.index))
+                run(connection, "BEGIN")
+                row = self._row(connection, anchor)
+                if not _is_forked(row, anchor):
+                    here = _Anchor(row.epoch, row.index, self._newest_mark(row))
                     result = work(connection, row)
                     self._advance(anchor, here)
                     return result
             self._change_epoch(anchor)
 
     def _change_epoch(self, anchor: _Anchor) -> None:
+        if self.file.is_read_only:
+            with self._reader.use() as connection:
+                self._renamed[first_row(connection, "SELECT epoch FROM head")[0]] = new_epoch()
+            return
         with self._writer.use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            run(connection, "BEGIN IMMEDIATE")
             self._rejoin(connection, anchor)
-            connection.execute("COMMIT")
+            run(connection, "COMMIT")
 
     def _rejoin(self, connection: sqlite3.Connection, anchor: _Anchor) -> _Row:
         """The head, in a writing transaction; with a new epoch, if the anchor is (still) not in the file."""
-        row = self._row(connection)
-        if not self._is_forked(connection, row, anchor):
+        row = self._row(connection, anchor)
+        if not _is_forked(row, anchor):
             return row
         epoch = new_epoch()
-        connection.execute("UPDATE head SET epoch = ?", (epoch,))
+        run(connection, "UPDATE head SET epoch = ?", (epoch,))
         return replace(row, epoch=epoch)
-
-    def _is_forked(self, connection: sqlite3.Connection, row: _Row, anchor: _Anchor) -> bool:
-        if anchor.epoch != row.epoch or anchor.index < row.floor:
-            return False
-        return anchor.index > row.index or self._mark(connection, row, anchor.index) != anchor.mark
 
     def _advance(self, before: _Anchor, after: _Anchor) -> None:
         """Moves the anchor; a thread that was overtaken by others must not move it back."""
@@ -169,35 +262,48 @@ class Database:
             if now is before or (now.epoch == after.epoch and now.index < after.index):
                 self._anchor = after
 
-    def _row(self, connection: sqlite3.Connection) -> _Row:
-        row = connection.execute('SELECT epoch, "index", floor, floor_mark FROM head').fetchone()
-        match row:
-            case (str(), int(), int(), bytes()):
-                return _Row(*row)
+    def _row(self, connection: sqlite3.Connection, anchor: _Anchor) -> _Row:
+        found = first_row(connection, _HEAD, (anchor.index,))
+        match found:
+            case (str(epoch), int(index), int(floor), bytes(), _, known):
+                row = _Row(self._renamed.get(epoch, epoch), *found[1:])
             case None:
                 raise self.file.error("damaged: it has no head")
             case _:
-                raise self.file.error(f"damaged: its head is {reprlib.repr(row)}")
+                raise self.file.error(f"damaged: its head is {reprlib.repr(found[:4])}")
+        if floor < anchor.index <= index and anchor.epoch == row.epoch and known is None:
+            raise self.file.error(f"damaged: commit {anchor.index} is missing from the log")
+        return row
+
+    def _newest_mark(self, row: _Row) -> bytes:
+        if row.index == row.floor:
+            return row.floor_mark
+        if row.newest_mark is None:
+            raise self.file.error(f"damaged: commit {row.index} is missing from the log")
+        return row.newest_mark
 
     def _mark(self, connection: sqlite3.Connection, row: _Row, index: int) -> bytes:
         if index == row.floor:
             return row.floor_mark
-        found = connection.execute('SELECT mark FROM log WHERE "index" = ?', (index,)).fetchone()
+        found = first_row(connection, 'SELECT mark FROM log WHERE "index" = ?', (index,))
         if found is None:
             raise self.file.error(f"damaged: commit {index} is missing from the log")
         mark: bytes = found[0]
         return mark
 
-    def _get(self, connection: sqlite3.Connection, name: Name) -> Entry | None:
-        found = connection.execute(
-            'SELECT value, "index" FROM state WHERE topic = ? AND key = ? AND namespace = ?', name
-        ).fetchone()
-        return None if found is None else self.entry(*found)
+    def _get(self, connection: sqlite3.Connection, name: Name, epoch: str) -> Entry | None:
+        found = first_row(
+            connection, 'SELECT value, "index" FROM state WHERE topic = ? AND key = ? AND namespace = ?', name
+        )
+        if found is None:
+            return None
+        text, index = found
+        return self.entry(text, index, epoch)
 
-    def entry(self, text: str, index: int) -> Entry:
-        """A row of `state`."""
+    def entry(self, text: str, index: int, epoch: str) -> Entry:
+        """A row of `state`, read in this epoch."""
         try:
-            return Entry(json.loads(text), index)
+            return Entry(json.loads(text), EpochIndex(index, epoch))
         except ValueError as error:
             raise self.file.error(f"damaged: a value of commit {index} is not JSON") from error
 
@@ -208,17 +314,19 @@ class Database:
             raise HistoryLostError(after, row.floor, row.epoch)
         commits: list[Commit] = []
         characters = 0
-        for index, text in connection.execute(
+        with rows_of(
+            connection,
             'SELECT "index", operations FROM log WHERE "index" > ? ORDER BY "index" LIMIT ?',
             (after, READ_COMMITS),
-        ):
-            if index != after + 1:
-                raise self.file.error(f"damaged: commit {after + 1} is missing from the log")
-            after = index
-            commits.append(self._commit(index, text))
-            characters += len(text)
-            if characters >= READ_CHARACTERS:
-                break
+        ) as rows:
+            for index, text in rows:
+                if index != after + 1:
+                    raise self.file.error(f"damaged: commit {after + 1} is missing from the log")
+                after = index
+                commits.append(self._commit(index, text))
+                characters += len(text)
+                if characters >= READ_CHARACTERS:
+                    break
         return commits
 
     def _commit(self, index: int, text: str) -> Commit:
@@ -228,24 +336,48 @@ class Database:
             raise self.file.error(f"damaged: commit {index} of the log cannot be read") from error
 
 
+class _Text(NamedTuple):
+    """An order as it is written."""
+
+    encoded: Sequence[tuple[Operation, str]]
+    operations: str
+
+
+def _encode(order: Order) -> _Text | ValueError:
+    try:
+        encoded = [(each, encode_value(each) if isinstance(each, Put) else "") for each in order.operations]
+    except ValueError as error:
+        return error
+    return _Text(encoded, encode_operations(encoded))
+
+
+def _is_forked(row: _Row, anchor: _Anchor) -> bool:
+    if anchor.epoch != row.epoch or anchor.index < row.floor:
+        return False
+    mark = row.floor_mark if anchor.index == row.floor else row.anchor_mark
+    return anchor.index > row.index or mark != anchor.mark
+
+
 def _topics(connection: sqlite3.Connection) -> Sequence[str]:
     """One look into the index for each."""
     topics: list[str] = []
-    while found := connection.execute(
-        "SELECT min(topic) FROM state WHERE topic > ?", (topics[-1] if topics else "",)
-    ).fetchone()[0]:
+    while found := first_row(
+        connection, "SELECT min(topic) FROM state WHERE topic > ?", (topics[-1] if topics else "",)
+    )[0]:
         topics.append(found)
     return topics
 
 
-def _check_expected(connection: sqlite3.Connection, expect: Mapping[Name, int]) -> None:
-    for name, expected in expect.items():
-        found = connection.execute(
-            'SELECT "index" FROM state WHERE topic = ? AND key = ? AND namespace = ?', name
-        ).fetchone()
+def _refusal(connection: sqlite3.Connection, order: Order, epoch: str) -> ConflictError | None:
+    for name, expected in order.expect.items():
+        found = first_row(
+            connection, 'SELECT "index" FROM state WHERE topic = ? AND key = ? AND namespace = ?', name
+        )
         actual = 0 if found is None else found[0]
-        if actual != expected:
-            raise ConflictError(name, expected, actual)
+        read_in = expected.epoch if isinstance(expected, EpochIndex) else order.epoch
+        if actual != expected or (expected and read_in != epoch):
+            return ConflictError(name, int(expected), actual)
+    return None
 
 
 def _write_state(
@@ -255,13 +387,16 @@ def _write_state(
         topic, key, namespace = operation.name
         match operation:
             case Put():
-                connection.execute(
+                run(
+                    connection,
                     "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)",
                     (topic, namespace, key, value, index),
                 )
             case Delete():
-                connection.execute(
-                    "DELETE FROM state WHERE topic = ? AND namespace = ? AND key = ?", (topic, namespace, key)
+                run(
+                    connection,
+                    "DELETE FROM state WHERE topic = ? AND namespace = ? AND key = ?",
+                    (topic, namespace, key),
                 )
             case _:
                 assert_never(operation)

@@ -21,6 +21,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from trio_stream import ClosedResourceError
 
 from ._errors import StoreError
+from ._sqlite_statements import first_row, run
 
 if sys.platform != "win32":
     import fcntl
@@ -31,6 +32,26 @@ Synchronous: TypeAlias = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 BUSY_SLICE: Final = 0.1
 
 _MOST_QUOTED: Final = 200  # characters of a message of SQLite
+
+_FORKED: Final = (
+    "SQLite does not survive a fork: this process was forked while the store was open; start processes with"
+    " spawn or exec, or open the store after the fork only"
+)
+
+# {id of a connection: device and inode of its file}, of all that this process has open.
+_connected: Final[dict[int, tuple[int, int]]] = {}
+# The files that the parent of this process had open when it was forked. What SQLite knows of them is wrong here: it
+# takes locks for its own that only the parent has, and commits are lost.
+_inherited: Final[set[tuple[int, int]]] = set()
+
+
+def _disown() -> None:
+    _inherited.update(_connected.values())
+    _connected.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)
 
 _APPLICATION: Final = 0x74726973  # "tris": marks the file as ours
 _VERSION: Final = 1
@@ -67,6 +88,9 @@ _REASONS: Final = {
 }
 
 
+_LOCKED: Final = (0, 0)  # the version of a file that is read under SQLite's locks
+
+
 class BusyError(StoreError):
     """Another connection holds the lock; nothing was changed, and it may work later."""
 
@@ -76,18 +100,26 @@ class FileIdentity(NamedTuple):
 
     device: int
     inode: int
+    version: tuple[int, int] = _LOCKED
+    """Of a file that is read without locks: when it was written last, and its size."""
 
 
 class SQLiteFile:
     """A path, and what file was last seen there."""
 
-    def __init__(self, path: str, *, synchronous: Synchronous, busy_timeout: float) -> None:
+    def __init__(
+        self, path: str, *, synchronous: Synchronous, busy_timeout: float, read_only: bool = False
+    ) -> None:
         self.path = Path(path).absolute()
+        self.is_read_only = read_only
         self._synchronous = synchronous
         self._busy_slice = min(busy_timeout, BUSY_SLICE)
+        self._process = os.getpid()
         # Guards the fields below, which every connect() reads and writes.
         self._lock = threading.Lock()
         self._opened: FileIdentity | None = None
+        # {id of an open connection: device and inode of its file}
+        self._connections: dict[int, tuple[int, int]] = {}
         # {path of a -wal or -shm: that of the file opened last}
         self._companions: dict[Path, FileIdentity] = {}
 
@@ -95,12 +127,48 @@ class SQLiteFile:
         """A `StoreError` that names the file."""
         return StoreError(f"{self.path}: {cause}")
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process was forked from the one that opened the store."""
+        return os.getpid() != self._process
+
+    def check_process(self) -> None:
+        """Raises in a process that was forked from the one that opened the store."""
+        if self.is_inherited:
+            raise self.error(_FORKED)
+
     def identity(self) -> FileIdentity:
         """Which file the path leads to now."""
         try:
-            return _identity(self.path)
+            status = self.path.stat()
         except OSError as error:
             raise self.error(f"the file is gone ({error.strerror})") from error
+        if self.is_read_only and not self._has_log():
+            return FileIdentity(status.st_dev, status.st_ino, (status.st_mtime_ns, status.st_size))
+        return FileIdentity(status.st_dev, status.st_ino)
+
+    def check_companions(self) -> None:
+        """Raises if the `-wal` or `-shm` of the open file was deleted or replaced: what follows would be lost.
+
+        They stay as they are until the last connection of all processes is closed.
+        """
+        for path, identity in self._companions.items():
+            try:
+                status = path.stat()
+            except OSError:
+                pass
+            else:
+                if (status.st_dev, status.st_ino) == identity[:2]:
+                    continue
+            raise self.error(
+                f"{path.name} was deleted or replaced while the store was open, and newer commits"
+                " may be in it: close the store in all processes before anything else opens it"
+            )
+
+    def check_untouched(self, identity: FileIdentity) -> None:
+        """Raises if the file was read without locks, and somebody has begun to write to it meanwhile."""
+        if identity.version != _LOCKED and self.identity() != identity:
+            raise BusyError(f"{self.path}: written to while it was read")
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of the file and of its write-ahead log."""
@@ -109,7 +177,7 @@ class SQLiteFile:
         except OSError as error:
             raise self.error(f"the file is gone ({error.strerror})") from error
         try:
-            return file, Path(f"{self.path.resolve()}-wal").stat().st_size
+            return file, _companion(self.path, "-wal").stat().st_size
         except FileNotFoundError:
             return file, 0
 
@@ -119,44 +187,82 @@ class SQLiteFile:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            kind = BusyError if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} else StoreError
-            reason = _REASONS.get(code)
-            text = _text(error)
-            raise kind(f"{self.path}: {f'{reason} ({text})' if reason else text}") from error
+            raise self.named(error) from error
+
+    def named(self, error: sqlite3.Error) -> StoreError:
+        """What the error of SQLite is for the users of the store."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        kind = BusyError if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} else StoreError
+        reason = _REASONS.get(code)
+        text = _text(error)
+        return kind(f"{self.path}: {f'{reason} ({text})' if reason else text}")
 
     def create(self) -> None:
         """Makes a new store of a file that does not exist or is empty; leaves any other as it is."""
         if not self.path.parent.is_dir():
             raise self.error(f"the directory {self.path.parent} does not exist")
-        with self.named_errors(), closing(self._sqlite("rwc")) as connection:
+        self._check_not_inherited()
+        with self.named_errors(), closing(self._sqlite("mode=rwc")) as connection:
             if _is_empty(connection):
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("BEGIN IMMEDIATE")
+                run(connection, "PRAGMA auto_vacuum = INCREMENTAL")  # before anything is in the file
+                run(connection, "PRAGMA journal_mode = WAL")
+                run(connection, "BEGIN IMMEDIATE")
                 if _is_empty(connection):
                     self._create_tables(connection)
 
     def connect(self) -> tuple[sqlite3.Connection, FileIdentity]:
-        """A new connection to the file that is there now, and which one that is."""
+        """A new connection to the file that is there now, and which one that is; to be given to `disconnect`."""
+        self.check_process()
         with self._lock, self.named_errors():
             identity = self.identity()
-            if self._opened not in {None, identity}:
+            self._check_not_inherited()
+            if self._opened is not None and self._opened[:2] != identity[:2]:
                 self._discard_companions()
-            connection = self._sqlite("rw")
+            elif identity[:2] in self._connections.values():
+                self.check_companions()
+            connection = self._sqlite(self._mode(identity))
+            self._connections[id(connection)] = _connected[id(connection)] = identity[:2]
             try:
                 self._confirm(identity)  # before SQLite looks for a log of the file that it has opened
                 self._configure(connection)
                 self._confirm(identity)
             except BaseException:
-                connection.close()
+                self.disconnect(connection)
                 raise
             self._opened = identity
-            self._companions = dict(_companions(self.path))
+            self._companions = {} if self.is_read_only else dict(_companions(self.path))
             return connection, identity
 
-    def _sqlite(self, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
+    def disconnect(self, connection: sqlite3.Connection) -> None:
+        """Closes it; but not in a process that was forked, where it belongs to the parent."""
+        if not self.is_inherited:
+            connection.close()
+            self._connections.pop(id(connection), None)
+            _connected.pop(id(connection), None)
+
+    def _mode(self, identity: FileIdentity) -> str:
+        """How SQLite is to open the file.
+
+        Reading a file with a write-ahead log means to write into its `-shm`, or to make one.
+        Where there is none nobody has the file open for writing, and it can be read without; whoever does so
+        compares the identity before and after, which changes when anybody begins to write.
+        """
+        if not self.is_read_only:
+            return "mode=rw"
+        return "mode=ro" if identity.version == _LOCKED else "mode=ro&immutable=1"
+
+    def _has_log(self) -> bool:
+        return _companion(self.path, "-wal").exists()
+
+    def _check_not_inherited(self) -> None:
+        with suppress(FileNotFoundError):
+            status = self.path.stat()
+            if (status.st_dev, status.st_ino) in _inherited:
+                raise self.error(_FORKED)
+
+    def _sqlite(self, query: str) -> sqlite3.Connection:
         return sqlite3.connect(
-            f"{self.path.as_uri()}?mode={mode}",
+            f"{self.path.as_uri()}?{query}",
             uri=True,
             timeout=self._busy_slice,
             isolation_level=None,
@@ -165,32 +271,37 @@ class SQLiteFile:
 
     def _create_tables(self, connection: sqlite3.Connection) -> None:
         for statement in _SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute("INSERT INTO head VALUES (?, ?, 0, 0, x'')", (_VERSION, new_epoch()))
-        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-        connection.execute("COMMIT")
+            run(connection, statement)
+        run(connection, "INSERT INTO head VALUES (?, ?, 0, 0, x'')", (_VERSION, new_epoch()))
+        run(connection, f"PRAGMA application_id = {_APPLICATION}")
+        run(connection, "COMMIT")
 
     def _configure(self, connection: sqlite3.Connection) -> None:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (application,) = first_row(connection, "PRAGMA application_id")
         if application != _APPLICATION:
             raise self.error("not a store of trio_stream, but some other database or an empty file")
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise self.error(f"no write-ahead log is possible here (journal mode {mode!r})")
-        row = connection.execute("SELECT version FROM head").fetchone()
+        if not self.is_read_only:
+            (mode,) = first_row(connection, "PRAGMA journal_mode = WAL")
+            if mode != "wal":
+                raise self.error(f"no write-ahead log is possible here (journal mode {mode!r})")
+            run(connection, f"PRAGMA synchronous = {self._synchronous}")
+        row = first_row(connection, "SELECT version FROM head")
         if row is None:
             raise self.error("damaged: it has no head")
         if not isinstance(row[0], int):
             raise self.error(f"damaged: its head has version {reprlib.repr(row[0])}")
         if row[0] > _VERSION:
             raise self.error(f"written by a newer trio_stream (schema {row[0]}; this one knows {_VERSION})")
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
 
     def _confirm(self, identity: FileIdentity) -> None:
         if self.identity() != identity:
             raise BusyError(f"{self.path}: being replaced by another file")
 
     def _discard_companions(self) -> None:
+        if self.is_read_only:
+            if self._has_log():
+                raise self.error("the file was replaced, and the old one's -wal lies beside it")
+            return
         # Another process may be at the same, and have opened the new file already: look and unlink in one go.
         with _exclusive(self.path.parent):
             for path, identity in _companions(self.path):
@@ -215,25 +326,31 @@ class Connection:
 
         After an error of SQLite the next use gets a new connection.
         """
-        with self._lock, self._file.named_errors():
-            connection = self._open()
+        self._file.check_process()
+        with self._lock:
             try:
+                connection = self._open()
                 try:
                     yield connection
+                    assert self._identity is not None
+                    self._file.check_untouched(self._identity)
                 finally:
                     if connection.in_transaction:
                         connection.rollback()
-            except sqlite3.Error:
+            except sqlite3.Error as error:
                 self._drop()
-                raise
+                raise self._file.named(error) from error
 
     def confirm(self) -> None:
         """Raises if the file was replaced since `use()` was entered: what was committed went with the old one."""
         if self._file.identity() != self._identity:
             raise self._file.error("the file was replaced during this commit, which may be lost")
+        self._file.check_companions()
 
     def close(self) -> None:
         """For good."""
+        if self._file.is_inherited:
+            return  # the lock may be held for ever by a thread that only the parent has
         with self._lock:
             self._is_closed = True
             self._drop()
@@ -244,11 +361,13 @@ class Connection:
         if self._connection is None or self._file.identity() != self._identity:
             self._drop()
             self._connection, self._identity = self._file.connect()
+        else:
+            self._file.check_companions()
         return self._connection
 
     def _drop(self) -> None:
         if self._connection is not None:
-            self._connection.close()
+            self._file.disconnect(self._connection)
             self._connection = None
 
 
@@ -259,7 +378,7 @@ def new_epoch() -> str:
 
 def is_ours_or_empty(connection: sqlite3.Connection) -> bool:
     """Whether the file is a store, damaged or not, or nothing yet."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (application,) = first_row(connection, "PRAGMA application_id")
     return application == _APPLICATION or _is_empty(connection)
 
 
@@ -270,21 +389,21 @@ def _text(error: sqlite3.Error) -> str:
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (application,) = first_row(connection, "PRAGMA application_id")
+    (tables,) = first_row(connection, "SELECT count(*) FROM sqlite_master")
     return (application, tables) == (0, 0)
 
 
-def _identity(path: Path) -> FileIdentity:
-    status = path.stat()
-    return FileIdentity(status.st_dev, status.st_ino)
+def _companion(path: Path, suffix: str) -> Path:
+    return Path(f"{path.resolve()}{suffix}")
 
 
 def _companions(path: Path) -> Iterator[tuple[Path, FileIdentity]]:
     for suffix in ("-wal", "-shm"):
-        companion = Path(f"{path.resolve()}{suffix}")
+        companion = _companion(path, suffix)
         with suppress(FileNotFoundError):
-            yield companion, _identity(companion)
+            status = companion.stat()
+            yield companion, FileIdentity(status.st_dev, status.st_ino)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class Scan:
         # What fetch() returned last, and how many rows it has returned with it.
         self._chunk: Sequence[tuple[str, Entry]] = ()
         self._fetched = 0
+        self._epoch = ""
         self._is_closed = False
 
     def open(self) -> int:
@@ -40,6 +41,7 @@ class Scan:
             self._connection, _ = self._database.file.connect()
             while (index := self._database.begin(self._connection)) is None:
                 pass  # the fork that was found has a new epoch now
+            self._epoch = index.epoch
             self._rows = self._connection.execute(
                 'SELECT key, value, "index" FROM state WHERE topic = ? AND namespace = ? AND key >= ? AND key < ?'
                 " ORDER BY key",
@@ -72,7 +74,7 @@ class Scan:
         chunk: list[tuple[str, Entry]] = []
         characters = 0
         for key, value, index in rows:
-            chunk.append((key, self._database.entry(value, index)))
+            chunk.append((key, self._database.entry(value, index, self._epoch)))
             characters += len(value)
             if len(chunk) == CHUNK or characters >= READ_CHARACTERS:
                 break
@@ -80,8 +82,10 @@ class Scan:
 
     def _disconnect(self) -> None:
         if self._connection is not None:
-            self._rows = None
-            self._connection.close()
+            if self._rows is not None:
+                self._rows.close()
+                self._rows = None
+            self._database.file.disconnect(self._connection)
             self._connection = None
 
 

@@ -20,6 +20,7 @@ from trio_stream import ClosedResourceError
 
 from ._errors import StoreError
 from ._sqlite_file import FileIdentity, SQLiteFile
+from ._sqlite_statements import first_row
 
 
 class Watch:
@@ -41,7 +42,7 @@ class Watch:
                 raise ClosedResourceError("this store is closed")
             self._disconnect()
             self._connection, self._identity = self._file.connect()
-            self._connection.execute("PRAGMA busy_timeout = 0")
+            first_row(self._connection, "PRAGMA busy_timeout = 0")
             self._version = self._data_version(self._connection)
 
     def poll(self) -> bool | None:
@@ -69,12 +70,12 @@ class Watch:
 
     def _disconnect(self) -> None:
         if self._connection is not None:
-            self._connection.close()
+            self._file.disconnect(self._connection)
             self._connection = None
 
     @staticmethod
     def _data_version(connection: sqlite3.Connection) -> object:
-        return connection.execute("PRAGMA data_version").fetchone()[0]
+        return first_row(connection, "PRAGMA data_version")[0]
 
 
 class Tail:

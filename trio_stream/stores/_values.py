@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, assert_never, get_args
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, assert_never, get_args
 
 from typing_extensions import override
 
@@ -90,6 +90,22 @@ class Entry:
 
     value: JSON
     index: int
+
+
+class EpochIndex(int):
+    """An index that knows the epoch in which it was read, so that `expect` can tell when that is over."""
+
+    epoch: str
+
+    def __new__(cls, index: int, epoch: str) -> Self:
+        """The index, as of the epoch."""
+        self = super().__new__(cls, index)
+        self.epoch = epoch
+        return self
+
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
+        return type(self), (int(self), self.epoch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,16 +34,18 @@ from typing import Final, Generic, Protocol, Self, TypeVar, get_args
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 from typing_extensions import override
 
 from trio_stream import BusyResourceError, ClosedResourceError, Event, SnapshotAppender, SubscribeRequest
 
 from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
-from ._sqlite_database import Database
-from ._sqlite_file import BusyError, SQLiteFile, Synchronous
+from ._sqlite_commits import CommitLine
+from ._sqlite_compaction import compact
+from ._sqlite_database import Database, Order
+from ._sqlite_file import SQLiteFile, Synchronous
 from ._sqlite_scan import Scan
 from ._sqlite_tail import Tail, Watch
+from ._sqlite_threads import Threads
 from ._store import Store
 from ._values import (
     Commit,
@@ -67,7 +69,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-_THREADS: Final = 8  # at once for one store; a commit takes one, the others are for readers
 _SCANS: Final = 64  # of whole namespaces at once; each has two files open of those that a process may have
 _BURST: Final = 64  # items that an iterator gives between two checkpoints
 
@@ -109,6 +110,7 @@ def open_sqlite_store(
     synchronous: Synchronous = "FULL",
     busy_timeout: float = 5.0,
     poll_interval: float = 0.005,
+    read_only: bool = False,
 ) -> AbstractAsyncContextManager[SQLiteStore]:
     """Opens the store in the file `path`; makes it if there is none, but not its directory.
 
@@ -116,6 +118,8 @@ def open_sqlite_store(
     A commit survives a crash of the process in any case, but one of the machine only with "FULL" and "EXTRA"
     for certain; with "OFF" that may damage the file.
     `busy_timeout`: seconds to wait for a lock that another process holds before it is a `StoreError`.
+    `read_only`: for a user or process that may only read the file, which must be there; what would change it is a
+    `StoreError`.
     `poll_interval`: seconds between two looks for the commits of others, while somebody waits for them.
     """
     if synchronous not in get_args(Synchronous):
@@ -124,7 +128,7 @@ def open_sqlite_store(
         raise ValueError(f"busy_timeout is a number of seconds from 0, not {busy_timeout}")
     if not poll_interval > 0:
         raise ValueError(f"poll_interval is a number of seconds above 0, not {poll_interval}")
-    file = SQLiteFile(path, synchronous=synchronous, busy_timeout=busy_timeout)
+    file = SQLiteFile(path, synchronous=synchronous, busy_timeout=busy_timeout, read_only=read_only)
     return _open(file, busy_timeout, poll_interval)
 
 
@@ -143,30 +147,30 @@ class _SQLiteStore(SQLiteStore):
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
         self._database = Database(file)
+        self._threads = Threads(busy_timeout)
+        self._commits = CommitLine(self._database.commit, self._threads, patience=busy_timeout)
+        self._compacting = anyio.Lock()
         self._watch = Watch(file)
-        self._tail = Tail(self._watch, self._run, poll_interval=poll_interval)
-        self._busy_timeout = busy_timeout
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._tail = Tail(self._watch, self._threads.run, poll_interval=poll_interval)
         # Threads are given in turn: without this, all scans would open before the first one is read and closed.
         self._scans = anyio.Semaphore(_SCANS)
-        # Keeps the writers of this store object in order, and out of threads while they wait for each other.
-        self._writing = anyio.Lock()
 
     async def open(self) -> None:
         """Makes the file if there is none, and finds out whether it is a store."""
-        await self._run(self._database.file.create)
+        if not self._database.file.is_read_only:
+            await self._threads.run(self._database.file.create)
         await self.head()
 
     async def aclose(self) -> None:
         """Closes the file; whoever still waits for changes is told so."""
         try:
-            await self._close(self._watch.close, self._database.close)
+            await self._threads.finish(self._watch.close, self._database.close)
         finally:
             self._tail.announce()
 
     @override
     async def head(self) -> Head:
-        return await self._run(self._database.head)
+        return await self._threads.run(self._database.head)
 
     @override
     async def commit(
@@ -174,14 +178,14 @@ class _SQLiteStore(SQLiteStore):
     ) -> int:
         operations, expected = tuple(operations), check_expected(expect or {})
         check_operations(operations)
-        async with self._writing:
-            index = await self._run(partial(self._database.commit, operations, expected))
+        self._check_writable()
+        index = await self._commits.commit(Order(operations, expected, self._database.epoch))
         self._tail.announce()
         return index
 
     @override
     async def get(self, topic: str, key: str, *, namespace: str = "default") -> Entry | None:
-        _, entry = await self._run(partial(self._database.get, Name(topic, key, namespace)))
+        _, entry = await self._threads.run(partial(self._database.get, Name(topic, key, namespace)))
         return entry
 
     @override
@@ -195,11 +199,11 @@ class _SQLiteStore(SQLiteStore):
 
     @override
     async def topics(self) -> Sequence[str]:
-        return await self._run(self._database.topics)
+        return await self._threads.run(self._database.topics)
 
     @override
     async def sizes(self) -> Sizes:
-        return Sizes(*await self._run(self._database.sizes))
+        return Sizes(*await self._threads.run(self._database.sizes))
 
     @override
     async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
@@ -218,14 +222,14 @@ class _SQLiteStore(SQLiteStore):
     async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
         check_index(after)
         after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
-        epoch, ready = await self._run(partial(self._database.read_log, after, None))
+        epoch, ready = await self._threads.run(partial(self._database.read_log, after, None))
 
         async def fetch() -> Sequence[Commit]:
             nonlocal after, ready
             commits, ready = ready, ()
             while not commits:
                 version = self._tail.version
-                _, commits = await self._run(partial(self._database.read_log, after, epoch))
+                _, commits = await self._threads.run(partial(self._database.read_log, after, epoch))
                 if not commits:
                     await self._tail.wait(version)
             after = commits[-1].index
@@ -237,43 +241,23 @@ class _SQLiteStore(SQLiteStore):
     @override
     async def compact(self, index: int) -> None:
         check_index(index)
-        async with self._writing:
-            await self._run(partial(self._database.compact, index))
+        self._check_writable()
+        async with self._compacting:
+            await compact(self._database, self._threads, index)
+
+    def _check_writable(self) -> None:
+        if self._database.file.is_read_only:
+            raise self._database.file.error("opened for reading only")
 
     async def _snapshot_key(
         self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
     ) -> int:
         name = Name(request.topic.name, request.key, request.namespace)
-        index, entry = await self._run(partial(self._database.get, name))
+        index, entry = await self._threads.run(partial(self._database.get, name))
         if entry is not None:
             for events in _by_commit(request, [(request.key, entry)]):
                 await snapshot.append(events)
         return index
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        """Does it in a thread; while the file is locked again and again, until the time is over."""
-        deadline = anyio.current_time() + self._busy_timeout
-        while True:
-            try:
-                return await anyio.to_thread.run_sync(work, limiter=self._threads)
-            except BusyError:
-                if anyio.current_time() >= deadline:
-                    raise
-
-    async def _close(self, *closes: Callable[[], None]) -> None:  # noqa: ASYNC910 - there is something to close
-        """Does them all. A native cancellation, which no shield keeps out, is raised afterwards."""
-        left = list(closes)
-        cancellation: BaseException | None = None
-        with anyio.CancelScope(shield=True):
-            while left:
-                try:
-                    await anyio.to_thread.run_sync(left[0], limiter=self._threads)
-                except anyio.get_cancelled_exc_class() as error:
-                    cancellation = error
-                else:
-                    del left[0]
-        if cancellation is not None:
-            raise cancellation
 
     @asynccontextmanager
     async def _scan(
@@ -285,15 +269,15 @@ class _SQLiteStore(SQLiteStore):
 
         async def fetch() -> Sequence[tuple[str, Entry]]:
             nonlocal received
-            rows = await self._run(partial(scan.fetch, received))
+            rows = await self._threads.run(partial(scan.fetch, received))
             received += len(rows)
             return rows
 
         async with self._scans:
             try:
-                yield await self._run(scan.open), fetch
+                yield await self._threads.run(scan.open), fetch
             finally:
-                await self._close(scan.close)
+                await self._threads.finish(scan.close)
 
 
 class _Steps(Generic[T]):

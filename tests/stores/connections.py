@@ -1,0 +1,64 @@
+"""SQLite connections that tests look into: what is executed on them, and what they are made to fail at."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+CONNECT = sqlite3.connect
+
+
+class Tap:
+    """Sees each statement before it is executed, and may raise instead."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        self.fail: Callable[[str, tuple[Any, ...]], None] = lambda _sql, _parameters: None
+
+    def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
+        return CONNECT(*arguments, **options, factory=self._factory())
+
+    def _factory(self) -> type[sqlite3.Connection]:
+        outer = self
+
+        class Tapped(sqlite3.Connection):
+            @override
+            def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+                outer.statements.append(sql)
+                outer.fail(sql, parameters)
+                return super().execute(sql, parameters)
+
+        return Tapped
+
+    def count(self, begin: str) -> int:
+        """Statements that begin so."""
+        return sum(statement.startswith(begin) for statement in self.statements)
+
+
+@contextmanager
+def tapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tap]:
+    """Connections that are made in the block are tapped."""
+    tap = Tap()
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", tap.connect)
+        yield tap
+
+
+def keeping_cursors(cursors: list[sqlite3.Cursor]) -> Callable[..., sqlite3.Connection]:
+    """A `sqlite3.connect` whose cursors live on, as they do on PyPy and on free-threaded builds."""
+
+    class Keeping(sqlite3.Connection):
+        @override
+        def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+            cursors.append(super().execute(sql, parameters))
+            return cursors[-1]
+
+        @override
+        def cursor(self, *arguments: Any) -> Any:
+            cursors.append(super().cursor(*arguments))
+            return cursors[-1]
+
+    return lambda *arguments, **options: CONNECT(*arguments, **options, factory=Keeping)

@@ -1,0 +1,151 @@
+"""Group commit: tasks that commit at the same time share a transaction.
+
+Commits stand in a line, in the order of their arrival.
+A task that finds nobody writing takes all that stand in line, its own among them, writes them in one transaction
+in a worker thread, and tells each what became of it.
+Nobody waits for company: the first commit is written at once and alone, and those that arrive meanwhile are the next
+group.
+
+A commit is in one of three states:
+
+- *waiting* in line: when its task is cancelled it is taken out of the line;
+- *taken*: it is being written, and its task waits for the outcome even if it is cancelled;
+- *settled*: it has an outcome.
+
+A commit that was taken goes back into the line when another process holds the lock.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from functools import partial
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from ._errors import again
+from ._sqlite_database import Order, Outcome
+from ._sqlite_file import BusyError
+from ._sqlite_threads import Once, Threads
+from ._values import EpochIndex
+
+_MOST: Final = 256  # commits in one transaction
+
+
+class _State(Enum):
+    WAITING = auto()
+    TAKEN = auto()
+    SETTLED = auto()
+
+
+class _Place:
+    """A commit, from its entry into the line to its outcome."""
+
+    def __init__(self, order: Order, deadline: float) -> None:
+        self.order = order
+        self.deadline = (
+            deadline  # until then it waits for the lock of another process; the event loop's clock
+        )
+        self.state = _State.WAITING
+        self.outcome: Outcome | None = None
+        self.stir = anyio.Event()  # set when it is settled, or is to look whether it should write
+
+    def settle(self, outcome: Outcome) -> None:
+        """Tells its task."""
+        self.state = _State.SETTLED
+        self.outcome = outcome
+        self.stir.set()
+
+
+class CommitLine:
+    """The line; for the event loop's thread."""
+
+    def __init__(
+        self, write: Callable[[Sequence[Order]], Sequence[Outcome]], threads: Threads, *, patience: float
+    ) -> None:
+        """`write` blocks, and returns an outcome for each order; `patience` in seconds."""
+        self._write = write
+        self._threads = threads
+        self._patience = patience
+        self._waiting: deque[_Place] = deque()
+        self._is_writing = False
+
+    async def commit(self, order: Order) -> EpochIndex:
+        """The index, once it is durable; raises why it was not made."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        place = _Place(order, anyio.current_time() + self._patience)
+        self._waiting.append(place)
+        try:
+            await self._until_settled(place)
+        finally:
+            if place.state is _State.WAITING:
+                self._waiting.remove(place)
+            self._pass_on()
+        match place.outcome:
+            case EpochIndex() as index:
+                return index
+            case Exception() as error:
+                raise error
+            case None:
+                raise AssertionError("a commit was settled without an outcome")
+
+    async def _until_settled(self, place: _Place) -> None:  # noqa: ASYNC910 - it waits at least once
+        cancellation: BaseException | None = None
+        while place.state is not _State.SETTLED:
+            if cancellation is not None and place.state is _State.WAITING:
+                raise cancellation  # it was cancelled while it was taken, and has come back
+            if place.stir.is_set():
+                place.stir = anyio.Event()
+            try:
+                if self._is_writing or place.state is _State.TAKEN:
+                    with anyio.CancelScope(shield=place.state is _State.TAKEN):
+                        await place.stir.wait()
+                else:
+                    await anyio.lowlevel.checkpoint_if_cancelled()
+                    await self._lead()
+            except anyio.get_cancelled_exc_class() as error:
+                if place.state is _State.WAITING:
+                    raise
+                cancellation = error
+        # It is done, and that is what is returned: a scope that was cancelled cancels the next thing its task does.
+        # A native cancel of asyncio comes only once.
+        if cancellation is not None and anyio.current_effective_deadline() != -math.inf:
+            raise cancellation
+
+    async def _lead(self) -> None:
+        """Writes for all who wait."""
+        group = [self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))]
+        for place in group:
+            place.state = _State.TAKEN
+        writing = Once(partial(self._write, [place.order for place in group]))
+        self._is_writing = True
+        try:
+            await self._threads.finish(writing)
+        finally:
+            self._is_writing = False
+            self._tell(group, writing.outcome)
+
+    def _tell(self, group: Sequence[_Place], written: Sequence[Outcome] | Exception | None) -> None:
+        match written:
+            case None:  # no thread could be had; whoever comes next tries again
+                outcomes: Sequence[Outcome | None] = [None] * len(group)
+            case Exception() as error:
+                outcomes = [again(error) for _ in group]
+            case _:
+                outcomes = written
+        now = anyio.current_time()
+        back: list[_Place] = []
+        for place, outcome in zip(group, outcomes, strict=True):
+            if outcome is None or (isinstance(outcome, BusyError) and now < place.deadline):
+                place.state = _State.WAITING
+                back.append(place)
+            else:
+                place.settle(outcome)
+        self._waiting.extendleft(reversed(back))
+
+    def _pass_on(self) -> None:
+        """Has the first one in line write if nobody does."""
+        if self._waiting and not self._is_writing:
+            self._waiting[0].stir.set()
