@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from trio_stream.stores import JSON
 
-from ._json import decode
+from ._json import DECODER, decode
 from ._lines import key_text
 from ._scanner import Scanner
 from ._text import RecordError, TextReader
@@ -32,20 +32,24 @@ def delimiter_of(name: str) -> str:
 
 def read_ndjson(text: TextReader) -> Iterator[tuple[int, Record]]:
     """Records and the numbers of their lines."""
-    is_first = True
+    raw_decode = DECODER.raw_decode
+    hint = "; for one object of many lines --items says where its records are"
     for number, line in enumerate(text.lines(), 1):
-        if line.isspace():
-            continue
         try:
-            record = decode(line)
-        except ValueError as error:
-            hint = ""
-            if is_first and line.strip() == "{":
-                hint = "; for one object of many lines --items says where its records are"
-            raise RecordError(number, f"{error}{hint}") from None
+            record, end = raw_decode(line)
+            is_whole = end + 1 == len(line) or not line[end:].strip(" \t\r\n")
+        except (ValueError, RecursionError):
+            record, is_whole = None, False
+        if not is_whole:  # which few are; why, the slower way says
+            if line.isspace():
+                continue
+            try:
+                record = decode(line)
+            except ValueError as error:
+                raise RecordError(number, f"{error}{hint if line.strip() == '{' else ''}") from None
         if not isinstance(record, dict):
             raise RecordError(number, "not an object")
-        is_first = False
+        hint = ""  # it is no object of many lines
         yield number, record
 
 

@@ -88,7 +88,9 @@ class Reader:
             if isinstance(found, Missing):
                 raise missing(number, self._column, record, "")
             key, value = found, record
-        return Put(self._topic, key_of(number, key), value, self._namespace)
+        if type(key) is not str:
+            key = key_of(number, key)
+        return Put(self._topic, key, value, self._namespace)
 
     def _follow(self, number: int, record: Record, lines: list[Line]) -> Snapshot | None:
         """Does what a line of `watch --json` says; returns the snapshot that ends with it."""
