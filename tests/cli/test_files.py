@@ -1,9 +1,11 @@
 """Files that cannot be used: a message of one line with the name of the file, never a traceback."""
 
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -68,6 +70,17 @@ def check_refused(result: Result, name: str) -> None:
     assert name in result.err
 
 
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """One that everybody may enter, as those of `tmp_path` are not."""
+    folder = Path(tempfile.mkdtemp()).resolve()
+    folder.chmod(0o755)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("TRIO_STREAM_STORE", raising=False)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
 def files(command: Command, folder: Path) -> None:
     """A store, and something to read."""
@@ -78,18 +91,12 @@ def files(command: Command, folder: Path) -> None:
 
 @contextmanager
 def open_to_nobody(folder: Path, mode: int) -> Iterator[None]:
-    """The folder and those above it can be entered; `mode` is that of the folder."""
-    above = [each for each in folder.parents if each.owner() == "root" and each != Path("/")]
-    modes = {each: each.stat().st_mode for each in above}
+    """The folder has this mode inside."""
+    folder.chmod(mode)
     try:
-        for each in above:
-            each.chmod(modes[each] | 0o011)
-        folder.chmod(mode)
         yield
     finally:
         folder.chmod(0o755)
-        for each, before in modes.items():
-            each.chmod(before)
 
 
 def store_in(*folders: str) -> list[str]:
@@ -172,7 +179,7 @@ def test_a_backup_into_a_folder_that_one_may_not_write_is_refused(files: None, f
     (folder / "trio-stream.db").rename(folder / "mine" / "trio-stream.db")
     with open_to_nobody(folder, 0o755):
         result = as_nobody(*store_in("mine"), "backup", "copy.db")
-    check_refused(result, "Permission denied")
+    check_refused(result, f"{folder}/copy.db: no file can be made beside it (Permission denied)")
     assert not (folder / "copy.db").exists()
 
 

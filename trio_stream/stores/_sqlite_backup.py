@@ -51,7 +51,7 @@ async def backup_sqlite_store(
     def work() -> Head:
         return _backup(Path(path).absolute(), Path(target).absolute(), busy_timeout, overwrite=overwrite)
 
-    return await _in_thread(work)
+    return await _in_thread(work, target)
 
 
 async def restore_sqlite_store(backup: str, path: str, *, busy_timeout: float = 5.0) -> Head:
@@ -73,14 +73,14 @@ async def restore_sqlite_store(backup: str, path: str, *, busy_timeout: float = 
     def work() -> Head:
         return _restore(Path(backup).absolute(), Path(path).absolute(), busy_timeout)
 
-    return await _in_thread(work)
+    return await _in_thread(work, path)
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
+async def _in_thread(work: Callable[[], T], made: str) -> T:
     try:
         return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
     except OSError as error:
-        raise StoreError(f"{error.filename}: {error.strerror}") from error
+        raise StoreError(f"{error.filename or made}: {error.strerror}") from error
 
 
 def _backup(path: Path, target: Path, busy_timeout: float, *, overwrite: bool) -> Head:
@@ -136,7 +136,11 @@ def _temporary(target: Path, *, like: Path) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise StoreError(f"{target}: the directory {target.parent} does not exist")
     copy = target.with_name(f".trio-stream-{os.urandom(8).hex()}.tmp")
-    os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR, _mode(like)))
+    mode = _mode(like)
+    try:
+        os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode))
+    except OSError as error:
+        raise StoreError(f"{target}: no file can be made beside it ({error.strerror})") from error
     try:
         yield copy
     finally:
