@@ -22,7 +22,7 @@ from trio_stream import (
     UnknownTopicError,
     WouldBlock,
 )
-from trio_stream.stores import ConflictError, HistoryLostError, Name, StoreError
+from trio_stream.stores import ConflictError, HistoryLostError, Name, Put, StoreError, UnreadableCommitError
 from trio_stream.testing import PromiseBroken
 
 ERRORS: list[Exception] = [
@@ -38,6 +38,7 @@ ERRORS: list[Exception] = [
     SubscriptionForceClosed(CloseReason.TOKEN, 7, "e"),
     SubscriptionLagged(7, "e", 3),
     UnknownTopicError("jobs"),
+    UnreadableCommitError("jobs.db", 7, frozenset({"jobs"}), (Put("users", "u", 1),), missing=5),
     WouldBlock("nothing is ready"),
 ]
 WAYS: dict[str, Callable[[Any], Any]] = {

@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,33 @@ async def test_a_full_disk_refuses_commits_and_keeps_all_others(small_disk: Path
         "fault",
         "no space on the disk: a `StoreError`, the commit absent, all others kept, later it goes on",
         4,
+    )
+
+
+async def test_a_full_temporary_disk_fails_the_scan_that_needs_it_and_no_other(
+    small_disk: Path, path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a reader has not read yet waits in a temporary file, which is shared."""
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    rows = 3000
+    await store.commit([Put("jobs", f"{n:05}", n, "small") for n in range(rows)])
+    await store.commit([put(f"{n:05}", "x" * 100_000) for n in range(30)])  # a page is larger than the disk
+    async with store.list("jobs", namespace="small") as entries:
+        keys = [(await anext(entries))[0]]
+        for _ in range(3):
+            with pytest.raises(
+                StoreError, match=f"{path}: a temporary file in {small_disk}.*: No space left"
+            ):
+                await state(store)
+        keys += [key async for key, _ in entries]
+    assert keys == [f"{n:05}" for n in range(rows)]
+    assert await store.commit([put("a")]) == 3
+    monkeypatch.undo()
+    assert len(await state(store)) == 31
+    count(
+        "fault",
+        "no space for temporary files: a `StoreError` for the snapshot that needs it, no harm to others",
+        3,
     )
 
 

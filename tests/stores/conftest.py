@@ -1,9 +1,11 @@
 """A store on a file of its own."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from stores.connections import Connections
 from stores.storehouse import open_at
 
 from trio_stream.stores import Store
@@ -26,3 +28,11 @@ async def other(path: Path, store: Store) -> AsyncIterator[Store]:
     """The same store, opened once more, as another process would have it."""
     async with open_at(path) as other:
         yield other
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
+    """Those that are made from now on."""
+    counting = Connections()
+    monkeypatch.setattr(sqlite3, "connect", counting.connect)
+    return counting

@@ -58,11 +58,11 @@ async def test_a_commit_that_waits_for_another_commit_can_be_cancelled(store: St
 
 
 async def test_a_cancelled_snapshot_leaves_the_store_as_it_was(store: Store) -> None:
-    await store.commit([put(f"{n}") for n in range(600)])
+    await store.commit([put(f"{n}") for n in range(3000)])
     for steps in STEPS:
         await in_scope(lambda: store.snapshot(ALL_JOBS, Sink()), after(steps))
     assert await store.commit([put("a")]) == 2
-    assert len(await state(store)) == 601
+    assert len(await state(store)) == 3001
 
 
 async def test_a_cancelled_step_of_the_changes_loses_nothing(store: Store, other: Store) -> None:
@@ -107,7 +107,7 @@ class TestNativeCancel:
         assert len(await state(store)) == index
 
     async def test_a_scan_loses_no_rows_and_leaves_no_connection(self, store: Store) -> None:
-        expected = [f"{n:04}" for n in range(1000)]
+        expected = [f"{n:04}" for n in range(3000)]
         await store.commit([put(key) for key in expected])
         for steps in STEPS:
             keys: list[str] = []

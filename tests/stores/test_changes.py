@@ -261,8 +261,8 @@ async def test_a_log_with_a_hole_is_a_store_error(store: Store, path: Path, miss
     await commit_each(store, "a", "b", "c")
     sql(path, f'DELETE FROM log WHERE "index" = {missing}')
     with pytest.raises(StoreError, match=f"{path}: damaged: commit {missing} is missing from the log"):
-        async with store.changes(0):
-            pass
+        async with store.changes(0) as commits:
+            await take(commits, missing)
 
 
 async def test_a_commit_that_is_damaged_is_quoted_escaped_and_in_part(store: Store, path: Path) -> None:

@@ -1,12 +1,10 @@
 """Many who read at once: how many files that takes, of which a process may have only so many open."""
 
-import sqlite3
-import threading
 from collections.abc import Iterable
-from typing import Any
 
 import anyio
 import pytest
+from stores.connections import Connections
 from stores.storehouse import JOBS, Sink, put
 from typing_extensions import override
 
@@ -15,44 +13,7 @@ from trio_stream.stores import Put, Record, Store
 
 pytestmark = pytest.mark.anyio
 
-CONNECT = sqlite3.connect
 MANY = 200  # more than there may be connections
-
-
-class Connections:
-    """Counts those to SQLite."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.made = 0
-        self.open = 0
-        self.peak = 0
-
-    def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
-        with self._lock:
-            self.made += 1
-            self.open += 1
-            self.peak = max(self.peak, self.open)
-        return CONNECT(*arguments, **options, factory=self._counted())
-
-    def _counted(self) -> type[sqlite3.Connection]:
-        outer = self
-
-        class Counted(sqlite3.Connection):
-            @override
-            def close(self) -> None:
-                super().close()
-                with outer._lock:
-                    outer.open -= 1
-
-        return Counted
-
-
-@pytest.fixture
-def connections(store: Store, monkeypatch: pytest.MonkeyPatch) -> Connections:
-    counting = Connections()
-    monkeypatch.setattr(sqlite3, "connect", counting.connect)
-    return counting
 
 
 def of_namespace(number: int) -> SubscribeRequest[Record]:

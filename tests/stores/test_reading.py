@@ -14,7 +14,7 @@ from trio_stream.stores import Delete, Record, Store, StoreError
 
 pytestmark = pytest.mark.anyio
 
-MANY = 1000  # rows; several times what one step reads
+MANY = 3000  # rows; several times what one step reads
 
 
 async def fill(store: Store) -> None:
@@ -31,7 +31,7 @@ class Interrupted(Sink):
     @override
     async def append(self, events: Any, /) -> None:
         if not self.events:
-            await self.store.commit([Delete("jobs", "0999"), put("0998", 1), put("zzz", 1)])
+            await self.store.commit([Delete("jobs", "2999"), put("2998", 1), put("zzz", 1)])
         await super().append(events)
 
 
@@ -90,7 +90,7 @@ async def test_a_list_is_as_of_one_index_and_in_the_order_of_the_keys(store: Sto
     await fill(store)
     async with store.list("jobs") as entries:
         keys = [(await anext(entries))[0]]
-        await store.commit([Delete("jobs", "0999"), put("zzz")])
+        await store.commit([Delete("jobs", "2999"), put("zzz")])
         keys += [key async for key, _ in entries]
     assert keys == [f"{n:04}" for n in range(MANY)]
     assert list(await state(store)) == [*keys[:-1], "zzz"]

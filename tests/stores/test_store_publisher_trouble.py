@@ -1,13 +1,14 @@
 """A publisher whose store fails, loses history or is replaced: subscribers are told, and never get a wrong state."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
+from stores.engines import Unreliable
 from stores.storehouse import (
     ALL_JOBS,
     PATIENCE,
@@ -32,11 +33,8 @@ from trio_stream import (
 )
 from trio_stream.stores import (
     Commit,
-    Entry,
     Head,
     HistoryLostError,
-    Name,
-    Operation,
     Record,
     Store,
     StoreError,
@@ -44,81 +42,6 @@ from trio_stream.stores import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-class Unreliable(Store):
-    """A store over another one that can be made to fail, or to hold what it would do next."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.failing = False
-        self.failures = 0
-        self._failed = anyio.Event()  # another one after each failure
-        # The feed does not get past this; set as long as it may run.
-        self.open = anyio.Event()
-        self.open.set()
-        self.before_head: Callable[[], object] | None = None
-
-    def check(self) -> None:
-        if self.failing:
-            self.failures += 1
-            self._failed.set()
-            self._failed = anyio.Event()
-            raise StoreError("jobs.db: on fire")
-
-    async def wait_failures(self, count: int) -> None:
-        with anyio.fail_after(PATIENCE):
-            while self.failures < count:
-                await self._failed.wait()
-
-    async def head(self) -> Head:
-        self.check()
-        await self.open.wait()
-        return await self.store.head()
-
-    async def commit(
-        self, operations: Sequence[Operation], *, expect: Mapping[Name, int] | None = None
-    ) -> int:
-        return await self.store.commit(operations, expect=expect)
-
-    async def get(self, topic: str, key: str, *, namespace: str = "default") -> Entry | None:
-        return await self.store.get(topic, key, namespace=namespace)
-
-    def list(
-        self, topic: str, *, namespace: str = "default"
-    ) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, Entry]]]:
-        return self.store.list(topic, namespace=namespace)
-
-    async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
-        self.check()
-        return await self.store.snapshot(request, snapshot)
-
-    def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
-        return _Changes(self, after)
-
-    async def compact(self, index: int) -> None:
-        await self.store.compact(index)
-
-
-class _Changes(AbstractAsyncContextManager[AsyncIterator[Commit]], AsyncIterator[Commit]):
-    def __init__(self, store: Unreliable, after: int) -> None:
-        self.store = store
-        self.context = store.store.changes(after)
-
-    async def __aenter__(self) -> AsyncIterator[Commit]:
-        self.store.check()
-        self.commits = await self.context.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.context.__aexit__(None, None, None)
-
-    async def __anext__(self) -> Commit:
-        self.store.check()
-        commit = await anext(self.commits)
-        await self.store.open.wait()
-        self.store.check()
-        return commit
 
 
 @pytest.fixture

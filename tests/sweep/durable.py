@@ -229,11 +229,29 @@ async def publishing() -> AsyncIterator[Setting]:
         yield Setting(settle=checkpoint, call=call, wake=keeper.commit)
 
 
+@asynccontextmanager
+async def copying() -> AsyncIterator[Setting]:
+    """A list of several pages, the rest of which is copied beside its reader."""
+    async with kept(0) as keeper:
+        await keeper.store.commit([put(f"{n}", "x" * 600_000) for n in range(5)])
+
+        async def call() -> None:
+            async with keeper.store.list("jobs") as entries:
+                assert [key async for key, _ in entries] == [f"{n}" for n in range(5)]
+
+        async def check() -> None:
+            await keeper.commit_the_rest()
+            assert len(await state(keeper.store)) == 6
+
+        yield Setting(settle=checkpoint, call=call, check=check)
+
+
 STORES: dict[str, Any] = {
     "Store.head": asking(head, 1),
     "Store.get": asking(get, 1),
     "Store.snapshot": asking(read_snapshot, (1, [1])),
     "Store.list": entering(listing, lambda entry: entry[0], "a"),
+    "a step of a large Store.list": copying,
     "Store.changes": entering(changes, index_of, 1),
     "a step of Store.changes": stepping(changes, index_of, [1, 2, 3]),
     "Store.commit": committing,

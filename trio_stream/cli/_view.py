@@ -44,7 +44,7 @@ class ViewWatch:
         try:
             async with (
                 opening as store,
-                open_store_publisher(store, [self._request.topic.name]) as publisher,
+                open_store_publisher(store, [self._request.topic.name], history=0) as publisher,
                 open_view(publisher.subscribe, self._request) as view,
             ):
                 if self._exits:

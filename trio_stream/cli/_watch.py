@@ -71,13 +71,11 @@ class Watch:
             raise ReaderLeftError
 
     async def _history(self, store: Store) -> int:
+        """How many commits are loaded at the start: none but to go on from a cursor."""
         head = await store.head()
-        behind = (
-            head.index - self._request.index
-            if self._request.index and self._request.epoch == head.epoch
-            else 0
-        )
-        return min(max(behind, _HISTORY), _MOST_HISTORY)
+        if not self._request.index or self._request.epoch != head.epoch:
+            return 0
+        return min(max(head.index - self._request.index, _HISTORY), _MOST_HISTORY)
 
     async def _end_with_reader(self, scope: anyio.CancelScope) -> None:
         await self._output.wait_until_reader_leaves()

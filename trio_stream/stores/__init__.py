@@ -3,7 +3,7 @@
 `Store` says what a store does, `open_store` opens one, `open_store_publisher` has it feed a publisher.
 """
 
-from ._errors import ConflictError, HistoryLostError, StoreError
+from ._errors import ConflictError, HistoryLostError, StoreError, UnreadableCommitError
 from ._feed import open_store_publisher
 from ._open import open_store
 from ._store import Store
@@ -24,6 +24,7 @@ __all__ = [
     "Record",
     "Store",
     "StoreError",
+    "UnreadableCommitError",
     "open_store",
     "open_store_publisher",
     "topic",

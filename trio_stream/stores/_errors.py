@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from typing_extensions import override
 
-from ._values import Name
+from ._values import Name, Operation
 
 E = TypeVar("E", bound=Exception)
 
@@ -72,3 +72,43 @@ def again(error: E) -> E:
     another = copy(error)
     another.__cause__ = error.__cause__
     return another
+
+
+class UnreadableCommitError(StoreError):
+    """A commit of the log is damaged or missing, or was written by a newer version; those before it are not affected.
+
+    The state is another matter: it can be read, and has what the commit did.
+    To go on, take a snapshot of the topics concerned and follow the changes after `index`.
+    """
+
+    store: str
+    """Where the commit is."""
+    index: int
+    """The commit; the last one, where several are missing in a row."""
+    topics: frozenset[str] | None
+    """The topics that it concerns; None if that is not known, so that it may be any."""
+    operations: tuple[Operation, ...]
+    """What it did to other topics."""
+
+    def __init__(
+        self,
+        store: str,
+        index: int,
+        topics: frozenset[str] | None = None,
+        operations: tuple[Operation, ...] = (),
+        *,
+        missing: int = 0,
+    ) -> None:
+        super().__init__(store, index, topics)
+        self.store = store
+        self.index = index
+        self.topics = topics
+        self.operations = operations
+        # The first of the commits that are missing; 0 if it is there and cannot be read.
+        self._missing = missing
+
+    @override
+    def __str__(self) -> str:
+        if self._missing:
+            return f"{self.store}: damaged: commit {self._missing} is missing from the log"
+        return f"{self.store}: damaged: commit {self.index} of the log cannot be read"

@@ -1,9 +1,8 @@
 """Operations as JSON text and back."""
 
 import json
-import reprlib
-from collections.abc import Sequence
-from typing import Any, Final, assert_never
+from collections.abc import Container, Sequence
+from typing import Any, Final, NamedTuple, assert_never
 
 from ._values import JSON, MAX_DEPTH, Delete, Operation, Put
 
@@ -30,9 +29,43 @@ def encode_operations(operations: Sequence[tuple[Operation, str]]) -> str:
     return f"[{','.join(_encode(operation, value) for operation, value in operations)}]"
 
 
-def decode_operations(text: str) -> tuple[Operation, ...]:
-    """The operations of `encode_operations`; a `ValueError` if the text is not of that form."""
-    return tuple(_decode(item) for item in json.loads(text))
+class Decoded(NamedTuple):
+    """What can be read of a commit."""
+
+    operations: tuple[Operation, ...]
+    """Those of the topics that can be read, in order."""
+    unreadable: frozenset[str] | None
+    """The topics of the others; None if it is not known which they are."""
+
+
+def decode_operations(text: bytes, topics: Container[str] | None = None) -> Decoded:
+    """The operations of `encode_operations`, or only those of some topics."""
+    try:
+        items = json.loads(text.decode())
+    except (ValueError, RecursionError):
+        items = None
+    operations: list[Operation] = []
+    unreadable: set[str] = set()
+    for item in items if isinstance(items, list) else [None]:
+        match item:
+            case [str(), str(topic), *_]:
+                if topics is not None and topic not in topics:
+                    continue
+                operation = _decode(item)
+                if operation is None:
+                    unreadable.add(topic)
+                else:
+                    operations.append(operation)
+            case _:
+                return Decoded((), None)
+    if unreadable:
+        operations = [operation for operation in operations if operation.topic not in unreadable]
+    return Decoded(tuple(operations), frozenset(unreadable))
+
+
+def quoted(topic: str) -> str:
+    """What stands in the text of every commit of this topic."""
+    return _to_text(topic).encode(errors="replace").decode()
 
 
 def _encode(operation: Operation, value: str) -> str:
@@ -46,14 +79,18 @@ def _encode(operation: Operation, value: str) -> str:
             assert_never(operation)
 
 
-def _decode(item: Any) -> Operation:
-    match item:
-        case ["put", str(topic), str(namespace), str(key), value]:
-            return Put(topic, key, value, namespace)
-        case ["delete", str(topic), str(namespace), str(key)]:
-            return Delete(topic, key, namespace)
-        case _:
-            raise ValueError(f"not an operation: {reprlib.repr(item)}")
+def _decode(item: Any) -> Operation | None:
+    """None if it is not of our form."""
+    try:
+        match item:
+            case ["put", str(topic), str(namespace), str(key), value]:
+                return Put(topic, key, value, namespace)
+            case ["delete", str(topic), str(namespace), str(key)]:
+                return Delete(topic, key, namespace)
+            case _:
+                return None
+    except ValueError:  # a name that nothing can have
+        return None
 
 
 def _check(value: JSON, depth: int) -> None:

@@ -21,21 +21,19 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Final, NamedTuple, TypeAlias, TypeVar, assert_never
 
-from ._errors import ConflictError, HistoryLostError, StoreError, again
-from ._json import decode_operations, encode_operations, encode_value
+from ._errors import ConflictError, StoreError, again
+from ._json import encode_operations, encode_value
 from ._sqlite_file import BusyError, Connection, SQLiteFile, new_epoch
 from ._sqlite_statements import first_row, rows_of, run
-from ._values import Commit, Delete, Entry, EpochIndex, Head, Name, Operation, Put
+from ._values import JSON, Delete, Entry, EpochIndex, Head, Name, Operation, Put
 
 T = TypeVar("T")
-E = TypeVar("E", bound=Exception)
 
 _TRIM: Final = (
     'DELETE FROM log WHERE "index" IN'
     ' (SELECT "index" FROM log WHERE "index" <= (SELECT floor FROM head) ORDER BY "index" LIMIT ?)'
 )
 
-READ_COMMITS: Final = 512  # at most, in one go
 READ_CHARACTERS: Final = 1 << 20  # of JSON, after which no further commit or row is read in the same go
 
 
@@ -127,9 +125,9 @@ class Database:
         commits = self._read(lambda _, row: row.index - row.floor)
         return commits, *self.file.sizes()
 
-    def read_log(self, after: int, epoch: str | None) -> tuple[str, Sequence[Commit]]:
-        """The epoch, which must be `epoch` unless that is None, and some commits after `after` if any."""
-        return self._read(lambda connection, row: (row.epoch, self._read_log(connection, row, after, epoch)))
+    def read(self, work: Callable[[sqlite3.Connection, Head], T]) -> T:
+        """Does it in a transaction for reading."""
+        return self._read(lambda connection, row: work(connection, Head(row.index, row.floor, row.epoch)))
 
     def commit(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         """All of them in one transaction, one after the other; what became of each.
@@ -298,42 +296,15 @@ class Database:
         if found is None:
             return None
         text, index = found
-        return self.entry(text, index, epoch)
+        return Entry(self.value(text, index), EpochIndex(index, epoch))
 
-    def entry(self, text: str, index: int, epoch: str) -> Entry:
-        """A row of `state`, read in this epoch."""
+    def value(self, text: str, index: int) -> JSON:
+        """The value of a row of `state`."""
         try:
-            return Entry(json.loads(text), EpochIndex(index, epoch))
+            value: JSON = json.loads(text)
         except ValueError as error:
             raise self.file.error(f"damaged: a value of commit {index} is not JSON") from error
-
-    def _read_log(
-        self, connection: sqlite3.Connection, row: _Row, after: int, epoch: str | None
-    ) -> Sequence[Commit]:
-        if epoch not in {None, row.epoch} or after < row.floor:
-            raise HistoryLostError(after, row.floor, row.epoch)
-        commits: list[Commit] = []
-        characters = 0
-        with rows_of(
-            connection,
-            'SELECT "index", operations FROM log WHERE "index" > ? ORDER BY "index" LIMIT ?',
-            (after, READ_COMMITS),
-        ) as rows:
-            for index, text in rows:
-                if index != after + 1:
-                    raise self.file.error(f"damaged: commit {after + 1} is missing from the log")
-                after = index
-                commits.append(self._commit(index, text))
-                characters += len(text)
-                if characters >= READ_CHARACTERS:
-                    break
-        return commits
-
-    def _commit(self, index: int, text: str) -> Commit:
-        try:
-            return Commit(index, decode_operations(text))
-        except (TypeError, ValueError) as error:
-            raise self.file.error(f"damaged: commit {index} of the log cannot be read") from error
+        return value
 
 
 class _Text(NamedTuple):

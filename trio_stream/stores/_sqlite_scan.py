@@ -1,92 +1,329 @@
-"""Reading many rows of the state as they were at one index, on a connection of its own."""
+"""Reading many rows of the state as they were at one index, however slowly they are taken.
 
+As long as a transaction reads, SQLite cannot begin its write-ahead log anew, and its connection has two files
+open.
+So a transaction lasts as long as reading does, and never as long as a reader takes.
+Most topics are read whole in one call of a worker thread.
+Of a larger one the rest is copied to a temporary file, page by page, by a task beside the reader; the reader
+takes the pages from there when it wants them.
+"""
+
+import json
+import marshal
 import sqlite3
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from functools import partial
+from itertools import islice
+from typing import Final, Protocol, TypeAlias, TypeVar
 
-from trio_stream import ClosedResourceError
+import anyio
+import anyio.abc
+import anyio.lowlevel
 
+from trio_stream import ClosedResourceError, running
+
+from ._errors import StoreError
+from ._spool import Queue, Spool
 from ._sqlite_database import READ_CHARACTERS, Database
-from ._values import Entry
+from ._sqlite_file import Connection, SQLiteFile
+from ._values import JSON, EpochIndex
 
-CHUNK: Final = 256  # rows in one go, at most
+T = TypeVar("T")
+
+Rows: TypeAlias = Sequence[tuple[str, JSON, int]]
+"""Keys, values, and the indexes of the commits that they are from."""
+_RawRow: TypeAlias = tuple[str, str, int]  # with the value as JSON
+
+PAGE: Final = 1024  # rows, at most
+_STEP: Final = 8  # pages that are copied in one call of a worker thread: about 10 ms
+_COPIES: Final = 4  # of the scans that take more than a page, how many read at the same time
+_IDLE: Final = 1  # connections that are kept for the next scan
+
+_DECODER: Final = json.JSONDecoder()
 
 
-class Scan:
-    """One topic and namespace in the order of the keys, those with a prefix; blocks, in a worker thread.
+class Run(Protocol):
+    """Does work in a worker thread."""
 
-    The transaction lasts until `close`, which must be called: SQLite's log cannot be reset before.
-    """
+    async def __call__(self, work: Callable[[], T]) -> T: ...
 
-    def __init__(self, database: Database, topic: str, namespace: str, prefix: str) -> None:
+
+class Scans:
+    """The scans of one store; for the event loop's thread."""
+
+    def __init__(
+        self, database: Database, run: Run, close: Callable[[Callable[[], None]], Awaitable[None]]
+    ) -> None:
         self._database = database
-        self._where = (topic, namespace, prefix, _after(prefix))
-        # Guards the fields below: a native cancel on asyncio leaves a thread behind that is still at work.
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._rows: sqlite3.Cursor | None = None
-        # What fetch() returned last, and how many rows it has returned with it.
-        self._chunk: Sequence[tuple[str, Entry]] = ()
-        self._fetched = 0
-        self._epoch = ""
-        self._is_closed = False
-
-    def open(self) -> int:
-        """The index of the state that is read."""
-        with self._lock, self._database.file.named_errors():
-            if self._is_closed:
-                raise ClosedResourceError("this scan was cancelled")
-            self._connection, _ = self._database.file.connect()
-            while (index := self._database.begin(self._connection)) is None:
-                pass  # the fork that was found has a new epoch now
-            self._epoch = index.epoch
-            self._rows = self._connection.execute(
-                'SELECT key, value, "index" FROM state WHERE topic = ? AND namespace = ? AND key >= ? AND key < ?'
-                " ORDER BY key",
-                self._where,
-            )
-            return index
-
-    def fetch(self, received: int) -> Sequence[tuple[str, Entry]]:
-        """The rows after the first `received`, some at a time; none at the end.
-
-        The caller says what has reached it: a native cancel may have lost what the last call returned.
-        """
-        with self._lock, self._database.file.named_errors():
-            if self._rows is None:
-                raise ClosedResourceError("this scan has ended")
-            if received == self._fetched:
-                rows, self._rows = self._rows, None  # for good if this fails: some rows are lost then
-                self._chunk = self._read(rows)
-                self._fetched += len(self._chunk)
-                self._rows = rows
-            return self._chunk
+        self._run = run
+        self._close = close
+        self._lender = _Lender(database.file)
+        self._spool = Spool(database.file.error)
+        self._copies = anyio.Semaphore(_COPIES)
 
     def close(self) -> None:
-        """Ends the transaction. Idempotent."""
+        """Closes the connection that is kept; blocks. Scans that are open go on."""
+        self._lender.close()
+
+    @asynccontextmanager
+    async def open(
+        self, topic: str, namespace: str, prefix: str = ""
+    ) -> AsyncIterator[tuple[EpochIndex, Callable[[], Awaitable[Rows]]]]:
+        """The index of what is read, and what gives the next rows of it; none at the end.
+
+        One topic and namespace in the order of the keys, those with a prefix.
+        """
+        where = (topic, namespace, prefix, _after(prefix))
+        scan = _Scan(self._database, self._lender, Queue(self._spool), where)
+        with ExitStack() as place:  # among the copies: it is given back as soon as everything is read
+            try:
+                await self._begin(scan, place)
+                reader = _Reader(scan, self._run)
+                if scan.is_read:
+                    place.close()
+                    yield scan.index, reader.fetch
+                else:
+                    async with running(partial(self._copy, scan, place, reader)):
+                        yield scan.index, reader.fetch
+            finally:
+                if not scan.is_closed:
+                    await self._close(scan.close)
+
+    async def _begin(self, scan: "_Scan", place: ExitStack) -> None:
+        """Reads the first page, and more only where there is a place among the copies.
+
+        What is small does not wait for what is large.
+        """
+        try:
+            self._copies.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._run(partial(scan.open, more=False))
+            if scan.is_read:
+                return
+            await self._copies.acquire()
+        place.callback(self._copies.release)
+        await self._run(partial(scan.open, more=True))
+
+    async def _copy(  # noqa: ASYNC910 - there is something to copy
+        self, scan: "_Scan", place: ExitStack, reader: "_Reader", *, task_status: anyio.abc.TaskStatus[None]
+    ) -> None:
+        task_status.started()
+        while not scan.is_read:
+            await self._run(scan.copy)
+            reader.announce()
+        place.close()
+
+
+class _Reader:
+    """Who takes the rows of a scan."""
+
+    def __init__(self, scan: "_Scan", run: Run) -> None:
+        self._scan = scan
+        self._run = run
+        self._received = 0  # pages of those that were copied
+        self._has_failed = False
+        self._news = anyio.Event()  # set, and replaced by a new one, when there may be more
+
+    def announce(self) -> None:
+        """There may be more, or nothing more will come."""
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def fetch(self) -> Rows:
+        """The next rows; none at the end. After an error of the store there is no way to go on."""
+        if self._has_failed:
+            raise ClosedResourceError("this scan has failed")
+        try:
+            return await self._next_page()
+        except StoreError:
+            self._has_failed = True
+            raise
+
+    async def _next_page(self) -> Rows:
+        await anyio.lowlevel.checkpoint()
+        if self._scan.first:
+            rows, self._scan.first = self._scan.first, ()
+            return rows
+        while self._received == self._scan.copied and not self._scan.is_read:
+            await self._news.wait()
+        if self._received < self._scan.copied:
+            # A native cancel may lose what this returns: then it is asked for again.
+            rows = await self._run(partial(self._scan.page, self._received))
+            self._received += 1
+            return rows
+        if self._scan.failure is not None:
+            raise self._scan.failure
+        if self._received:
+            await self._run(self._scan.drop)
+        return ()
+
+
+class _Scan:
+    """The part that blocks, in worker threads; its public fields may be read from anywhere."""
+
+    def __init__(
+        self, database: Database, lender: "_Lender", queue: Queue, where: tuple[str, str, str, str | bytes]
+    ) -> None:
+        self._database = database
+        self._lender = lender
+        self._queue = queue
+        self._where = where
+        # Guards the fields below: a native cancel on asyncio leaves a thread behind that is still at work.
+        self._lock = threading.Lock()
+        self._pages = self._read()
+        self._has_last_page = False  # the transaction is over, and the connection given back
+        self.index = EpochIndex(0, "")
+        self.first: Rows = ()  # the first page; the reader takes it away
+        self.copied = 0  # how many pages follow it in the queue
+        self.is_read = False  # nothing more is to come from the file
+        self.failure: StoreError | ClosedResourceError | None = None  # comes after the pages that are there
+        self.is_closed = False  # there is nothing to close
+
+    def open(self, *, more: bool) -> None:
+        """Begins, or begins anew: reads the first page, and if there is more goes on or gives it up."""
+        with self._lock:
+            if self.is_closed:
+                raise ClosedResourceError("this scan was cancelled")
+            self._pages = self._read()
+            page = next(self._pages)
+            if not (self._has_last_page or more):
+                self._pages.close()
+                return
+            try:
+                self.first = self._decoded(page)
+            except StoreError as error:
+                self._fail(error)
+            else:
+                self.is_read = self._has_last_page
+            if self.is_read:
+                self.is_closed = True
+            else:
+                self._copy()
+
+    def copy(self) -> None:
+        """Some pages more, unless the scan was closed."""
+        with self._lock:
+            if not self.is_closed:
+                self._copy()
+
+    def page(self, number: int) -> Rows:
+        """One of those that were copied. Those before it have been received."""
+        rows: Sequence[_RawRow] = marshal.loads(self._queue.get(number))  # noqa: S302 - nobody else has it
+        return self._decoded(rows)
+
+    def drop(self) -> None:
+        """Everything was received."""
+        self._queue.close()
+
+    def close(self) -> None:
+        """Ends the transaction, and drops what was copied. Idempotent."""
+        with self._lock:
+            self.is_closed = True
+            self._pages.close()
+            self._queue.close()
+
+    def _copy(self) -> None:
+        try:
+            for page in islice(self._pages, _STEP):
+                self._queue.put(marshal.dumps(page))
+                self.copied += 1
+        except (StoreError, ClosedResourceError) as error:
+            self._fail(error)
+        else:
+            self.is_read = self._has_last_page
+
+    def _fail(self, error: StoreError | ClosedResourceError) -> None:
+        self._pages.close()
+        self.failure = error
+        self.is_read = True
+
+    def _read(self) -> Generator[list[_RawRow], None, None]:
+        """Pages. When the last one comes the transaction is over."""
+        with self._lender.lend() as connection:
+            while (index := self._database.begin(connection)) is None:
+                pass  # the fork that was found has a new epoch now
+            self.index = index
+            with closing(
+                connection.execute(
+                    'SELECT key, value, "index" FROM state'
+                    " WHERE topic = ? AND namespace = ? AND key >= ? AND key < ? ORDER BY key",
+                    self._where,
+                )
+            ) as rows:
+                page, is_last = _page(rows)
+                while not is_last:
+                    yield page
+                    page, is_last = _page(rows)
+        self._has_last_page = True
+        yield page
+
+    def _decoded(self, page: Sequence[_RawRow]) -> Rows:
+        return [(key, self._value(text, index), index) for key, text, index in page]
+
+    def _value(self, text: str, index: int) -> JSON:
+        value: JSON
+        try:
+            value, end = _DECODER.raw_decode(text)  # takes a third less time than `json.loads`
+        except (TypeError, ValueError):
+            return self._database.value(text, index)  # which says what is wrong with it
+        return value if end == len(text) else self._database.value(text, index)
+
+
+class _Lender:
+    """Lends connections to scans, and keeps one for the next: to connect takes as long as a small scan."""
+
+    def __init__(self, file: SQLiteFile) -> None:
+        self._file = file
+        # Guards the fields below.
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._is_closed = False
+
+    @contextmanager
+    def lend(self) -> Iterator[sqlite3.Connection]:
+        """A connection, outside a transaction; see `Connection.use`."""
+        connection = self._take()
+        try:
+            with connection.use() as sqlite:
+                yield sqlite
+        finally:
+            self._give_back(connection)
+
+    def close(self) -> None:
+        """Closes the one that is kept; those that are lent are closed when they come back."""
         with self._lock:
             self._is_closed = True
-            self._disconnect()
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
-    def _read(self, rows: sqlite3.Cursor) -> Sequence[tuple[str, Entry]]:
-        chunk: list[tuple[str, Entry]] = []
-        characters = 0
-        for key, value, index in rows:
-            chunk.append((key, self._database.entry(value, index, self._epoch)))
-            characters += len(value)
-            if len(chunk) == CHUNK or characters >= READ_CHARACTERS:
-                break
-        return chunk
+    def _take(self) -> Connection:
+        with self._lock:
+            if self._is_closed:
+                raise ClosedResourceError("this store is closed")
+            return self._idle.pop() if self._idle else Connection(self._file)
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            if self._rows is not None:
-                self._rows.close()
-                self._rows = None
-            self._database.file.disconnect(self._connection)
-            self._connection = None
+    def _give_back(self, connection: Connection) -> None:
+        with self._lock:
+            if not self._is_closed and len(self._idle) < _IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+def _page(rows: sqlite3.Cursor) -> tuple[list[_RawRow], bool]:
+    """The next rows, and whether that are all."""
+    page: list[_RawRow] = []
+    characters = 0
+    for row in rows:
+        page.append(row)
+        characters += len(row[1])
+        if len(page) == PAGE or characters >= READ_CHARACTERS:
+            return page, False
+    return page, True
 
 
 def _after(prefix: str) -> str | bytes:

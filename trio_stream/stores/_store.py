@@ -29,6 +29,9 @@ class Store(Protocol):
         `expect` maps names, of these operations or not, to the index of the commit that put them there,
         0 for a name that must not exist; if one differs: `ConflictError`, and nothing is changed.
         A plain tuple may stand for a `Name`.
+        An index that `get`, `list` or `commit` has returned knows its epoch: after the store was restored or
+        replaced it is refused, even if another value has come to have the same index. A number of your own counts
+        as read in the epoch that the store was last seen in.
         No operations are a `ValueError`: every index stands for a change.
         A value that is not JSON, or not finite, is a `ValueError` too, before anything is written.
 
@@ -48,7 +51,7 @@ class Store(Protocol):
         """All keys of a topic in order, with their values, as of one index; read as they are asked for.
 
         Usage: `async with store.list("jobs") as entries: async for key, entry in entries: ...`.
-        Do not dawdle inside: an engine may have to keep what has been overwritten since.
+        A slow reader holds nobody up, but what it has not read yet is kept for it until it leaves.
         """
         ...
 
@@ -65,6 +68,7 @@ class Store(Protocol):
         Usage: `async with store.changes(index) as commits: async for commit in commits: ...`.
         The iteration belongs to the epoch that the store has on entering. `HistoryLostError`, on entering or
         later, when commits that it needs were compacted, or when the epoch has changed.
+        `UnreadableCommitError` at a commit that is damaged or missing, behind those before it, and at each step after.
         An `after` that the store has yet to reach is waited for.
         One task iterates; a cancelled step loses nothing. A context manager, so that nothing outlives it.
         """

@@ -16,6 +16,7 @@ MAX_DEPTH: Final = 200
 
 
 _Kind: TypeAlias = Literal["put", "delete"]
+_KINDS: Final = get_args(_Kind)
 
 
 class Name(NamedTuple):
@@ -134,9 +135,9 @@ class Record(Payload):
     namespace: str = "default"
 
     def __post_init__(self) -> None:
-        if self.operation not in get_args(_Kind):
-            raise ValueError(f"the operation is one of {get_args(_Kind)}, not {self.operation!r}")
-        if self.is_delete and self.value is not None:
+        if self.operation not in _KINDS:
+            raise ValueError(f"the operation is one of {_KINDS}, not {self.operation!r}")
+        if self.value is not None and self.is_delete:
             raise ValueError(f"a delete has no value, not {self.value!r}")
 
     @property

@@ -5,11 +5,33 @@ threads busy does not hold it up.
 No connection is ever used by two threads at once.
 A lock that another process holds is waited for in short attempts, between which a call can be cancelled.
 
+Tasks that commit at the same time share a transaction, in the order of their arrival; nobody waits for company.
+Each has an index of its own, sees the commits before it, and succeeds or is refused alone.
+Only when SQLite cannot end the transaction itself do all of them fail, each with an error of its own.
+
 What to know about the file:
 
 - It is in WAL mode: while anyone has `jobs.db` open, `jobs.db-wal` and `jobs.db-shm` are part of it.
   Keep it off network file systems, and do not copy it with `cp` while it is in use: `backup_sqlite_store`, or
   `trio-stream backup copy.db`, makes a consistent copy while processes write.
+- SQLite begins the `-wal` anew when it has 4 MB and no transaction reads.
+  A snapshot or a `list` reads in one transaction, about a second for a million rows, however slow its reader is.
+  So the `-wal` grows beyond that by what is written meanwhile: about three times the size of the values.
+- Of a topic that is larger than a page (1,024 rows, or 1 MiB), what a reader has not taken yet waits in a
+  temporary file of the process: one for all readers, 0 bytes when none is behind.
+  It is where Python's `tempfile` puts it: set `TMPDIR` to another directory if `/tmp` is small, or in memory.
+  If that is full, the snapshots and lists that need it fail with a `StoreError` that names it.
+- While a process has the store open, do not delete or move its `-wal` and `-shm`: newer commits may be in them only.
+  A process that notices it does nothing more in the store but raise `StoreError`.
+  When all processes have closed it nothing is lost.
+- SQLite does not survive a fork.
+  A process that was forked while its parent had the store open gets a `StoreError` from every call, and if it opens
+  the store anew.
+  Start processes with `spawn` or `exec`, or open the store after the fork only.
+- `compact` works in small transactions of about 10 ms, between which others write, and gives the space back to the
+  file system.
+  Files that were made by version 0.1 keep it, for what is written next; `VACUUM` by hand, once and while nobody uses
+  the store, changes that: `sqlite3 jobs.db "PRAGMA auto_vacuum = 2; VACUUM"`.
 - Never copy over one that is in use: `cp copy.db jobs.db` writes into the open file behind SQLite's back, and
   damages it.
 - To restore while processes run, use `restore_sqlite_store`, or `trio-stream restore copy.db`.
@@ -29,7 +51,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, Generic, Protocol, Self, TypeVar, get_args
 
 import anyio
@@ -43,13 +66,16 @@ from ._sqlite_commits import CommitLine
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database, Order
 from ._sqlite_file import SQLiteFile, Synchronous
-from ._sqlite_scan import Scan
+from ._sqlite_log import Log
+from ._sqlite_scan import Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_threads import Threads
 from ._store import Store
+from ._topic_log import TopicLog
 from ._values import (
     Commit,
     Entry,
+    EpochIndex,
     Head,
     Name,
     Operation,
@@ -69,8 +95,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-_SCANS: Final = 64  # of whole namespaces at once; each has two files open of those that a process may have
 _BURST: Final = 64  # items that an iterator gives between two checkpoints
+_GROUP: Final = 256  # events of a snapshot that are appended at once, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +144,10 @@ def open_sqlite_store(
     A commit survives a crash of the process in any case, but one of the machine only with "FULL" and "EXTRA"
     for certain; with "OFF" that may damage the file.
     `busy_timeout`: seconds to wait for a lock that another process holds before it is a `StoreError`.
-    `read_only`: for a user or process that may only read the file, which must be there; what would change it is a
-    `StoreError`.
+    `read_only`: for a process or a user who may only read the file, which must be there.
+    `commit` and `compact` are a `StoreError` then.
+    Where nobody writes to the file, so that it has no `-wal`, it is read without locks, and again if a writer comes
+    meanwhile; a `list` or a snapshot that has begun to give rows ends with a `StoreError` in that case.
     `poll_interval`: seconds between two looks for the commits of others, while somebody waits for them.
     """
     if synchronous not in get_args(Synchronous):
@@ -142,7 +170,7 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
         await store.aclose()
 
 
-class _SQLiteStore(SQLiteStore):
+class _SQLiteStore(SQLiteStore, TopicLog):
     """See `SQLiteStore`."""
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
@@ -150,10 +178,10 @@ class _SQLiteStore(SQLiteStore):
         self._threads = Threads(busy_timeout)
         self._commits = CommitLine(self._database.commit, self._threads, patience=busy_timeout)
         self._compacting = anyio.Lock()
+        self._log = Log(self._database)
         self._watch = Watch(file)
         self._tail = Tail(self._watch, self._threads.run, poll_interval=poll_interval)
-        # Threads are given in turn: without this, all scans would open before the first one is read and closed.
-        self._scans = anyio.Semaphore(_SCANS)
+        self._scans = Scans(self._database, self._threads.run, self._threads.finish)
 
     async def open(self) -> None:
         """Makes the file if there is none, and finds out whether it is a store."""
@@ -164,7 +192,7 @@ class _SQLiteStore(SQLiteStore):
     async def aclose(self) -> None:
         """Closes the file; whoever still waits for changes is told so."""
         try:
-            await self._threads.finish(self._watch.close, self._database.close)
+            await self._threads.finish(self._watch.close, self._scans.close, self._database.close)
         finally:
             self._tail.announce()
 
@@ -193,8 +221,13 @@ class _SQLiteStore(SQLiteStore):
     async def list(
         self, topic: str, *, namespace: str = "default", prefix: str = ""
     ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
-        async with self._scan(topic, namespace, prefix) as (_, fetch):
-            with _Steps(fetch) as entries:
+        async with self._scans.open(topic, namespace, prefix) as (head, fetch):
+
+            async def fetch_entries() -> Sequence[tuple[str, Entry]]:
+                rows = await fetch()
+                return [(key, Entry(value, EpochIndex(index, head.epoch))) for key, value, index in rows]
+
+            with _Steps(fetch_entries) as entries:
                 yield entries
 
     @override
@@ -211,32 +244,30 @@ class _SQLiteStore(SQLiteStore):
             return (await self.head()).index
         if request.key:
             return await self._snapshot_key(request, snapshot)
-        async with self._scan(request.topic.name, request.namespace) as (index, fetch):
+        async with self._scans.open(request.topic.name, request.namespace) as (index, fetch):
             while rows := await fetch():
                 for events in _by_commit(request, rows):
                     await snapshot.append(events)
             return index
 
     @override
-    @asynccontextmanager
-    async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
-        check_index(after)
-        after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
-        epoch, ready = await self._threads.run(partial(self._database.read_log, after, None))
+    def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        return self._changes(after, None)
 
-        async def fetch() -> Sequence[Commit]:
-            nonlocal after, ready
-            commits, ready = ready, ()
-            while not commits:
-                version = self._tail.version
-                _, commits = await self._threads.run(partial(self._database.read_log, after, epoch))
-                if not commits:
-                    await self._tail.wait(version)
-            after = commits[-1].index
-            return commits  # noqa: ASYNC910 - those that were ready on entering were waited for
+    @override
+    def changes_of(
+        self, topics: frozenset[str], after: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        return self._changes(after, topics)
 
-        with _Steps(fetch) as steps:
-            yield steps
+    @override
+    async def reach(self, topics: frozenset[str], *, after: int, upto: int, characters: int) -> int:
+        while True:
+            upto, characters = await self._threads.run(
+                partial(self._log.reach, topics, after, upto, characters)
+            )
+            if upto <= after or characters < 0:
+                return upto
 
     @override
     async def compact(self, index: int) -> None:
@@ -244,6 +275,28 @@ class _SQLiteStore(SQLiteStore):
         self._check_writable()
         async with self._compacting:
             await compact(self._database, self._threads, index)
+
+    @asynccontextmanager
+    async def _changes(
+        self, after: int, topics: frozenset[str] | None
+    ) -> AsyncIterator[AsyncIterator[Commit]]:
+        check_index(after)
+        after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
+        epoch, ready = await self._threads.run(partial(self._log.read, after, None, topics))
+
+        async def fetch() -> Sequence[Commit]:
+            nonlocal after, ready
+            commits, ready = ready, ()
+            while not commits:
+                version = self._tail.version
+                _, commits = await self._threads.run(partial(self._log.read, after, epoch, topics))
+                if not commits:
+                    await self._tail.wait(version)
+            after = commits[-1].index
+            return commits  # noqa: ASYNC910 - those that were ready on entering were waited for
+
+        with _Steps(fetch) as steps:
+            yield steps
 
     def _check_writable(self) -> None:
         if self._database.file.is_read_only:
@@ -255,29 +308,9 @@ class _SQLiteStore(SQLiteStore):
         name = Name(request.topic.name, request.key, request.namespace)
         index, entry = await self._threads.run(partial(self._database.get, name))
         if entry is not None:
-            for events in _by_commit(request, [(request.key, entry)]):
+            for events in _by_commit(request, [(request.key, entry.value, entry.index)]):
                 await snapshot.append(events)
         return index
-
-    @asynccontextmanager
-    async def _scan(
-        self, topic: str, namespace: str, prefix: str = ""
-    ) -> AsyncIterator[tuple[int, Callable[[], Awaitable[Sequence[tuple[str, Entry]]]]]]:
-        """The index of what is read, and what gives the next rows of it."""
-        scan = Scan(self._database, topic, namespace, prefix)
-        received = 0
-
-        async def fetch() -> Sequence[tuple[str, Entry]]:
-            nonlocal received
-            rows = await self._threads.run(partial(scan.fetch, received))
-            received += len(rows)
-            return rows
-
-        async with self._scans:
-            try:
-                yield await self._threads.run(scan.open), fetch
-            finally:
-                await self._threads.finish(scan.close)
 
 
 class _Steps(Generic[T]):
@@ -320,12 +353,11 @@ class _Steps(Generic[T]):
         return self._fetched.popleft()  # noqa: ASYNC910 - every _BURST items it does
 
 
-def _by_commit(
-    request: SubscribeRequest[Record], rows: Sequence[tuple[str, Entry]]
-) -> Iterator[Sequence[Event[Record]]]:
+def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequence[Event[Record]]]:
     """Events for the rows, in their order; neighbours of one commit come together."""
-    for index, group in groupby(rows, key=lambda row: row[1].index):
-        yield [
-            Event(request.topic, index, Record(key, entry.value, "put", request.namespace))
-            for key, entry in group
-        ]
+    for index, group in groupby(rows, key=itemgetter(2)):
+        while events := [
+            Event(request.topic, index, Record(key, value, "put", request.namespace))
+            for key, value, _ in islice(group, _GROUP)
+        ]:
+            yield events
