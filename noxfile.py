@@ -167,7 +167,7 @@ def bench(session: nox.Session) -> None:
 
     `-- --against WHEEL_OR_PATH` compares with another version.
     """
-    install(session, "bench")
+    install(session, "bench", extras="[cli]")
     result = Path(session.create_tmp()) / "benchmarks.json"
     benchmarks = str(Path("tests").absolute())
     environment = {**INSTALLED, "PYTHONPATH": benchmarks}

@@ -286,6 +286,10 @@ def faults_part(figures: Figures) -> Iterator[str]:
             for what, n in figures.of("fault").items()
         ),
     )
+    yield (
+        f"While writers were killed, readers left and went on at their cursor {grouped(figures.total('resumed'))} "
+        "times; the state of each was that of the log at every index that it saw."
+    )
     yield again("-m pytest tests/faults")
 
 

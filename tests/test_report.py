@@ -28,6 +28,7 @@ NOTED = [
     ("bytes", "idle subscription", 318.0),
     ("bytes", "idle subscription", 318.4),
     ("fault", "the disk is full: a StoreError", 3),
+    ("resumed", "beside kills", 1_700),
     ("fuzz", "a commit is whole or refused", 300),
 ]
 
@@ -52,6 +53,7 @@ def test_every_figure_that_was_noted_is_on_the_page() -> None:
         "| It is only slower. | 20 |",
         "| idle subscription | 318.4 |",
         "| the disk is full | 3 | a StoreError |",
+        "left and went on at their cursor 1,700 times",
         "| a commit is whole or refused | 300 |",
     ]:
         assert line in page

@@ -26,7 +26,7 @@ PAIRS, PAIR_SECONDS = 15, 0.2
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="few sizes, short measurements, no plots: 3 minutes"
+        "--quick", action="store_true", help="few sizes, short measurements, no plots: 5 minutes"
     )
     parser.add_argument(
         "--row", action="append", choices=ROWS, metavar="NAME", help=f"one of: {', '.join(ROWS)}"

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 
 from . import (
+    rows_bulk,
+    rows_commits,
     rows_fan,
+    rows_follow,
     rows_import,
     rows_latency,
     rows_memory,
@@ -24,6 +27,9 @@ _MODULES = (
     rows_memory,
     rows_view,
     rows_store,
+    rows_commits,
+    rows_follow,
+    rows_bulk,
     rows_import,
 )
 

@@ -1,6 +1,5 @@
 """Row: the store in one SQLite file, by the wall clock, because it waits for the disk."""
 
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -9,34 +8,12 @@ from time import perf_counter
 
 import anyio
 
-from trio_stream import SubscribeRequest
-from trio_stream.stores import Put, open_store, open_store_publisher, topic
+from trio_stream.stores import Put, open_store
 
 from .row import Figure, Load, Row, Sample
+from .rows_follow import PACE, PACED, latency
 from .store_writer import TOPIC
 from .timing import settle
-
-PACED = 200  # commits whose way from another process is measured
-
-
-async def _latency(url: str, commits: int) -> list[float]:
-    took: list[float] = []
-    async with open_store(url) as store, open_store_publisher(store, [TOPIC]) as publisher:
-        async with publisher.subscribe(
-            SubscribeRequest(topic(TOPIC), index=publisher.index, epoch=publisher.epoch)
-        ) as subscription:
-            async with await anyio.open_process(
-                [sys.executable, "-m", f"{__package__}.store_writer", url, str(commits)],
-                stdout=None,
-                stderr=None,
-            ):
-                async for event in subscription:
-                    for record in event.payloads:
-                        assert isinstance(record.value, float)
-                        took.append(perf_counter() - record.value)
-                    if len(took) == commits:
-                        break
-    return took
 
 
 async def _store(synchronous: str, commits: int) -> Sample:
@@ -54,7 +31,7 @@ async def _store(synchronous: str, commits: int) -> Sample:
                     if commit.index == commits:
                         break
             replaying = perf_counter() - begin
-        took = quantiles(await _latency(url, PACED), n=100)
+        took = quantiles(await latency(url, PACED, PACE), n=100)
     return {
         "commits": commits / committing,
         "replay": commits / replaying,

@@ -1,4 +1,4 @@
-"""Another process of the store: `python -m benchmarks.store_writer URL COMMITS` makes commits at an even pace.
+"""Another process of the store: `python -m benchmarks.store_writer URL COMMITS PACE` makes commits at an even pace.
 
 The value of each is the time at which it was asked for, of a clock that the processes of a machine share.
 """
@@ -12,15 +12,15 @@ import anyio
 from trio_stream.stores import Put, open_store
 
 TOPIC: Final = "values"
-PACE: Final = 0.005  # seconds between two commits
 
 
-async def main(url: str, commits: int) -> None:
-    async with open_store(url) as store:
+async def main(url: str, commits: int, pace: float) -> None:
+    """`pace`: seconds before each commit."""
+    async with open_store(url, busy_timeout=60) as store:
         for number in range(commits):
+            await anyio.sleep(pace)
             await store.commit([Put(TOPIC, f"key-{number}", perf_counter())])
-            await anyio.sleep(PACE)
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], int(sys.argv[2]))
+    anyio.run(main, sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

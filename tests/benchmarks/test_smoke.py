@@ -26,10 +26,24 @@ SMALL = (
     "close-one",
     "resume",
 )
+OF_STORES = (
+    "commits",
+    "commits-normal",
+    "commits-processes",
+    "store-idle",
+    "store-first",
+    "store-busy",
+    "store-import",
+    "store-start",
+    "store-start-import",
+    "store-snapshot",
+)
 OPTIONAL = {"broadcaster", "aio-broadcast", "reactivex (no tasks)"}  # of the dependency group `bench`
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in OF_STORES)]
+)
 def test_every_contender_of_a_row_has_every_figure(name: str) -> None:
     row = ROWS[name]
     for contender, measure in row.contenders.items():

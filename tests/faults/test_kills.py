@@ -1,8 +1,11 @@
-"""Writers killed with `kill -9` at random moments, several at once, under a feed that goes on in this process."""
+"""Writers killed with `kill -9` at random moments, several at once, under readers that stay and readers that return."""
 
 import random
 import subprocess
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -10,82 +13,173 @@ import anyio.to_thread
 import pytest
 from evidence import count
 from faults.following import caught_up, log, reading
+from faults.returning import Returning, folds
 from proof import amount
 from stores.storehouse import PATIENCE, open_at, put, python, sql, state
 
-from trio_stream.stores import Put, Store, open_store_publisher
+from trio_stream import Event, EventPublisher
+from trio_stream.stores import JSON, Record, Store, open_store_publisher
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-KILLS = amount(4, 30)  # on each back end
-WRITERS = 2  # at once
-KEYS = 30  # of one commit
+KILLS = amount(5, 50)  # on each back end, with each seed
+WRITERS = 2  # processes at once
+TASKS = 3  # of each, that commit at the same time
+KEYS = 10  # of one commit
+SMALL_HISTORY = 32  # who was away for longer gets a new snapshot
 
-# Commits for ever, with what a lost or torn commit would show at; says each index that was acknowledged.
+# Each task commits for ever, with what a lost, repeated or torn commit would show at; it says each that was
+# acknowledged: index, task, number. Every other one expects the task's last commit to be the newest of its key, and
+# every third adds one to what all tasks of all processes count together, and tries again after a conflict.
 WRITER = f"""
 import sys, anyio
-from trio_stream.stores import Delete, Name, Put, open_store
+from trio_stream.stores import ConflictError, Delete, Name, Put, open_store
+
+COUNTER = Name("jobs", "counter", "default")
+
+async def write(store, task):
+    number = last = 0
+    while True:
+        number += 1
+        keys = [f"{{task}}-{{key}}" for key in range({KEYS})]
+        operations = [Put("jobs", key, [number, "x" * (number * 97 % 3000)]) for key in keys]
+        operations += [Delete("jobs", task), Put("jobs", task, number)]
+        expect = {{Name("jobs", task, "default"): last}} if number % 2 else {{}}
+        last = await commit(store, operations, expect, counts=not number % 3)
+        print(last, task, number, flush=True)
+
+async def commit(store, operations, expect, counts):
+    while counts:
+        entry = await store.get(*COUNTER[:2])
+        add = Put("jobs", "counter", entry.value + 1 if entry else 1)
+        try:
+            return await store.commit([*operations, add], expect={{**expect, COUNTER: entry.index if entry else 0}})
+        except ConflictError as error:
+            assert error.name == COUNTER, error
+    return await store.commit(operations, expect=expect)
 
 async def main():
     path, name = sys.argv[1:]
-    async with open_store("sqlite:" + path) as store:
-        number = 0
-        while True:
-            number += 1
-            keys = [f"{{name}}-{{key}}" for key in range({KEYS})]
-            operations = [Put("jobs", key, [number, "x" * (number * 97 % 3000)]) for key in keys]
-            index = await store.commit([*operations, Delete("jobs", name), Put("jobs", name, number)])
-            print(index, number, flush=True)
+    async with open_store("sqlite:" + path) as store, anyio.create_task_group() as tasks:
+        for task in range({TASKS}):
+            tasks.start_soon(write, store, f"{{name}}.{{task}}")
 
 anyio.run(main)
 """
 
 
-def acknowledged(lines: Sequence[str]) -> list[tuple[int, int]]:
-    """(index, number) of each commit that the writer was told of; the last line may be torn."""
-    return [
-        (int(index), int(number)) for index, number in (line.split() for line in lines if line.endswith("\n"))
-    ]
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A commit that the writer was told of."""
+
+    index: int
+    task: str
+    number: int
 
 
-async def kill_some(
-    path: Path, generator: random.Random, names: Sequence[str]
-) -> dict[str, list[tuple[int, int]]]:
+def acknowledged(lines: Sequence[str]) -> list[Told]:
+    """The last line may be torn."""
+    whole = (line.split() for line in lines if line.endswith("\n"))
+    return [Told(int(index), task, int(number)) for index, task, number in whole]
+
+
+async def kill_some(path: Path, generator: random.Random, names: Sequence[str]) -> list[Told]:
     """Starts writers, kills each at a random moment after its first commit; what they had been told."""
-    writers = {name: python(WRITER, str(path), name, stdout=subprocess.PIPE) for name in names}
-    told: dict[str, list[tuple[int, int]]] = {}
+    writers = [python(WRITER, str(path), name, stdout=subprocess.PIPE) for name in names]
+    told: list[Told] = []
 
-    async def end(name: str) -> None:
-        process = writers[name]
+    async def end(process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         first = await anyio.to_thread.run_sync(process.stdout.readline)
         await anyio.sleep(generator.uniform(0, 0.15))
+        assert process.poll() is None, "the writer has ended by itself"
         process.kill()
         rest = await anyio.to_thread.run_sync(process.stdout.readlines)
         process.stdout.close()
         process.wait()
-        told[name] = acknowledged([first, *rest])
+        told.extend(acknowledged([first, *rest]))
 
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
-            for name in names:
-                tasks.start_soon(end, name)
+            for writer in writers:
+                tasks.start_soon(end, writer)
     return told
 
 
-async def check_store_after(store: Store, told: dict[str, list[tuple[int, int]]]) -> None:
-    commits = await log(store)
-    assert [commit[0].index for commit in commits] == list(range(1, len(commits) + 1))
-    kept = await state(store)
-    for name, commits_told in told.items():
-        index, number = commits_told[-1]
-        assert len(commits) >= index, "an acknowledged commit is lost"
-        newest = kept[name]
-        assert isinstance(newest, int)
-        assert newest >= number
-        assert newest <= number + 1, "a commit was made of which nobody began a second one"
-        of_commit = [kept[f"{name}-{key}"] for key in range(KEYS)]
-        assert of_commit == [[newest, "x" * (newest * 97 % 3000)]] * KEYS, "a torn commit"
+class Log:
+    """What the log of the store must be, however many writers were killed."""
+
+    def __init__(self, commits: Sequence[Sequence[Event[Record]]]) -> None:
+        assert [commit[0].index for commit in commits] == list(range(1, len(commits) + 1))
+        # {key: value} of what was put by each commit, in the order of the log.
+        self.puts = [
+            {
+                event.payload.key: event.payload.value
+                for event in commit
+                if isinstance(event.payload, Record) and not event.payload.is_delete
+            }
+            for commit in commits
+        ]
+
+    def check_acknowledged(self, told: Sequence[Told]) -> None:
+        assert told
+        for each in told:
+            assert len(self.puts) >= each.index, "an acknowledged commit is lost"
+            assert self.puts[each.index - 1][each.task] == each.number, "another commit has its index"
+
+    def check_each_once(self, told: Sequence[Told]) -> None:
+        """A task has committed 1, 2, 3 and so on, and at most one more than it was told."""
+        newest: Counter[str] = Counter()
+        for puts in self.puts:
+            for task, number in _tasks(puts):
+                assert number == newest[task] + 1, f"{task} has {number} after {newest[task]}"
+                newest[task] = number
+        counted = Counter(each.task for each in told)
+        assert all(newest[task] <= counted[task] + 1 for task in newest)
+
+    def check_whole(self) -> None:
+        for puts in self.puts:
+            for task, number in _tasks(puts):
+                of_commit = [puts[f"{task}-{key}"] for key in range(KEYS)]
+                assert of_commit == [[number, "x" * (number * 97 % 3000)]] * KEYS, "a torn commit"
+
+    def check_counter(self) -> None:
+        """No two commits have added to the same count."""
+        counts = [puts["counter"] for puts in self.puts if "counter" in puts]
+        assert counts == list(range(1, len(counts) + 1))
+
+    def state(self) -> dict[str, JSON]:
+        return {key: value for puts in self.puts for key, value in puts.items()}
+
+
+def _tasks(puts: dict[str, JSON]) -> list[tuple[str, int]]:
+    """Which task has made the commit, and its number."""
+    return [(key, value) for key, value in puts.items() if "." in key and isinstance(value, int)]
+
+
+@asynccontextmanager
+async def returning(
+    publishers: Sequence[EventPublisher], generator: random.Random
+) -> AsyncIterator[list[Returning]]:
+    """Readers that come back: one always to the same publisher, two to any."""
+    readers = [
+        Returning(which, random.Random(generator.random()))
+        for which in (publishers[:1], publishers, publishers)
+    ]
+    async with anyio.create_task_group() as tasks:
+        for reader in readers:
+            tasks.start_soon(reader.run)
+        yield readers
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def opened(path: Path, history: int) -> AsyncIterator[tuple[Store, EventPublisher]]:
+    async with (
+        open_at(path, busy_timeout=PATIENCE) as store,
+        open_store_publisher(store, ["jobs"], history=history) as publisher,
+    ):
+        yield store, publisher
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])
@@ -93,27 +187,41 @@ async def check_store_after(store: Store, told: dict[str, list[tuple[int, int]]]
 async def test_no_kill_of_a_writer_loses_tears_or_repeats_a_commit_for_anybody(
     seed: int, path: Path, anyio_backend: str
 ) -> None:
-    """D1 to D4 for a subscriber in a process that lives, and durability of what was acknowledged."""
+    """D1 to D6 for readers in a process that lives, and durability of what was acknowledged."""
     generator = random.Random(f"{seed} {anyio_backend}")
-    async with open_at(path) as store:
-        await store.commit([Put("jobs", "first", 0)])
-        async with (
-            open_store_publisher(store, ["jobs"], history=100_000) as publisher,
-            reading(publisher) as reader,
-        ):
-            for batch in range(KILLS // WRITERS):
-                names = [f"w{batch}.{n}" for n in range(WRITERS)]
-                await check_store_after(store, await kill_some(path, generator, names))
-            index = await store.commit([put("last")])
-            assert await caught_up(publisher, store) == index
-            await reader.until(lambda: reader.index == index)
+    told: list[Told] = []
+    async with AsyncExitStack() as stack:
+        store, publisher = await stack.enter_async_context(opened(path, 100_000))
+        _, other = await stack.enter_async_context(opened(path, SMALL_HISTORY))
+        steady = await stack.enter_async_context(reading(publisher))
+        readers = await stack.enter_async_context(returning((publisher, other), generator))
+        for first in range(0, KILLS, WRITERS):
+            names = [f"w{number}" for number in range(first, min(first + WRITERS, KILLS))]
+            told += await kill_some(path, generator, names)
+        index = await store.commit([put("last", "last")])
+        assert await caught_up(publisher, store) == index
+        await steady.until(lambda: steady.index == index)
+        for reader in readers:
+            await reader.until(index)
+        commits = await log(store)
+        kept = await state(store)
         epoch = (await store.head()).epoch
-        reader.check({epoch: await log(store)})
-        assert reader.ends == []
+    found = Log(commits)
+    found.check_acknowledged(told)
+    found.check_each_once(told)
+    found.check_whole()
+    found.check_counter()
+    assert kept == found.state()
+    steady.check({epoch: commits})
+    assert steady.ends == []
+    fingerprints = folds(commits)
+    for reader in readers:
+        reader.check(fingerprints)
+        assert reader.resumes
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
-    kills = KILLS // WRITERS * WRITERS
     count(
         "fault",
         "a writer killed with `kill -9`: nothing acknowledged lost, nothing torn, nothing twice",
-        kills,
+        KILLS,
     )
+    count("resumed", "beside kills", sum(reader.resumes for reader in readers))

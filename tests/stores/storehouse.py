@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import pytest
 
 from trio_stream import Event, SubscribeRequest, Subscription
 from trio_stream.stores import JSON, Commit, Put, Record, Store, open_store, topic
@@ -112,3 +113,8 @@ def copy(source: Path, target: Path) -> Path:
 def python(code: str, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
     """Another process."""
     return subprocess.Popen([sys.executable, "-c", code, *arguments], text=True, **options)
+
+
+def on_another_system(patch: pytest.MonkeyPatch) -> None:
+    """On one whose kernel does not tell of writes to a file: other commits are looked for, every `poll_interval`."""
+    patch.setattr(sys, "platform", "another")

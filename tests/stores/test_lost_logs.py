@@ -4,8 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
-from stores.storehouse import ALL_JOBS, Sink, commit_each, open_at, put, python, sql, state
+from stores.storehouse import ALL_JOBS, PATIENCE, Sink, commit_each, open_at, put, python, sql, state
 
 from trio_stream.stores import Store, StoreError
 
@@ -144,3 +145,19 @@ async def test_followers_are_told_that_the_log_is_gone(store: Store, path: Path)
         beside(path, "-wal").unlink()
         with pytest.raises(StoreError, match="-wal was deleted or replaced"):
             await anext(commits)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+async def test_followers_who_wait_already_are_told_too(store: Store, path: Path) -> None:
+    await commit_each(store, "a")
+    async with store.changes(1) as commits:
+
+        async def follow() -> None:
+            with pytest.raises(StoreError, match="-wal was deleted or replaced"):
+                await anext(commits)
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                beside(path, "-wal").unlink()

@@ -14,6 +14,7 @@ from stores.storehouse import (
     PATIENCE,
     commit_each,
     kinds,
+    on_another_system,
     open_at,
     put,
     receive,
@@ -124,7 +125,10 @@ async def test_a_process_that_is_behind_what_a_subscriber_has_seen_sends_nothing
             assert kinds([await receive(subscription)]) == ["3:c=c"]
 
 
-async def test_a_subscriber_that_saw_only_a_snapshot_ahead_of_the_publisher_resumes(path: Path) -> None:
+async def test_a_subscriber_that_saw_only_a_snapshot_ahead_of_the_publisher_resumes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_another_system(monkeypatch)
     async with process(path, poll_interval=3600) as (store, publisher), open_at(path) as other:
         request, index = ALL_JOBS, 0
         while (
@@ -141,7 +145,10 @@ async def test_a_subscriber_that_saw_only_a_snapshot_ahead_of_the_publisher_resu
             assert kinds([await receive(subscription)]) == [f"{index + 1}:b=b"]
 
 
-async def test_a_subscriber_gets_no_older_state_than_it_may_have_had_elsewhere(path: Path) -> None:
+async def test_a_subscriber_gets_no_older_state_than_it_may_have_had_elsewhere(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_another_system(monkeypatch)
     async with process(path, poll_interval=3600) as (_, publisher), open_at(path) as other:
         for index in (1, 2):
             await commit_each(other, "a")  # which this process does not look for

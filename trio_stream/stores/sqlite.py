@@ -4,6 +4,9 @@ Every call runs in a worker thread, under a limiter of the store's own: an appli
 threads busy does not hold it up.
 No connection is ever used by two threads at once.
 A lock that another process holds is waited for in short attempts, between which a call can be cancelled.
+Readers who wait for the commits of others are woken by the kernel's notices on Linux (inotify, one descriptor for
+each open store that somebody waits at), elsewhere by looking for them.
+An idle one costs 0.1 % of a core on Linux, 0.3 % elsewhere.
 
 Tasks that commit at the same time share a transaction, in the order of their arrival; nobody waits for company.
 Each has an index of its own, sees the commits before it, and succeeds or is refused alone.
@@ -148,7 +151,10 @@ def open_sqlite_store(
     `commit` and `compact` are a `StoreError` then.
     Where nobody writes to the file, so that it has no `-wal`, it is read without locks, and again if a writer comes
     meanwhile; a `list` or a snapshot that has begun to give rows ends with a `StoreError` in that case.
-    `poll_interval`: seconds between two looks for the commits of others, while somebody waits for them.
+    `poll_interval`: seconds between two looks for the commits of others, where the system does not tell of them,
+    as Linux does.
+    While somebody waits and nothing comes the looks become rarer, down to one in 10 `poll_interval`; on Linux,
+    where they are only a net, one in 100.
     """
     if synchronous not in get_args(Synchronous):
         raise ValueError(f"synchronous is one of {get_args(Synchronous)}, not {synchronous!r}")
@@ -191,10 +197,8 @@ class _SQLiteStore(SQLiteStore, TopicLog):
 
     async def aclose(self) -> None:
         """Closes the file; whoever still waits for changes is told so."""
-        try:
-            await self._threads.finish(self._watch.close, self._scans.close, self._database.close)
-        finally:
-            self._tail.announce()
+        self._tail.close()
+        await self._threads.finish(self._watch.close, self._scans.close, self._database.close)
 
     @override
     async def head(self) -> Head:
