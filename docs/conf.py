@@ -61,11 +61,13 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Ele
         return None
     if not OURS.fullmatch(target):
         return content
-    # A docstring of another module names what is in the top one.
+    # A docstring of another module names what is in the top one, one of an engine what is in `stores`.
     python = env.domains.python_domain
-    return python.resolve_xref(
-        env, node["refdoc"], app.builder, "obj", f"trio_stream.{target}", node, content
-    )
+    for package in ("trio_stream", "trio_stream.stores"):
+        name = f"{package}.{target}"
+        if found := python.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, content):
+            return found
+    return None
 
 
 def setup(app: Sphinx) -> None:

@@ -11,6 +11,8 @@ def main() -> None:
         if error.name is None or error.name.startswith("trio_stream"):
             raise
         sys.exit(f"trio-stream: the command line needs {error.name}: pip install 'trio-stream[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run())
 
 

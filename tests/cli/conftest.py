@@ -1,13 +1,32 @@
 """A folder of its own for each test, and the command line in this process."""
 
+import os
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from cli.console import Command, Result
 
 from trio_stream.__main__ import main
+
+
+@contextmanager
+def standard_input(data: bytes) -> Iterator[None]:
+    """The descriptor gives these bytes inside."""
+    kept = os.dup(0)
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        os.dup2(file.fileno(), 0)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
 
 
 @pytest.fixture
@@ -32,11 +51,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs one command in this process, which is faster; it must read no standard input."""
+    """Runs one command in this process, which is faster."""
 
-    def call(*arguments: str) -> Result:
+    def call(*arguments: str, stdin: bytes = b"") -> Result:
         monkeypatch.setattr(sys, "argv", ["trio-stream", *arguments])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as ended, standard_input(stdin):
             main()
         out, err = capfd.readouterr()
         code = ended.value.code

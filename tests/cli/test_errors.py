@@ -55,12 +55,23 @@ def test_wrong_usage_exits_with_2_and_changes_nothing(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["get", "jobs", "a"], ["list", "jobs"], ["delete", "jobs", "a"], ["compact"]],
+    [
+        ["get", "jobs", "a"],
+        ["list", "jobs"],
+        ["delete", "jobs", "a"],
+        ["compact"],
+        ["topics"],
+        ["status"],
+        ["backup", "copy.db"],
+    ],
 )
 def test_what_needs_a_store_does_not_make_one(command: Command, folder: Path, arguments: list[str]) -> None:
     result = command(*arguments)
     assert (result.code, result.out) == (1, "")
-    assert result.err == f"Error: there is no store {folder}/trio-stream.db; put, import and watch make one\n"
+    assert (
+        result.err
+        == f"Error: there is no store {folder}/trio-stream.db; put, txn, import, watch and wait make one\n"
+    )
     assert list(folder.iterdir()) == []
 
 
@@ -129,4 +140,4 @@ async def test_an_interrupted_command_says_what_it_has_done(number: signal.Signa
     os.close(reading)
     os.close(writing)
     assert (ended.code, ended.out) == (code, "")
-    assert ended.err == "Interrupted: committed 1 record in 1 commit, up to index 2.\n"
+    assert ended.err == "Interrupted: committed 1 record in 1 commit, 1 key, up to index 2.\n"

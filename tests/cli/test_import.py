@@ -20,7 +20,7 @@ def test_ndjson_has_a_key_and_a_value_per_line(command: Command, folder: Path) -
     )
     result = command("import", "jobs", "jobs.ndjson")
     assert (result.code, result.err) == (0, "")
-    assert result.out == "committed 2 records in 1 commit, up to index 1\n"
+    assert result.out == "committed 2 records in 1 commit, 2 keys, up to index 1\n"
     assert values(command) == {"a": {"x": 1}, "7": None}
 
 
@@ -65,14 +65,14 @@ def test_a_byte_order_mark_and_carriage_returns_are_no_part_of_the_data(
 def test_a_file_without_records_is_no_error(command: Command, folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text)
     result = command("import", "jobs", name, "--json")
-    assert (result.code, result.objects) == (0, [{"records": 0, "commits": 0, "index": None}])
+    assert (result.code, result.objects) == (0, [{"records": 0, "commits": 0, "keys": 0, "index": None}])
     assert command("import", "jobs", name).out == "nothing was committed\n"
 
 
 def test_each_batch_is_one_commit(command: Command, folder: Path) -> None:
     (folder / "x.ndjson").write_text("".join(f'{{"key": "{each}", "value": 1}}\n' for each in "abcde"))
     result = command("import", "jobs", "x.ndjson", "--batch", "2", "--json", "--namespace", "n")
-    assert result.objects == [{"records": 5, "commits": 3, "index": 3}]
+    assert result.objects == [{"records": 5, "commits": 3, "keys": 5, "index": 3}]
     listed = command("list", "jobs", "--namespace", "n", "--json").objects
     assert [each["index"] for each in listed] == [1, 1, 2, 2, 3]
 
@@ -113,7 +113,7 @@ def test_a_bad_line_is_named_and_nothing_of_its_batch_is_committed(
     number = 5 if form == "csv" else 4
     assert result.err == (
         f"Error: {name}:{number}: {reason}\n"
-        f"Committed 2 records in 1 commit, up to index 1 (through line {number - 2}).\n"
+        f"Committed 2 records in 1 commit, 2 keys, up to index 1 (through line {number - 2}).\n"
     )
     assert list(values(command)) == ["a", "b"]
 
@@ -185,7 +185,7 @@ async def test_standard_input_is_read_and_what_list_prints_can_be_imported() -> 
     imported = await run("import", "copies", "-", "--json", stdin=listed.encode())
     assert (imported.code, imported.objects, imported.err) == (
         0,
-        [{"records": 2, "commits": 1, "index": 3}],
+        [{"records": 2, "commits": 1, "keys": 2, "index": 3}],
         "",
     )
     copies = (await run("list", "copies", "--json")).objects
@@ -211,7 +211,9 @@ def test_there_is_a_progress_bar_on_a_terminal_only(folder: Path) -> None:
     )
     assert shown.returncode == 0
     assert re.search(r"[\d,]+ records .*0:00", shown.stdout)
-    assert shown.stdout.rstrip().endswith("committed 3,000 records in 300 commits, up to index 300")
+    assert shown.stdout.rstrip().endswith(
+        "committed 3,000 records in 300 commits, 3,000 keys, up to index 300"
+    )
 
 
 def test_a_long_field_is_taken(command: Command, folder: Path) -> None:

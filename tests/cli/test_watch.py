@@ -2,6 +2,9 @@
 
 import os
 import signal
+import sqlite3
+import sys
+from contextlib import closing
 
 import anyio
 import pytest
@@ -114,3 +117,51 @@ async def test_a_store_that_does_not_exist_yet_is_made_and_waited_on(options: li
         assert await put("a", "1") == 1
         if not options:
             assert await watch.line() == "       1  put     a  1"
+
+
+WRITER = """
+import sys, trio
+from trio_stream.stores import Put, open_store
+
+async def main():
+    async with open_store("sqlite:trio-stream.db", synchronous="OFF") as store:
+        for n in range(int(sys.argv[1])):
+            await store.commit([Put("jobs", f"{n % 7}", n), Put("jobs", "newest", n)])
+
+trio.run(main)
+"""
+
+
+@BACKENDS
+async def test_nothing_is_missing_between_the_state_and_the_changes(backend: str) -> None:
+    """The watch begins somewhere in the middle of many commits."""
+    await put("newest", "-1")
+    async with started("watch", "jobs") as early:
+        await early.until("end of snapshot")
+        async with await anyio.open_process([sys.executable, "-c", WRITER, "1500"]) as writer:
+            await early.until("newest  50")
+            async with started("watch", "jobs", "--json", "--backend", backend) as watch:
+                lines = [await watch.object()]
+                while lines[-1]["type"] != "end-of-snapshot":
+                    lines.append(await watch.object())
+                index, epoch = lines[-1]["index"], lines[-1]["epoch"]
+                assert max(each["index"] for each in lines) == index
+                while index < 1501:
+                    commit = await watch.object()
+                    index += 1
+                    assert (commit["type"], commit["index"], commit["epoch"]) == ("commit", index, epoch)
+                    assert commit["events"][1]["value"] == index - 2
+            assert await writer.wait() == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--view"]], ids=["changes", "view"])
+async def test_without_a_cursor_nothing_of_the_log_is_read(options: list[str]) -> None:
+    await put("a", "1")
+    await put("a", "2")
+    with closing(sqlite3.connect("trio-stream.db")) as connection, connection:
+        connection.execute("UPDATE log SET operations = 'nonsense'")
+    ended = await run("watch", "jobs", "--exit-after-snapshot", *options)
+    assert (ended.code, ended.err) == (0, "")
+    assert "a  2" in ended.out
+    ended = await run("wait", "jobs", "a")
+    assert (ended.code, ended.out, ended.err) == (0, "2\n", "")

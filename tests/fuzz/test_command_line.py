@@ -1,10 +1,12 @@
 """Cursors, names and values on the command line: a message of one line and the right exit code, never a traceback."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from cli.console import Command
-from fuzz.fuzzing import fuzzed
+from fuzz.fuzzing import fuzzed, json_values
 from hypothesis import given, strategies as st
 
 # What can be in an argument at all: no NUL, and bytes that are no UTF-8 come as half of a surrogate pair.
@@ -72,6 +74,60 @@ def test_an_index_to_compact_to_is_taken_or_refused(command: Command, folder: Pa
     result = command("compact", "--", index)
     assert "Traceback" not in result.err
     assert result.code in (0, 1, 2)
+
+
+@fuzzed
+@given(st.binary(max_size=60), st.booleans())
+def test_a_value_on_standard_input_is_taken_or_refused(command: Command, data: bytes, is_raw: bool) -> None:
+    result = command("put", "jobs", "a", "-", *(["--raw"] if is_raw else []), stdin=data)
+    assert "Traceback" not in result.err
+    assert result.code in (0, 1)
+    if result.code == 0 and is_raw:
+        assert command("get", "jobs", "a", "--raw").out.encode() == data
+
+
+members = st.sampled_from(["type", "topic", "namespace", "key", "value", "expect", "index", "other"])
+operations = st.dictionaries(
+    members, json_values | st.sampled_from(["put", "delete", "jobs", 0, 1]), max_size=6
+)
+
+
+@fuzzed
+@given(
+    st.binary(max_size=60) | st.lists(operations, max_size=4).map(lambda each: json.dumps(each).encode()),
+    st.sampled_from([[], ["--topic", "jobs"]]),
+)
+def test_a_transaction_is_done_or_refused_as_a_whole(
+    command: Command, data: bytes, options: Sequence[str]
+) -> None:
+    command("put", "jobs", "a", "1")
+    before = command("status", "--json").objects[0]["head"]
+    result = command("txn", *options, stdin=data)
+    assert "Traceback" not in result.err
+    assert result.code in (0, 1)
+    assert command("status", "--json").objects[0]["head"] == before + (result.code == 0)
+
+
+@fuzzed
+@given(arguments | st.tuples(arguments, json_values.map(json.dumps)).map("=".join))
+def test_a_field_to_wait_for_is_taken_or_refused(command: Command, field: str) -> None:
+    command("put", "jobs", "a", '{"x": {"y": 1}}')
+    result = command("wait", "jobs", "a", "--timeout", "0", f"--field={field}")
+    assert "Traceback" not in result.err
+    assert result.code in (0, 1, 2)
+
+
+@fuzzed
+@given(st.sampled_from(["backup", "backup --force", "restore", "import jobs", "txn"]), arguments)
+def test_a_name_of_a_file_is_taken_or_refused(command: Command, folder: Path, words: str, name: str) -> None:
+    command("put", "jobs", "a", "1")
+    result = command(*words.split(), "--", f"{folder}/{name}")
+    assert "Traceback" not in result.err
+    assert result.code in (0, 1, 2)
+    assert command("get", "jobs", "a").out == "1\n"
+    for each in folder.iterdir():
+        if each.is_file():
+            each.unlink()
 
 
 @pytest.mark.parametrize("depth", [10, 900, 1_500, 30_000])

@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 pytestmark = pytest.mark.slow
 
 BATCH = 2
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-7", "gb18030"]
 
 good_keys = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=5)
 good = st.tuples(good_keys, json_values)
@@ -22,7 +23,7 @@ BAD = [
     b'{"key": "", "value": 1}', b'{"key": "a\\u0000b", "value": 1}', b'{"key": "\\ud800", "value": 1}',
     b'{"key": [], "value": 1}', b'{"key": 1.5, "value": 1}', b'{"key": true, "value": 1}',
     b'{"key": "a", "value": NaN}',
-    b'{"key": "a", "value": 1e999}', b'{"key": "a", "value": "\\ud800"}', b'{"key": "a", "value": 1} x', b"\xff\xfe",
+    b'{"key": "a", "value": 1e999}', b'{"key": "a", "value": "\\ud800"}', b'{"key": "a", "value": 1} x', b"\xff",
     b"\0", b'{"key": "a", "value": "\x01"}', b'{"key": "a", "value": ' + b"9" * 5000 + b"}",
     b'{"key": "a", "value": ' + b"[" * 1500 + b"]" * 1500 + b"}",
     b'{"key": "a", "value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
@@ -71,7 +72,7 @@ def test_ndjson_is_imported_up_to_the_last_whole_batch_before_a_bad_line(
     lines = [line(record) for record in before]
     if broken is not None:
         lines += [broken, *map(line, after)]
-    result, state, index = run(command, folder, b"\n".join(lines) + b"\n" * ends)
+    result, state, index = run(command, folder, b"\n".join(lines) + b"\n" * ends, "--format", "ndjson")
     whole = len(before) if broken is None else len(before) // BATCH * BATCH
     assert result.code == (broken is not None)
     assert state == dict(before[:whole])
@@ -93,14 +94,134 @@ def test_each_bad_line_is_named_by_its_number_and_its_batch_is_left_out(
 @fuzzed
 @given(
     st.binary(max_size=200) | st.lists(bad | good.map(line), max_size=5).map(b"\n".join),
-    st.sampled_from(["ndjson", "csv"]),
+    st.sampled_from(
+        [
+            [],
+            ["--format", "ndjson"],
+            ["--format", "csv"],
+            ["--format", "json"],
+            ["--items", "a.b"],
+            ["--delimiter", ";"],
+            ["--key", "a.b"],
+            *(["--encoding", encoding] for encoding in ("utf-16", "utf-32", "latin-1", "utf-7", "shift_jis")),
+        ]
+    ),
 )
 def test_whatever_is_in_a_file_ends_with_an_error_or_a_result(
-    command: Command, folder: Path, content: bytes, form: str
+    command: Command, folder: Path, content: bytes, options: Sequence[str]
 ) -> None:
-    result, state, index = run(command, folder, content, "--format", form)
+    result, state, index = run(command, folder, content, *options)
     assert len(state) <= index * BATCH
     assert index == 0 or f"in {index} commit" in result.out + result.err
+
+
+@fuzzed
+@given(
+    st.lists(good, max_size=7),
+    st.sampled_from([None, 1, "\t"]),
+    st.integers(0, 3),
+    st.sampled_from(ENCODINGS),
+)
+def test_an_array_is_imported_as_it_was_written(
+    command: Command,
+    folder: Path,
+    records: Sequence[tuple[str, Any]],
+    indent: Any,
+    depth: int,
+    encoding: str,
+) -> None:
+    document: Any = [{"key": key, "value": value} for key, value in records]
+    for _ in range(depth):
+        document = {"b": {"a": [0]}, "a": document, "z": [document]}
+    options = ["--items", ".".join("a" * depth)] if depth else ["--format", "json"]
+    content = json.dumps(document, indent=indent, ensure_ascii=False).encode(encoding)
+    result, state, _ = run(command, folder, content, "--encoding", encoding, *options)
+    assert result.code == 0
+    assert state == dict(records)
+
+
+@fuzzed
+@given(st.lists(good, min_size=1, max_size=4), st.data())
+def test_an_array_that_is_cut_off_or_changed_anywhere_ends_well(
+    command: Command, folder: Path, records: Sequence[tuple[str, Any]], data: st.DataObject
+) -> None:
+    content = json.dumps([{"key": key, "value": value} for key, value in records]).encode()
+    position = data.draw(st.integers(1, len(content) - 1))
+    if data.draw(st.booleans()):
+        result, _, _ = run(command, folder, content[:position])
+        assert result.code == 1
+    else:
+        inserted = data.draw(
+            st.sampled_from([b"]", b"}", b"[", b"{", b",", b'"', b"x", b"\n", b"\xff", b"0"])
+        )
+        run(command, folder, content[:position] + inserted + content[position:])
+
+
+class Log:
+    """What `watch --json` writes while the state changes, and what it has shown."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+        self.lines: list[str] = []
+
+    def write(self, kind: str, *events: dict[str, Any]) -> None:
+        self.lines.append(json.dumps({"type": kind, "index": 1, "epoch": "e", "events": events}))
+
+    def snapshot(self, state: dict[str, Any], parts: int) -> None:
+        for start in range(parts):
+            self.write("snapshot", *(put(key, value) for key, value in list(state.items())[start::parts]))
+        self.write("end-of-snapshot")
+        self.state = dict(state)
+
+    def commit(self, changes: Sequence[tuple[str, Any]]) -> None:
+        self.write(
+            "commit", *(put(key, value) if value is not None else delete(key) for key, value in changes)
+        )
+        for key, value in changes:
+            if value is None:
+                self.state.pop(key, None)
+            else:
+                self.state[key] = value
+
+
+def put(key: str, value: Any) -> dict[str, Any]:
+    return {"type": "put", "namespace": "default", "key": key, "value": value}
+
+
+def delete(key: str) -> dict[str, Any]:
+    return {"type": "delete", "namespace": "default", "key": key, "value": None}
+
+
+few_keys = st.sampled_from("abcde")
+steps = st.one_of(
+    st.tuples(st.just("snapshot"), st.dictionaries(few_keys, st.integers()), st.integers(1, 3)),
+    st.tuples(st.just("torn"), st.dictionaries(few_keys, st.integers())),
+    st.tuples(st.just("commit"), st.lists(st.tuples(few_keys, st.none() | st.integers()), max_size=5)),
+)
+
+
+@fuzzed
+@given(st.lists(steps, max_size=6))
+def test_a_log_of_watch_gives_the_state_that_it_showed_last(
+    command: Command, folder: Path, moves: Sequence[Any]
+) -> None:
+    log = Log()
+    log.snapshot({"a": 1, "b": 1}, 1)
+    for move in moves:
+        match move:
+            case ("snapshot", state, parts):
+                log.write("new-snapshot-to-follow")
+                log.snapshot(state, parts)
+            case ("torn", state):
+                log.write("new-snapshot-to-follow")
+                log.write("snapshot", *(put(key, value) for key, value in state.items()))
+                log.write("new-snapshot-to-follow")
+                log.snapshot({"c": 1, **state}, 2)
+            case ("commit", changes):
+                log.commit(changes)
+    result, state, _ = run(command, folder, "\n".join(log.lines).encode())
+    assert result.code == 0
+    assert state == log.state
 
 
 csv_fields = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5)

@@ -211,18 +211,18 @@ DURABLE = (
         "the cursor of a watch is ahead of what it has written",
         "D12",
         "cli/_watch.py",
-        '            await self._output.write("".join(lines))\n'
-        "            self.cursor = reached if is_live else None\n",
-        "            self.cursor = reached if is_live else None\n"
-        '            await self._output.write("".join(lines))\n',
+        '        await self._output.write("".join(lines))\n'
+        "        self.cursor = reached if is_live else None\n",
+        "        self.cursor = reached if is_live else None\n"
+        '        await self._output.write("".join(lines))\n',
         ("sweep/test_watch.py",),
     ),
     Mutant(
         "a watch may be resumed inside a snapshot",
         "D7",
         "cli/_watch.py",
-        "            self.cursor = reached if is_live else None\n",
-        "            self.cursor = reached\n",
+        "        self.cursor = reached if is_live else None\n",
+        "        self.cursor = reached\n",
         ("sweep/test_watch.py",),
     ),
     Mutant(
@@ -352,5 +352,29 @@ DURABLE = (
         "    row = cursor.fetchone()\n    cursor.close()\n",
         "    row = cursor.fetchone()\n",
         ("stores/test_cursors.py",),
+    ),
+    Mutant(
+        "a restored store keeps the epoch of its former life",
+        "D24",
+        "stores/_sqlite_backup.py",
+        "        head = _change(copy, file, new_epoch())\n",
+        "        head = _change(copy, file, None)\n",
+        ("stores/test_backup.py",),
+    ),
+    Mutant(
+        "a backup takes the place of the store itself",
+        "D24",
+        "stores/_sqlite_backup.py",
+        "    if any(_is_same(",
+        "    if False and any(_is_same(",
+        ("stores/test_backup.py",),
+    ),
+    Mutant(
+        "an imported snapshot leaves the keys that were gone",
+        "D12",
+        "cli/_import.py",
+        "                if batch.snapshot is not None:\n                    await",
+        "                if False:\n                    await",
+        ("cli/test_import_watch.py",),
     ),
 )

@@ -1,14 +1,11 @@
 """What the arguments of the commands may be, and what is said where one is not."""
 
-import json
 import math
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 import click
 from typing_extensions import override
-
-from trio_stream.stores import JSON, MAX_DEPTH
 
 _MOST_DIGITS: Final = 20  # of an index; more than any store counts to
 
@@ -25,42 +22,15 @@ class Cursor:
         return f"{self.index}@{self.epoch}"
 
 
-def parse_json(text: str | bytes) -> JSON:
-    """The value; a `ValueError` that says why no store would take it."""
-    try:
-        value: JSON = json.loads(text, parse_constant=_refuse_constant)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.pos + 1}") from None
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    except UnicodeEncodeError:
-        raise ValueError("not JSON: half of a surrogate pair") from None
-    except RecursionError:
-        raise ValueError("too deeply nested") from None
-    if _is_deeper(value, MAX_DEPTH):
-        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-    return value
-
-
-def _is_deeper(value: JSON, depth: int) -> bool:
-    match value:
-        case list() | tuple():
-            return depth == 0 or any(_is_deeper(item, depth - 1) for item in value)
-        case dict():
-            return depth == 0 or any(_is_deeper(item, depth - 1) for item in value.values())
-        case _:
-            return False
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"not JSON: {name} is not a value")
-
-
 def check_name(_: click.Context, __: click.Parameter, text: str) -> str:
     """A topic, a key or a namespace."""
     if not text:
         raise click.BadParameter("must not be empty")
+    return check_text(_, __, text)
+
+
+def check_text(_: click.Context, __: click.Parameter, text: str) -> str:
+    """What may be empty."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -68,18 +38,16 @@ def check_name(_: click.Context, __: click.Parameter, text: str) -> str:
     return text
 
 
+def check_path(_: click.Context, __: click.Parameter, path: str) -> str:
+    """The name of a file, which need not be UTF-8."""
+    if not path:
+        raise click.BadParameter("must not be empty")
+    return path
+
+
 def check_optional_name(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
-    """A key that need not be given."""
+    """A name that need not be given."""
     return None if text is None else check_name(context, parameter, text)
-
-
-def check_json(_: click.Context, __: click.Parameter, text: str) -> JSON:
-    """A JSON value."""
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        hint = f"""; text needs quotes of its own: '"{text}"'""" if text.isalnum() else ""
-        raise click.BadParameter(f"{text!r} is {error}{hint}") from None
 
 
 def check_cursor(_: click.Context, __: click.Parameter, text: str | None) -> Cursor | None:
@@ -92,9 +60,9 @@ def check_cursor(_: click.Context, __: click.Parameter, text: str | None) -> Cur
     return Cursor(int(index), epoch)
 
 
-def check_finite(_: click.Context, __: click.Parameter, number: float) -> float:
-    """A number that is neither infinite nor none at all."""
-    if not math.isfinite(number):
+def check_finite(_: click.Context, __: click.Parameter, number: float | None) -> float | None:
+    """A number that is neither infinite nor none at all, if it is given."""
+    if number is not None and not math.isfinite(number):
         raise click.BadParameter(f"{number} is not a finite number")
     return number
 

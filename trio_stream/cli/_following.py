@@ -2,23 +2,27 @@
 
 import logging
 import sys
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import partial
 
+import anyio
 import click
 
 from trio_stream import SubscribeRequest
-from trio_stream.stores import Record, Store, topic as topic_of
+from trio_stream.stores import Name, Record, Store, topic as topic_of
+from trio_stream.view import ViewEnded
 
 from . import _arguments as arguments
 from ._arguments import Cursor, check_cursor, check_finite, check_optional_name
 from ._demo import Demo
 from ._demo_writer import Task, write
+from ._lines import entry_fields, json_line, value_text
 from ._opening import opening_of
 from ._output import Output
 from ._run import Backend, SignalError, run_async
 from ._view import ViewWatch
+from ._wait import Condition, Field, check_fields, wait_for
 from ._watch import Watch
 
 
@@ -38,6 +42,12 @@ from ._watch import Watch
     is_flag=True,
     help="Show the current state as a table; without a terminal, in the end.",
 )
+@click.option(
+    "--exit-after-snapshot",
+    "exits",
+    is_flag=True,
+    help="End when the state is printed; with --from, when all that is committed is.",
+)
 @arguments.namespace
 @arguments.as_json
 @arguments.backend
@@ -49,6 +59,7 @@ def watch(
     key: str | None,
     start: Cursor | None,
     as_view: bool,
+    exits: bool,
     namespace: str,
     as_json: bool,
     backend: Backend,
@@ -74,36 +85,105 @@ def watch(
     Apply a line as a whole, and the state is right at every commit.
     """  # noqa: D301 - see above
     request = SubscribeRequest(topic_of(topic), key or "", namespace=namespace)
-    opening = opening_of(url, makes_store=True)
+    opening = opening_of(url, makes_store=True, reads=True)
     logging.basicConfig(format="trio-stream: %(message)s")
     if as_view:
         if start or as_json:
             raise click.UsageError("--view goes with neither --from nor --json")
-        _watch_view(opening, request, backend)
+        _watch_view(opening, request, backend, exits=exits)
         return
     if start:
         request = replace(request, index=start.index, epoch=start.epoch)
-    following = Watch(request, start, Output(), as_json=as_json)
-
+    following = Watch(request, start, Output(), as_json=as_json, exits=exits)
+    return_of_line = ""
     try:
         run_async(partial(following.run, opening), backend=backend)
     except (SignalError, KeyboardInterrupt):
-        cursor = following.cursor
-        end = (
-            f"-- go on with --from {cursor}" if cursor else "-- ended inside the snapshot: there is no cursor"
-        )
-        # On a terminal the line has a ^C in it already.
-        click.echo(f"\r{end}" if sys.stderr.isatty() and sys.stdout.isatty() else end, err=as_json)
+        if sys.stderr is not None and sys.stderr.isatty() and sys.stdout.isatty():
+            return_of_line = "\r"  # on a terminal the line has a ^C in it already
+    cursor = following.cursor
+    end = f"-- go on with --from {cursor}" if cursor else "-- ended inside the snapshot: there is no cursor"
+    click.echo(f"{return_of_line}{end}", err=as_json)
 
 
 def _watch_view(
-    opening: AbstractAsyncContextManager[Store], request: SubscribeRequest[Record], backend: Backend
+    opening: AbstractAsyncContextManager[Store],
+    request: SubscribeRequest[Record],
+    backend: Backend,
+    *,
+    exits: bool,
 ) -> None:
-    watching = ViewWatch(request)
-    try:
+    watching = ViewWatch(request, exits=exits)
+    with suppress(SignalError, KeyboardInterrupt):
         run_async(partial(watching.run, opening), backend=backend)
-    except (SignalError, KeyboardInterrupt):
-        click.echo(watching.final, nl=False)
+    click.echo(watching.final, nl=False)
+
+
+@click.command()
+@arguments.topic
+@arguments.key
+@click.option("--gone", "is_gone", is_flag=True, help="Wait until KEY does not exist.")
+@click.option(
+    "--field",
+    "fields",
+    metavar="PATH[=VALUE]",
+    multiple=True,
+    callback=check_fields,
+    help="Wait until the value has this member, with this value; a.b is member b of a.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    callback=check_finite,
+    help="How long to wait at most; for ever by default, 0 is not to wait.",
+)
+@arguments.namespace
+@arguments.as_json
+@arguments.backend
+@click.pass_obj
+def wait(
+    url: str,
+    *,
+    topic: str,
+    key: str,
+    is_gone: bool,
+    fields: tuple[Field, ...],
+    timeout: float | None,
+    namespace: str,
+    as_json: bool,
+    backend: Backend,
+) -> None:
+    """Wait until KEY of TOPIC exists.
+
+    Or with --gone until it does not, or with --field until its value is as you say: `--field state=done`,
+    `--field status.ready=true`. VALUE is JSON; what is not JSON is a text. Several of them must be so together.
+
+    Prints the value as `get` does; nothing with --gone. After --timeout the exit code is 1.
+    """
+    if is_gone and fields:
+        raise click.UsageError("--gone does not go with --field")
+    request = SubscribeRequest(topic_of(topic), key, namespace=namespace)
+    condition = Condition(is_gone, fields)
+    logging.basicConfig(format="trio-stream: %(message)s")
+
+    async def main() -> None:
+        async with opening_of(url, makes_store=True, reads=True) as store:
+            entry = await store.get(topic, key, namespace=namespace)
+            if not condition.is_met(entry):
+                with anyio.fail_after(timeout):
+                    entry = await wait_for(store, request, condition)
+        if entry is not None:
+            fields = entry_fields(topic, namespace, key, entry)
+            await Output().write(json_line(fields) if as_json else f"{value_text(entry.value)}\n")
+
+    try:
+        run_async(main, backend=backend)
+    except TimeoutError:
+        name = Name(topic, key, namespace)
+        raise click.ClickException(f"timed out after {timeout:g} s waiting for {name}") from None
+    except ViewEnded as ended:
+        raise click.ClickException(f"the state cannot be followed: {ended.__cause__}") from ended
 
 
 @click.command()

@@ -54,8 +54,11 @@ def event_text(event: Event[Record], *, is_live: bool) -> str:
             assert_never(kind)
 
 
-def event_line(event: Event[Record], epoch: str, *, is_live: bool) -> str:
-    """What a subscription delivers, for programs: always one line, so that a commit is never torn."""
+def event_line(event: Event[Record], epoch: str, *, is_live: bool, only: str = "") -> str:
+    """What a subscription delivers, for programs: always one line, so that a commit is never torn.
+
+    `only`: the one key that it is about, if it is not about all.
+    """
     match event.framing:
         case Framing.END_OF_SNAPSHOT | Framing.NEW_SNAPSHOT_TO_FOLLOW as framing:
             kind = framing.value
@@ -67,6 +70,7 @@ def event_line(event: Event[Record], epoch: str, *, is_live: bool) -> str:
     return json_line(
         {
             "type": kind,
+            **({"key": only} if only else {}),
             "index": event.index,
             "epoch": epoch,
             "cursor": str(Cursor(event.index, epoch)) if can_resume else None,

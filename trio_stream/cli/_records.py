@@ -1,137 +1,144 @@
-"""Reading records out of NDJSON and CSV, and saying where one is that cannot be read."""
+"""What records ask a store to do: those of any file, and the lines of `watch --json`."""
 
-import csv
-import json
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from typing import Final, Literal, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
-from trio_stream.stores import JSON, Put
+from trio_stream.stores import JSON, Delete, Operation, Put
 
-from ._arguments import parse_json
-from ._lines import key_text
+from ._formats import Record, missing
+from ._json import fault_of
+from ._lines import value_text
+from ._paths import Missing, member
+from ._text import RecordError
 
-Format: TypeAlias = Literal["ndjson", "csv"]
-
-_BOM: Final = b"\xef\xbb\xbf"
-
-csv.field_size_limit(2**31 - 1)  # whoever writes a file knows how long a field may be; the default is 131072
-
-
-class RecordError(Exception):
-    """A record that cannot be imported."""
-
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(line, reason)
-        self.line = line
-        self.reason = reason
+KEY_HINT: Final = "; --key says which one is the key"
+_WATCHED: Final = ("snapshot", "end-of-snapshot", "commit", "new-snapshot-to-follow")
 
 
 class Line(NamedTuple):
-    """What a record asks for, and the number of its last line."""
+    """What a record asks for, and the number of its line."""
 
     number: int
-    put: Put
+    operation: Operation
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is to be committed together."""
+
+    lines: list[Line] = field(default_factory=list)
+    snapshot: "Snapshot | None" = None
+    """One that is complete with these lines."""
+
+
+class Snapshot(NamedTuple):
+    """What a log of `watch --json` said that there was; all other keys were gone."""
+
+    keys: set[str]
+    only: str | None
+    """The key that the log is about; None if it is about all."""
 
 
 class Reader:
-    """Iterates over the records of some lines; one thread at a time.
+    """Makes batches of the records of a file; one thread at a time.
 
-    `column`: the column or member that holds the key, the value is then the whole record.
-    None: the records have `key` and `value`, and other columns are ignored.
+    `column`: the path of the column or member that is the key, the value is then the whole record.
+    None: the records have `key` and `value`, and other members are ignored, or they are lines of `watch --json`.
     """
 
     def __init__(
-        self, lines: Iterable[bytes], form: Format, *, topic: str, namespace: str, column: str | None
+        self, records: Iterator[tuple[int, Record]], *, topic: str, namespace: str, column: str | None
     ) -> None:
-        self.bytes = 0  # read so far
-        self._number = 0  # of the line read last
+        self._records = records
         self._topic = topic
         self._namespace = namespace
         self._column = column
-        self._lines = self._count(lines)
-        self._records = self._read_csv() if form == "csv" else self._read_ndjson()
+        # The keys of the snapshot that a log of watch is in, None outside of one.
+        self._seen: set[str] | None = None
 
-    def read(self, most: int) -> list[Line]:
-        """The next records; none at the end. Blocks."""
-        puts: list[Line] = []
-        while len(puts) < most:
-            try:
-                record = next(self._records)
-                puts.append(Line(self._number, self._put(record)))
-            except StopIteration:
-                break
-            except RecordError:
-                raise
-            except (ValueError, csv.Error) as error:
-                raise RecordError(self._number, str(error)) from error
-        return puts
-
-    def _count(self, lines: Iterable[bytes]) -> Iterator[str]:
-        for raw in lines:
-            self._number += 1
-            self.bytes += len(raw)
-            line = raw.removeprefix(_BOM) if self._number == 1 else raw
-            try:
-                yield line.decode()
-            except UnicodeDecodeError:
-                raise RecordError(self._number, "not UTF-8") from None
-
-    def _read_ndjson(self) -> Iterator[dict[str, JSON]]:
-        for line in self._lines:
-            if line.isspace() or not line:
-                continue
-            record = parse_json(line)
-            if not isinstance(record, dict):
-                raise RecordError(self._number, "not an object")
-            yield record
-
-    def _read_csv(self) -> Iterator[dict[str, JSON]]:
-        first = next((line for line in self._lines if not line.isspace()), None)
-        if first is None:
-            return
-        if _is_object(first):
-            raise RecordError(self._number, "JSON, not the names of columns; NDJSON needs --format ndjson")
-        rows = csv.reader(chain([first], self._lines), strict=True)
-        header = next(rows)
-        self._check_header(header)
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise RecordError(self._number, f"{len(row)} fields under {len(header)} columns")
-            yield dict(zip(header, row, strict=True))
-
-    def _check_header(self, header: list[str]) -> None:
-        for name in [self._column] if self._column else ["key", "value"]:
-            self._member(dict.fromkeys(header), name)
-        if len(set(header)) < len(header):
-            raise RecordError(self._number, "two columns have one name")
-
-    def _put(self, record: dict[str, JSON]) -> Put:
-        key = self._member(record, self._column or "key")
-        value = record if self._column else self._member(record, "value")
-        match key:
-            case str():
-                return Put(self._topic, key, value, self._namespace)
-            case int() if not isinstance(key, bool):
-                return Put(self._topic, str(key), value, self._namespace)
-            case _:
-                raise RecordError(
-                    self._number, f"the key is {json.dumps(key)}, neither text nor a whole number"
-                )
-
-    def _member(self, record: dict[str, JSON], name: str) -> JSON:
+    def read(self, most: int) -> Batch:
+        """The next records; none at the end. Blocks. `RecordError` at the first one that cannot be imported."""
+        batch = Batch()
+        lines = batch.lines
         try:
-            return record[name]
-        except KeyError:
-            hint = "" if self._column else "; --key says which one is the key"
-            names = ", ".join(map(key_text, record)) or "none"
-            raise RecordError(self._number, f"no {name!r} here (there is: {names}){hint}") from None
+            for number, record in self._records:
+                try:
+                    if self._column is None and "events" in record and "value" not in record:
+                        batch.snapshot = self._follow(number, record, lines)
+                    else:
+                        lines.append(Line(number, self._put(number, record)))
+                except ValueError as error:
+                    raise RecordError(number, str(error)) from error
+                if len(lines) >= most or batch.snapshot is not None:
+                    break
+        except RecordError:
+            check_values(lines)  # an earlier line may be bad, too
+            raise
+        return batch
+
+    def _put(self, number: int, record: Record) -> Put:
+        if self._column is None:
+            try:
+                key, value = record["key"], record["value"]
+            except KeyError as error:
+                raise missing(number, error.args[0], record, KEY_HINT) from None
+        else:
+            found = member(record, self._column)
+            if isinstance(found, Missing):
+                raise missing(number, self._column, record, "")
+            key, value = found, record
+        if type(key) is not str:
+            key = key_of(number, key)
+        return Put(self._topic, key, value, self._namespace)
+
+    def _follow(self, number: int, record: Record, lines: list[Line]) -> Snapshot | None:
+        """Does what a line of `watch --json` says; returns the snapshot that ends with it."""
+        kind, only = record.get("type"), record.get("key")
+        if kind not in _WATCHED or not (only is None or isinstance(only, str)):
+            raise RecordError(number, "has events, but is no line of `watch --json`")
+        if kind == "new-snapshot-to-follow":
+            self._seen = None
+        elif kind != "commit" and self._seen is None:
+            self._seen = set()
+        for operation in self._events(number, record["events"]):
+            lines.append(Line(number, operation))
+            if self._seen is not None:
+                match operation:
+                    case Put():
+                        self._seen.add(operation.key)
+                    case Delete():
+                        self._seen.discard(operation.key)
+        if kind == "end-of-snapshot":
+            assert self._seen is not None
+            keys, self._seen = self._seen, None
+            return Snapshot(keys, only)
+        return None
+
+    def _events(self, number: int, events: JSON) -> Iterator[Operation]:
+        for event in events if isinstance(events, list) else [events]:
+            match event:
+                case {"type": "put", "key": str(key), "value": value}:
+                    yield Put(self._topic, key, value, self._namespace)
+                case {"type": "delete", "key": str(key)}:
+                    yield Delete(self._topic, key, self._namespace)
+                case _:
+                    raise RecordError(number, "an event of it is neither a put nor a delete")
 
 
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(parse_json(line), dict)
-    except ValueError:
-        return False
+def key_of(number: int, key: JSON) -> str:
+    """The key that a record names; whole numbers are taken, too."""
+    match key:
+        case str():
+            return key
+        case int() if not isinstance(key, bool):
+            return str(key)
+        case _:
+            raise RecordError(number, f"the key is {value_text(key)}, neither text nor a whole number")
+
+
+def check_values(lines: Sequence[Line]) -> None:
+    """Raises a `RecordError` for the first of them that no store would take."""
+    for line in lines:
+        if isinstance(line.operation, Put) and (fault := fault_of(line.operation.value)):
+            raise RecordError(line.number, fault)

@@ -29,21 +29,27 @@ class ViewWatch:
 
     final: str
 
-    def __init__(self, request: SubscribeRequest[Record]) -> None:
+    def __init__(self, request: SubscribeRequest[Record], *, exits: bool) -> None:
         self.final = ""
+        self._exits = exits  # as soon as the state is there
         self._request = request
         self._console = Console()
 
     async def run(self, opening: AbstractAsyncContextManager[Store]) -> None:
-        """Until it is cancelled; `click.ClickException` when the state cannot be followed any more."""
+        """Until it is cancelled, or has the state if that is all.
+
+        `click.ClickException` when the state cannot be followed any more.
+        """
         view: View[str, Record]
         try:
             async with (
                 opening as store,
-                open_store_publisher(store, [self._request.topic.name]) as publisher,
+                open_store_publisher(store, [self._request.topic.name], history=0) as publisher,
                 open_view(publisher.subscribe, self._request) as view,
             ):
-                if self._console.is_terminal:
+                if self._exits:
+                    self.final = _text(await view.wait_current())
+                elif self._console.is_terminal:
                     await self._draw(view)
                 else:
                     await self._follow(view)

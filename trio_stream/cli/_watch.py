@@ -1,5 +1,6 @@
 """`watch`: the state of a topic, then every change to it, for as long as anyone wants to know."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, assert_never
 
@@ -36,18 +37,26 @@ class Watch:
     """After the newest event that was written; None where one cannot resume, as inside a snapshot."""
 
     def __init__(
-        self, request: SubscribeRequest[Record], start: Cursor | None, output: Output, *, as_json: bool
+        self,
+        request: SubscribeRequest[Record],
+        start: Cursor | None,
+        output: Output,
+        *,
+        as_json: bool,
+        exits: bool = False,
     ) -> None:
         self.cursor = start
         self._request = request
         self._output = output
         self._as_json = as_json
+        self._exits = exits  # as soon as the state is there
         # Whether who reads our output has a state, of this run or of an earlier one.
         self._is_state_known = request.index > 0
         self._failures = 0  # of snapshots, since one was complete
 
     async def run(self, opening: AbstractAsyncContextManager[Store]) -> None:
-        """Until it is cancelled; `ReaderLeftError` when nobody reads the output any more."""
+        """Until it is cancelled, or has written all it should; `ReaderLeftError` when nobody reads any more."""
+        is_done = False
         async with (
             opening as store,
             open_store_publisher(
@@ -57,27 +66,28 @@ class Watch:
             async with open_tasks() as tasks:
                 tasks.start_soon(self._end_with_reader, tasks.cancel_scope)
                 await self._follow(publisher)
+                is_done = True
+        if not is_done:
             raise ReaderLeftError
 
     async def _history(self, store: Store) -> int:
+        """How many commits are loaded at the start: none but to go on from a cursor."""
         head = await store.head()
-        behind = (
-            head.index - self._request.index
-            if self._request.index and self._request.epoch == head.epoch
-            else 0
-        )
-        return min(max(behind, _HISTORY), _MOST_HISTORY)
+        if not self._request.index or self._request.epoch != head.epoch:
+            return 0
+        return min(max(head.index - self._request.index, _HISTORY), _MOST_HISTORY)
 
     async def _end_with_reader(self, scope: anyio.CancelScope) -> None:
         await self._output.wait_until_reader_leaves()
         scope.cancel()
 
     async def _follow(self, publisher: EventPublisher) -> None:
-        """Subscribes, and again whenever the publisher has closed the subscription."""
+        """Subscribes, and again whenever the publisher has closed the subscription; returns if that is all."""
         while True:
             async with publisher.subscribe(self._request, on_lag="reset") as subscription:
                 try:
-                    await self._copy(subscription)
+                    await (self._copy_state(subscription) if self._exits else self._copy(subscription))
+                    return
                 except SubscriptionForceClosed as closed:
                     await self._recover(closed)
                 self._request = subscription.resume_request()
@@ -106,26 +116,43 @@ class Watch:
         """Writes what comes, until the publisher closes the subscription."""
         is_live = self._request.index > 0
         while True:
-            lines: list[str] = []
-            for event in await subscription.receive_batch(_BATCH):
-                match event.framing:
-                    case Framing.END_OF_SNAPSHOT:
-                        is_live = True
-                    case Framing.NEW_SNAPSHOT_TO_FOLLOW:
-                        is_live = False
-                    case None:
-                        pass
-                    case kind:
-                        assert_never(kind)
-                lines.append(self._format(event, subscription.epoch, is_live=is_live))
-            reached = Cursor(subscription.index, subscription.epoch)
-            self._is_state_known = True
-            if is_live:
-                self._failures = 0
-            await self._output.write("".join(lines))
-            self.cursor = reached if is_live else None
+            events = await subscription.receive_batch(_BATCH)
+            is_live = await self._write(events, subscription, is_live=is_live)
+
+    async def _copy_state(self, subscription: Subscription[Record]) -> None:
+        """Writes the state; after a resume what has been committed since."""
+        is_live = self._request.index > 0
+        if is_live:
+            await self._write(await subscription.receive_until_current(), subscription, is_live=True)
+        while not is_live:
+            events = await subscription.receive_batch(_BATCH)
+            is_live = await self._write(events, subscription, is_live=False)
+
+    async def _write(
+        self, events: Sequence[Event[Record]], subscription: Subscription[Record], *, is_live: bool
+    ) -> bool:
+        """Whether the state is complete after them; it was before if `is_live`."""
+        lines: list[str] = []
+        for event in events:
+            match event.framing:
+                case Framing.END_OF_SNAPSHOT:
+                    is_live = True
+                case Framing.NEW_SNAPSHOT_TO_FOLLOW:
+                    is_live = False
+                case None:
+                    pass
+                case kind:
+                    assert_never(kind)
+            lines.append(self._format(event, subscription.epoch, is_live=is_live))
+        reached = Cursor(subscription.index, subscription.epoch)
+        self._is_state_known = True
+        if is_live:
+            self._failures = 0
+        await self._output.write("".join(lines))
+        self.cursor = reached if is_live else None
+        return is_live
 
     def _format(self, event: Event[Record], epoch: str, *, is_live: bool) -> str:
         if self._as_json:
-            return event_line(event, epoch, is_live=is_live)
+            return event_line(event, epoch, is_live=is_live, only=self._request.key)
         return event_text(event, is_live=is_live)

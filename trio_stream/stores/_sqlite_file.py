@@ -378,6 +378,12 @@ def new_epoch() -> str:
     return os.urandom(16).hex()
 
 
+def is_ours_or_empty(connection: sqlite3.Connection) -> bool:
+    """Whether the file is a store, damaged or not, or nothing yet."""
+    (application,) = first_row(connection, "PRAGMA application_id")
+    return application == _APPLICATION or _is_empty(connection)
+
+
 def _text(error: sqlite3.Error) -> str:
     """What it says, without the value that it quotes where one is no UTF-8; the rest may be of the file too."""
     text = str(error).partition(" with text ")[0]

@@ -15,8 +15,8 @@ Only when SQLite cannot end the transaction itself do all of them fail, each wit
 What to know about the file:
 
 - It is in WAL mode: while anyone has `jobs.db` open, `jobs.db-wal` and `jobs.db-shm` are part of it.
-  Keep it off network file systems, and do not copy it with `cp` while it is in use;
-  `sqlite3 jobs.db "VACUUM INTO 'copy.db'"` is safe.
+  Keep it off network file systems, and do not copy it with `cp` while it is in use: `backup_sqlite_store`, or
+  `trio-stream backup copy.db`, makes a consistent copy while processes write.
 - SQLite begins the `-wal` anew when it has 4 MB and no transaction reads.
   A snapshot or a `list` reads in one transaction, about a second for a million rows, however slow its reader is.
   So the `-wal` grows beyond that by what is written meanwhile: about three times the size of the values.
@@ -37,14 +37,16 @@ What to know about the file:
   the store, changes that: `sqlite3 jobs.db "PRAGMA auto_vacuum = 2; VACUUM"`.
 - Never copy over one that is in use: `cp copy.db jobs.db` writes into the open file behind SQLite's back, and
   damages it.
-- To restore while processes run, have SQLite do it, under its locks: `sqlite3 jobs.db ".restore copy.db"`.
-  A file that is moved to the place of the old one is noticed, too.
+- To restore while processes run, use `restore_sqlite_store`, or `trio-stream restore copy.db`.
+  It puts the copy into the file under SQLite's locks, together with a new epoch, so that nobody goes on from a
+  cursor of what is gone.
+- A file that is moved to the place of the old one is noticed, too.
   It must be a closed one, without a `-wal`, and the `-wal` and `-shm` of the old one must be removed first: a
   process that comes only now would read them as part of the new one.
   Stop all writers while you do it: what they commit in between goes with the old file.
-- An older copy of the same store gets a new epoch from the first process that has seen more than it holds.
-  If none runs, nobody can know: before anyone opens it, give it one with
-  `sqlite3 jobs.db "UPDATE head SET epoch = lower(hex(randomblob(16)))"`.
+- An older copy of the same store that was put back by other means gets a new epoch from the first process that has
+  seen more than it holds.
+  If none runs nobody can know: restore the copy as above instead.
 """
 
 from collections import deque
@@ -62,6 +64,7 @@ from typing_extensions import override
 
 from trio_stream import BusyResourceError, ClosedResourceError, Event, SnapshotAppender, SubscribeRequest
 
+from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
 from ._sqlite_commits import CommitLine
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database, Order
@@ -84,6 +87,14 @@ from ._values import (
     check_index,
     check_operations,
 )
+
+__all__ = [
+    "SQLiteStore",
+    "Sizes",
+    "backup_sqlite_store",
+    "open_sqlite_store",
+    "restore_sqlite_store",
+]
 
 T = TypeVar("T")
 
