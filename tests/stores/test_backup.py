@@ -436,3 +436,14 @@ async def test_what_the_file_system_refuses_is_named(store: Store, path: Path, t
         await backup(tmp_path / "missing.db", tmp_path / "x.db")
     with pytest.raises(StoreError, match="name too long"):
         await backup(path, tmp_path / ("x" * 300))
+
+
+async def test_what_an_interrupted_compaction_has_left_is_no_damage(
+    store: Store, path: Path, target: Path
+) -> None:
+    await commit_each(store, "a", "b", "c")
+    sql(path, """UPDATE head SET floor = 2, floor_mark = (SELECT mark FROM log WHERE "index" = 2)""")
+    head = await backup_sqlite_store(str(path), str(target))
+    assert (head.index, head.floor) == (3, 2)
+    assert (await restore_sqlite_store(str(target), str(path))).floor == 2
+    assert await state(store) == {"a": "a", "b": "b", "c": "c"}

@@ -176,7 +176,11 @@ def _change(copy: Path, origin: SQLiteFile, epoch: str | None) -> Head:
         if epoch is not None:
             run(connection, "UPDATE head SET epoch = ?", (epoch,))
         head = connection.execute('SELECT "index", floor, epoch FROM head').fetchall()
-        log = first_row(connection, 'SELECT count(*), min("index"), max("index") FROM log')
+        # What lies below the floor was left there by a compaction that was interrupted.
+        log = first_row(
+            connection,
+            'SELECT count(*), min("index"), max("index") FROM log WHERE "index" > (SELECT floor FROM head)',
+        )
     match head:
         case [(int(index), int(floor), str(epoch))]:
             if log == ((0, None, None) if index == floor else (index - floor, floor + 1, index)):
