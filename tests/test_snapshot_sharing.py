@@ -117,6 +117,34 @@ async def test_the_snapshot_function_is_cancelled_when_all_have_left(how: str) -
         assert len(held.requests) == 2
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "somebody comes", "it is made"])
+async def test_very_many_who_are_closed_leave_no_snapshot_behind_and_take_none_from_who_comes(
+    meanwhile: str,
+) -> None:
+    """D13, D14: so many that they leave one after the other, a few at a time."""
+    held = Held()
+    async with opened(held, snapshot_cache_ttl=0) as (_, publisher):
+        herd = [publisher.subscribe(SubscribeRequest(HEALTH, "web", token="t")) for _ in range(1000)]
+        await quiet()
+        assert publisher.close_subscriptions(["t"]) == len(herd)
+        if meanwhile == "somebody comes":
+            late = publisher.subscribe(WEB)
+            await quiet()
+            assert (len(held.requests), held.cancelled, snapshots(publisher)) == (1, 0, 1)
+            held.go.set()
+            assert kinds(await until_live(late)) == ["eos@0"]
+            assert len(held.requests) == 1
+        elif meanwhile == "it is made":
+            held.go.set()
+        await quiet()
+        assert snapshots(publisher) == 0
+        if meanwhile == "nothing":
+            assert held.cancelled == 1
+        held.go.set()
+        assert kinds(await until_live(publisher.subscribe(WEB))) == ["eos@0"]
+        assert len(held.requests) == 2
+
+
 async def test_a_snapshot_that_nobody_waits_for_any_more_is_not_even_started() -> None:
     """D13."""
     async with opened() as (store, publisher):

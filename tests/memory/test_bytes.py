@@ -2,9 +2,11 @@
 
 import gc
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -17,7 +19,7 @@ from scenes import opened, quiet
 from traced import traced
 from view.wires import viewed
 
-from trio_stream import EventPublisher, SubscribeRequest, Subscription
+from trio_stream import EventPublisher, SnapshotAppender, SubscribeRequest, Subscription
 from trio_stream.testing import collect
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.parametrize("anyio_backend", LEAN)]
@@ -50,6 +52,16 @@ def measured() -> Iterator[Measured]:
 def subscribe(publisher: EventPublisher, count: int, **options: str) -> list[Subscription[Health]]:
     request = SubscribeRequest(HEALTH, "web", index=1, **options)
     return [publisher.subscribe(request) for _ in range(count)]
+
+
+async def give_up(calls: Iterable[Callable[[], Coroutine[Any, Any, object]]]) -> None:
+    """Makes each of these calls, one after the other, and cancels it while it waits."""
+    for call in calls:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
 
 
 async def test_an_idle_subscription_costs_at_most_600_bytes() -> None:
@@ -118,7 +130,7 @@ async def test_a_wait_for_an_index_that_was_given_up_costs_nothing() -> None:
     """D13, tokio #5923: on a view, each for an index of its own."""
     async with viewed() as (_, _, view):
 
-        async def give_up(indexes: range) -> None:
+        async def give_up_waiting(indexes: range) -> None:
             for index in indexes:
                 with anyio.CancelScope() as scope:
                     async with anyio.create_task_group() as tasks:
@@ -128,12 +140,50 @@ async def test_a_wait_for_an_index_that_was_given_up_costs_nothing() -> None:
                         assert view.statistics().waiting == 1
                         scope.cancel()
 
-        await give_up(range(1_000, 1_010))
+        await give_up_waiting(range(1_000, 1_010))
         with measured() as held:
-            await give_up(range(2_000, 2_000 + WAITS))
+            await give_up_waiting(range(2_000, 2_000 + WAITS))
         note("bytes", "wait of a view that was given up", round(held.size / WAITS, 2))
         assert held.size / WAITS <= 100
         assert view.statistics().waiting == 0
+
+
+async def test_a_wait_for_a_commit_that_was_given_up_costs_nothing() -> None:
+    """D13, tokio #5923: on a subscription, each for an index of its own and then all for the same."""
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1))
+        indexes = [*range(1_000, 1_000 + WAITS), *[2_000] * WAITS]
+        with measured():  # the first time, the interpreter itself keeps something
+            await give_up(partial(subscription.wait_published, index) for index in indexes)
+        with measured() as held:
+            await give_up(partial(subscription.wait_published, index) for index in indexes)
+        note("bytes", "wait of a subscription that was given up", round(held.size / WAITS / 2, 2))
+        assert held.size / WAITS / 2 <= 60
+
+
+async def test_an_append_that_was_given_up_costs_nothing() -> None:
+    """D13, tokio #5923: of a snapshot function whose readers are far behind, and that tries it again and again."""
+    ahead = 1024
+    appenders: list[SnapshotAppender[Health]] = []
+
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        for number in range(ahead):
+            await snapshot.append([event(1, f"key-{number}")])
+        appenders.append(snapshot)
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with opened(handler, index=1) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH))
+        await quiet()
+        more = partial(appenders[0].append, [event(1, "more")])
+        with measured():  # the first time, the interpreter itself keeps something
+            await give_up([more] * WAITS)
+        with measured() as held:
+            await give_up([more] * WAITS)
+        note("bytes", "append that was given up", round(held.size / WAITS, 2))
+        assert held.size / WAITS <= 60
+        assert subscription.statistics().lag == ahead
 
 
 async def test_what_was_closed_costs_nothing() -> None:

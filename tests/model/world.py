@@ -103,6 +103,10 @@ class World:
             return bool(run.readers)
         return self.now() < run.done_at + self.ttl
 
+    def is_let_go(self, run: Run) -> bool:
+        """Whether nobody gets it any more who does not read it already."""
+        return run.snapshot.is_gone or self.publisher._topics[run.topic].is_void(run.snapshot)
+
     def may_have_lost(self, run: Run) -> bool:
         dropped = self.store.lines[run.topic].dropped
         return min(i for i in (run.newest, run.index, dropped) if i is not None) < dropped
@@ -146,6 +150,9 @@ class World:
         if index < run.dropped:
             run.error = ValueError()
         run.index, run.done_at = index, self.now()
+        if self.has_work and not self.is_let_go(run):
+            # All who waited may have ended, but it was whole before they were taken apart.
+            run.is_abandoned = False
         line = self.store.lines[run.topic]
         if not run.is_abandoned and index >= max(run.dropped, line.dropped):
             line.farthest = max(line.farthest, index)
@@ -230,6 +237,7 @@ class World:
         return reader
 
     def unsubscribe(self, reader: Reader) -> None:
+        self.sync()
         has_ended = reader.subscription.statistics().state is SubscriptionState.FORCE_CLOSED
         reader.subscription.unsubscribe()
         if reader.is_open and has_ended:
@@ -378,6 +386,8 @@ class World:
         for run in self.runs.values():
             if self.is_gone(run) and not self.has_work and not any(reader.resets for reader in run.readers):
                 assert not run.snapshot.items, "D11: a snapshot that is passed is kept"
+            if run.is_abandoned and not self.has_work:
+                assert run.snapshot.is_gone, "D13, D14: what nobody waits for stays"
         if not self.has_work:
             for topic, subject in {(run.topic, run.subject) for run in self.runs.values()}:
                 kept = [r for r in self.runs.values() if (r.topic, r.subject) == (topic, subject)]
@@ -423,6 +433,7 @@ class World:
         self._leave(reader)
 
     def _expect_end(self, reason: CloseReason, concerns: Callable[[Reader], bool]) -> int:
+        self.sync()
         ending = [reader for reader in self.readers if reader.is_open and concerns(reader)]
         for reader in ending:
             self._end(reader, reason)

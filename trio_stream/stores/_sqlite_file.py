@@ -111,6 +111,7 @@ class SQLiteFile:
         self, path: str, *, synchronous: Synchronous, busy_timeout: float, read_only: bool = False
     ) -> None:
         self.path = Path(path).absolute()
+        self._name = str(self.path)
         self.is_read_only = read_only
         self._synchronous = synchronous
         self._busy_slice = min(busy_timeout, BUSY_SLICE)
@@ -121,7 +122,7 @@ class SQLiteFile:
         # {id of an open connection: device and inode of its file}
         self._connections: dict[int, tuple[int, int]] = {}
         # {path of a -wal or -shm: that of the file opened last}
-        self._companions: dict[Path, FileIdentity] = {}
+        self._companions: dict[str, FileIdentity] = {}
 
     def error(self, cause: str) -> StoreError:
         """A `StoreError` that names the file."""
@@ -140,7 +141,7 @@ class SQLiteFile:
     def identity(self) -> FileIdentity:
         """Which file the path leads to now."""
         try:
-            status = self.path.stat()
+            status = os.stat(self._name)  # noqa: PTH116 - at each commit, and half as long as by a Path
         except OSError as error:
             raise self.error(f"the file is gone ({error.strerror})") from error
         if self.is_read_only and not self._has_log():
@@ -154,14 +155,14 @@ class SQLiteFile:
         """
         for path, identity in self._companions.items():
             try:
-                status = path.stat()
+                status = os.stat(path)  # noqa: PTH116 - as in `identity`
             except OSError:
                 pass
             else:
                 if (status.st_dev, status.st_ino) == identity[:2]:
                     continue
             raise self.error(
-                f"{path.name} was deleted or replaced while the store was open, and newer commits"
+                f"{Path(path).name} was deleted or replaced while the store was open, and newer commits"
                 " may be in it: close the store in all processes before anything else opens it"
             )
 
@@ -230,7 +231,8 @@ class SQLiteFile:
                 self.disconnect(connection)
                 raise
             self._opened = identity
-            self._companions = {} if self.is_read_only else dict(_companions(self.path))
+            found = () if self.is_read_only else _companions(self.path)
+            self._companions = {str(path): of for path, of in found}
             return connection, identity
 
     def disconnect(self, connection: sqlite3.Connection) -> None:
@@ -305,7 +307,7 @@ class SQLiteFile:
         # Another process may be at the same, and have opened the new file already: look and unlink in one go.
         with _exclusive(self.path.parent):
             for path, identity in _companions(self.path):
-                if self._companions.get(path) == identity:
+                if self._companions.get(str(path)) == identity:
                     path.unlink()
 
 
