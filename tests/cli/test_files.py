@@ -183,9 +183,7 @@ def test_a_backup_into_a_folder_that_one_may_not_write_is_refused(files: None, f
     assert not (folder / "copy.db").exists()
 
 
-@pytest.mark.parametrize(
-    "kind", ["directory", "broken link", "loop", "under a file", "long name", "text", "empty"]
-)
+@pytest.mark.parametrize("kind", ["directory", "broken link", "loop", "under a file", "long name", "text"])
 @each_command
 def test_a_store_that_cannot_be_one_is_named(
     files: None, command: Command, folder: Path, kind: str, arguments: list[str]
@@ -207,12 +205,6 @@ def test_a_store_that_cannot_be_one_is_named(
             store = folder / ("x" * 300)
         case "text":
             store.write_text("hello, I am a text file and no database" * 100)
-        case "empty" if arguments[0] in {"put", "txn", "import", "watch", "restore"}:
-            pytest.skip("it is taken for a new store")
-        case "empty":
-            store.write_bytes(b"")
-            if arguments[0] in {"delete", "get", "list", "topics", "status", "compact", "backup", "wait"}:
-                pytest.skip("a store is made of it")
     check_refused(command("--store", f"sqlite:{store}", *arguments), str(store.name))
 
 

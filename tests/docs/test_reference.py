@@ -27,8 +27,15 @@ def test_every_public_name_has_its_entry(module: ModuleType) -> None:
     assert public - entries == set()
 
 
-def test_the_page_about_the_code_has_every_module_of_the_core() -> None:
+@pytest.mark.parametrize(
+    ("heading", "module"),
+    [("The core", trio_stream), ("The stores", trio_stream.stores)],
+    ids=["core", "stores"],
+)
+def test_the_page_about_the_code_has_every_module(heading: str, module: ModuleType) -> None:
     page = (REFERENCE.parent / "explanation" / "the-code.md").read_text()
-    listed = set(re.findall(r"^\| `(_\w+)` \|", page, re.MULTILINE))
-    package = Path(trio_stream.__file__).parent
-    assert listed == {path.stem for path in package.glob("_[a-z]*.py")}
+    (section,) = re.findall(rf"^## {heading}, module by module$(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| (`_.*?) \|", section, re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert module.__file__ is not None
+    assert listed == {path.stem for path in Path(module.__file__).parent.glob("_[a-z]*.py")}
