@@ -96,12 +96,20 @@ def test_raw_must_be_utf_8(command: Command, folder: Path, source: str) -> None:
     assert command("put", "jobs", "a", "\udcff", "--raw").code == 2
 
 
-@pytest.mark.parametrize("source", ["@missing", "@", "@.", "@a\udcff"])
+@pytest.mark.parametrize("source", ["@missing", "@.", "@a\udcff"])
 def test_a_file_that_cannot_be_read_is_named(command: Command, source: str) -> None:
     result = command("put", "jobs", "a", source)
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("Error: ")
     assert "Traceback" not in result.err
+
+
+def test_an_at_sign_without_a_name_is_wrong_usage(command: Command, folder: Path) -> None:
+    for options in ([], ["--raw"]):
+        result = command("put", "jobs", "a", "@", *options)
+        assert (result.code, result.out) == (2, "")
+        assert "'@' is without the name of a file" in result.err
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.anyio

@@ -15,6 +15,8 @@ def read_value(argument: str, *, is_raw: bool) -> JSON:
     `is_raw`: the text as it is; otherwise JSON.
     A wrong argument is a usage error; what is wrong in a file is told with its name and line.
     """
+    if argument == "@":
+        raise _refusal("'@' is without the name of a file")
     if argument == "-" or argument.startswith("@"):
         path = argument.removeprefix("@") if argument != "-" else argument
         return _read_text(path) if is_raw else _read_json(path)
