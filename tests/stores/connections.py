@@ -61,6 +61,13 @@ class Tap:
                 outer.fail(sql, parameters)
                 return super().execute(sql, parameters)
 
+            @override
+            def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
+                outer.statements.append(sql)
+                for each in parameters:
+                    outer.fail(sql, each)
+                return super().executemany(sql, parameters)
+
         return Tapped
 
     def count(self, begin: str) -> int:
@@ -84,6 +91,11 @@ def keeping_cursors(cursors: list[sqlite3.Cursor]) -> Callable[..., sqlite3.Conn
         @override
         def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
             cursors.append(super().execute(sql, parameters))
+            return cursors[-1]
+
+        @override
+        def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
+            cursors.append(super().executemany(sql, parameters))
             return cursors[-1]
 
         @override

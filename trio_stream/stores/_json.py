@@ -69,12 +69,12 @@ def quoted(topic: str) -> str:
 
 
 def _encode(operation: Operation, value: str) -> str:
-    topic, key, namespace = operation.name
+    names = f"{_to_text(operation.topic)},{_to_text(operation.namespace)},{_to_text(operation.key)}"
     match operation:
         case Put():
-            return f"{_to_text(['put', topic, namespace, key])[:-1]},{value}]"
+            return f'["put",{names},{value}]'
         case Delete():
-            return _to_text(["delete", topic, namespace, key])
+            return f'["delete",{names}]'
         case _:
             assert_never(operation)
 

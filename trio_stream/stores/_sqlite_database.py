@@ -18,13 +18,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import groupby
 from time import perf_counter
-from typing import Final, NamedTuple, TypeAlias, TypeVar, assert_never
+from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, assert_never
 
 from ._errors import ConflictError, StoreError, again
 from ._json import encode_operations, encode_value
 from ._sqlite_file import BusyError, Connection, SQLiteFile, new_epoch
-from ._sqlite_statements import first_row, rows_of, run
+from ._sqlite_statements import first_row, rows_of, run, run_for_each
 from ._values import JSON, Delete, Entry, EpochIndex, Head, Name, Operation, Put
 
 T = TypeVar("T")
@@ -354,20 +355,26 @@ def _refusal(connection: sqlite3.Connection, order: Order, epoch: str) -> Confli
 def _write_state(
     connection: sqlite3.Connection, index: int, encoded: Sequence[tuple[Operation, str]]
 ) -> None:
-    for operation, value in encoded:
-        topic, key, namespace = operation.name
-        match operation:
-            case Put():
-                run(
-                    connection,
-                    "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)",
-                    (topic, namespace, key, value, index),
-                )
-            case Delete():
-                run(
-                    connection,
-                    "DELETE FROM state WHERE topic = ? AND namespace = ? AND key = ?",
-                    (topic, namespace, key),
-                )
+    for kind, group in groupby(encoded, key=_kind):
+        match kind:
+            case "put":
+                sql = "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)"
+                rows = [(each.topic, each.namespace, each.key, value, index) for each, value in group]
+                run_for_each(connection, sql, rows)
+            case "delete":
+                sql = "DELETE FROM state WHERE topic = ? AND namespace = ? AND key = ?"
+                names = [(each.topic, each.namespace, each.key) for each, _ in group]
+                run_for_each(connection, sql, names)
             case _:
-                assert_never(operation)
+                assert_never(kind)
+
+
+def _kind(encoded: tuple[Operation, str]) -> Literal["put", "delete"]:
+    operation, _ = encoded
+    match operation:
+        case Put():
+            return "put"
+        case Delete():
+            return "delete"
+        case _:
+            assert_never(operation)

@@ -15,6 +15,14 @@ def run(connection: sqlite3.Connection, sql: str, parameters: Sequence[object] =
     connection.execute(sql, parameters).close()
 
 
+def run_for_each(connection: sqlite3.Connection, sql: str, rows: Sequence[Sequence[object]]) -> None:
+    """The same once for each row of parameters."""
+    if len(rows) == 1:
+        run(connection, sql, rows[0])  # which is faster
+    else:
+        connection.executemany(sql, rows).close()
+
+
 def first_row(connection: sqlite3.Connection, sql: str, parameters: Sequence[object] = ()) -> Any:
     """The first row, None if there is none."""
     cursor = connection.execute(sql, parameters)

@@ -201,11 +201,12 @@ def check_index(index: int) -> None:
 
 def _check_name(*parts: str) -> None:
     for kind, text in zip(("topic", "key", "namespace"), parts, strict=True):
+        if type(text) is str and text and "\0" not in text and text.isascii():
+            continue
         if not isinstance(text, str):
             raise TypeError(f"a {kind} is a string, not {text!r}")
         if not text:
             raise ValueError(f"a {kind} must not be empty")
         if "\0" in text:
             raise ValueError(f"a {kind} must not contain NUL: {text!r}")
-        if not text.isascii():
-            text.encode()  # UnicodeEncodeError, a ValueError, for what no store can hold
+        text.encode()  # UnicodeEncodeError, a ValueError, for what no store can hold
