@@ -147,7 +147,7 @@ async def test_a_store_that_is_not_there_is_not_made(path: Path, folder: Path) -
 async def test_an_older_copy_in_the_place_of_the_store_is_another_timeline_for_a_reader_too(
     path: Path, folder: Path
 ) -> None:
-    """etcd #20221: the reader cannot write a new epoch into the file, but it never goes on as if nothing had happened."""
+    """etcd #20221: it cannot write a new epoch into the file, but it never goes on as if nothing had happened."""
     async with open_at(path) as writer:
         await commit_each(writer, "a")
     older = copy(path, folder / "older.db")
