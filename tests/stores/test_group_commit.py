@@ -14,6 +14,7 @@ import pytest
 from interruptions import on_asyncio
 from stores.connections import Tap, tapped
 from stores.storehouse import PATIENCE, open_at, put, state, take
+from typing_extensions import override
 
 from trio_stream.stores import ConflictError, Delete, Name, Put, Store, StoreError
 
@@ -139,6 +140,91 @@ async def test_a_value_that_is_not_json_concerns_its_own_commit(store: Store, pa
     assert set(await state(store)) == {"first", "a", "c"}
 
 
+class Moody(dict[str, Any]):
+    """A value that fails with something of its own when it is looked at."""
+
+    @override
+    def items(self) -> Any:
+        raise KeyError("moody")
+
+
+async def test_a_value_that_cannot_be_looked_at_concerns_its_own_commit(store: Store, path: Path) -> None:
+    committers = Committers(store)
+
+    async def commit_moody() -> None:
+        with pytest.raises(KeyError, match="moody"):
+            await store.commit([put("b", Moody(a=1))])
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with locked(path):
+                tasks.start_soon(committers.commit, "a")
+                tasks.start_soon(commit_moody)
+                tasks.start_soon(committers.commit, "c")
+                await anyio.wait_all_tasks_blocked()
+    assert sorted(committers.indexes) == ["a", "c"]
+    assert set(await state(store)) == {"first", "a", "c"}
+
+
+@pytest.mark.parametrize("trouble", [MemoryError("for b"), OverflowError("b is too large")])
+async def test_what_is_no_error_of_the_store_does_not_fail_for_the_others_either(
+    store: Store, path: Path, tap: Tap, trouble: Exception
+) -> None:
+    """Those that were written before it in a transaction of their own have been made, and are told so."""
+
+    def fail(sql: str, parameters: tuple[Any, ...]) -> None:
+        if sql.startswith("INSERT OR REPLACE INTO state") and parameters[2] == "b":
+            raise trouble
+
+    committers = Committers(store)
+
+    async def commit_b() -> None:
+        with pytest.raises(type(trouble)):
+            await store.commit([put("b")])
+
+    tap.fail = fail
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with locked(path):
+                tasks.start_soon(committers.commit, "a")
+                tasks.start_soon(commit_b)
+                tasks.start_soon(committers.commit, "c")
+                await anyio.wait_all_tasks_blocked()
+    assert sorted(committers.indexes.values()) == [2, 3]
+    assert set(await state(store)) == {"first", "a", "c"}
+
+
+@pytest.mark.parametrize("ending", [StoreError, MemoryError])
+async def test_a_store_that_fails_while_a_group_is_written_one_by_one_has_not_forgotten_what_it_has_made(
+    store: Store, path: Path, tap: Tap, ending: type[Exception]
+) -> None:
+    begun: list[str] = []
+
+    def fail(sql: str, parameters: tuple[Any, ...]) -> None:
+        if sql.startswith("INSERT OR REPLACE INTO state") and parameters[2] == "b":
+            begun.append(sql)
+            raise sqlite3.OperationalError("no room for b") if len(begun) == 1 else ending("no more")
+
+    committers = Committers(store)
+
+    async def commit_b() -> None:
+        with pytest.raises(ending):
+            await store.commit([put("b")])
+
+    tap.fail = fail
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with locked(path):
+                tasks.start_soon(committers.commit, "a")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(commit_b)
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(committers.commit, "c")
+                await anyio.wait_all_tasks_blocked()
+    assert committers.indexes == {"a": 2, "c": 3}
+    assert set(await state(store)) == {"first", "a", "c"}
+
+
 async def test_what_fails_for_one_of_a_group_does_not_fail_for_the_others(
     store: Store, path: Path, tap: Tap
 ) -> None:
@@ -256,6 +342,44 @@ async def test_a_commit_that_another_task_writes_is_made_and_returns_although_it
                 await both_written.wait()
     assert committers.indexes == {"a": 2, "b": 3}
     assert set(await state(store)) == {"first", "a", "b"}
+
+
+@pytest.mark.parametrize("attempt", [2, 4])  # of those since both wait
+async def test_a_commit_that_another_task_cannot_write_is_cancelled_at_once(
+    path: Path, tap: Tap, attempt: int
+) -> None:
+    """A lock is waited for in short attempts, between which each call can be cancelled."""
+    both_wait, is_out = anyio.Event(), anyio.Event()
+    follower = anyio.CancelScope()
+    attempts: list[str] = []
+
+    def watch(sql: str, _: object) -> None:
+        if sql == "BEGIN IMMEDIATE" and both_wait.is_set():
+            attempts.append(sql)
+            if len(attempts) == attempt:
+                anyio.from_thread.run_sync(follower.cancel)
+
+    async with open_at(path, busy_timeout=1e6) as store:
+        committers = Committers(store)
+
+        async def follow() -> None:
+            with follower:
+                await committers.commit("b")
+            is_out.set()
+
+        with anyio.fail_after(PATIENCE), locked(path):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(committers.commit, "a")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                tap.fail = watch
+                both_wait.set()
+                await is_out.wait()
+                tasks.cancel_scope.cancel()
+        assert follower.cancelled_caught
+        assert (committers.indexes, committers.errors) == ({}, {})
+        assert await store.commit([put("c")]) == 1
 
 
 @on_asyncio

@@ -12,7 +12,8 @@ A commit is in one of three states:
 - *taken*: it is being written, and its task waits for the outcome even if it is cancelled;
 - *settled*: it has an outcome.
 
-A commit that was taken goes back into the line when another process holds the lock.
+A commit that was taken goes back into the line when another process holds the lock; one whose task was cancelled
+meanwhile is settled without an outcome, because it was not made.
 """
 
 import math
@@ -50,10 +51,11 @@ class _Place:
         )
         self.state = _State.WAITING
         self.outcome: Outcome | None = None
+        self.cancellation: BaseException | None = None  # what its task got while it was taken
         self.stir = anyio.Event()  # set when it is settled, or is to look whether it should write
 
-    def settle(self, outcome: Outcome) -> None:
-        """Tells its task."""
+    def settle(self, outcome: Outcome | None) -> None:
+        """Tells its task; without an outcome if that was cancelled and need not wait for one."""
         self.state = _State.SETTLED
         self.outcome = outcome
         self.stir.set()
@@ -92,15 +94,13 @@ class CommitLine:
                 raise AssertionError("a commit was settled without an outcome")
 
     async def _until_settled(self, place: _Place) -> None:  # noqa: ASYNC910 - it waits at least once
-        cancellation: BaseException | None = None
         while place.state is not _State.SETTLED:
-            if cancellation is not None and place.state is _State.WAITING:
-                raise cancellation  # it was cancelled while it was taken, and has come back
             if place.stir.is_set():
                 place.stir = anyio.Event()
             try:
                 if self._is_writing or place.state is _State.TAKEN:
-                    with anyio.CancelScope(shield=place.state is _State.TAKEN):
+                    # Whoever writes must know of a cancellation, so that it takes the place no second time.
+                    with anyio.CancelScope(shield=place.cancellation is not None):
                         await place.stir.wait()
                 else:
                     await anyio.lowlevel.checkpoint_if_cancelled()
@@ -108,11 +108,13 @@ class CommitLine:
             except anyio.get_cancelled_exc_class() as error:
                 if place.state is _State.WAITING:
                     raise
-                cancellation = error
-        # It is done, and that is what is returned: a scope that was cancelled cancels the next thing its task does.
+                place.cancellation = error
+        # If it is done that is what is returned: a scope that was cancelled cancels the next thing its task does.
         # A native cancel of asyncio comes only once.
-        if cancellation is not None and anyio.current_effective_deadline() != -math.inf:
-            raise cancellation
+        if place.cancellation is not None and (
+            place.outcome is None or anyio.current_effective_deadline() != -math.inf
+        ):
+            raise place.cancellation
 
     async def _lead(self) -> None:
         """Writes for all who wait."""
@@ -138,7 +140,10 @@ class CommitLine:
         now = anyio.current_time()
         back: list[_Place] = []
         for place, outcome in zip(group, outcomes, strict=True):
-            if outcome is None or (isinstance(outcome, BusyError) and now < place.deadline):
+            is_to_come = outcome is None or (isinstance(outcome, BusyError) and now < place.deadline)
+            if is_to_come and place.cancellation is not None:
+                place.settle(None)
+            elif is_to_come:
                 place.state = _State.WAITING
                 back.append(place)
             else:
