@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Final, NamedTuple, TypeAlias, TypeVar, assert_never
 
-from ._errors import ConflictError, StoreError, again
+from ._errors import ConflictError, again
 from ._json import encode_operations, encode_value
 from ._sqlite_file import BusyError, Connection, SQLiteFile, new_epoch
 from ._sqlite_statements import first_row, rows_of, run
@@ -159,7 +159,7 @@ class Database:
                 is_ending = True
                 run(connection, "COMMIT")
                 self._writer.confirm()
-        except Exception as error:  # noqa: BLE001 - for those who wait; SQLite may want more memory than there is
+        except Exception as error:  # noqa: BLE001 - for those who wait
             if len(orders) == 1 or is_ending or isinstance(error, BusyError):
                 return [again(error) for _ in orders]
             # Nothing is done, and some of them can perhaps be done without the others.
