@@ -270,7 +270,7 @@ DURABLE = (
         "D12",
         "stores/_sqlite_database.py",
         "        except Exception as error:  # noqa: BLE001 - for those who wait\n",
-        "        except BusyError.__mro__[1] as error:\n",
+        "        except StoreError as error:\n",
         ("stores/test_group_commit.py",),
     ),
     Mutant(

@@ -269,6 +269,32 @@ async def test_a_transaction_that_cannot_be_ended_fails_for_all_with_one_error_e
     assert await store.commit([put("d")]) == 2
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_transaction_whose_end_fails_may_have_been_committed_and_the_error_says_so(
+    store: Store, path: Path, tap: Tap, count: int
+) -> None:
+    """SQLite's log can hold all of it when the disk refuses to sync it; a process that is killed then leaves it."""
+
+    def fail(sql: str, _: tuple[Any, ...]) -> None:
+        if sql == COMMIT:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    committers = Committers(store)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with locked(path):
+                for key in "abc"[:count]:
+                    tasks.start_soon(committers.commit, key)
+                await anyio.wait_all_tasks_blocked()
+                tap.fail = fail
+    for error in committers.errors.values():
+        assert str(path) in str(error)
+        assert "disk I/O error" in str(error)
+        assert "whether it was committed is not known" in str(error)
+        assert isinstance(error.__cause__, sqlite3.OperationalError)
+    assert len(committers.errors) == count
+
+
 async def test_a_commit_that_is_cancelled_while_it_waits_is_taken_out_of_the_group(
     store: Store, path: Path
 ) -> None:

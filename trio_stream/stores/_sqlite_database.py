@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Final, NamedTuple, TypeAlias, TypeVar, assert_never
 
-from ._errors import ConflictError, again
+from ._errors import ConflictError, StoreError, again
 from ._json import encode_operations, encode_value
 from ._sqlite_file import BusyError, Connection, SQLiteFile, new_epoch
 from ._sqlite_statements import first_row, rows_of, run
@@ -160,6 +160,11 @@ class Database:
                 run(connection, "COMMIT")
                 self._writer.confirm()
         except Exception as error:  # noqa: BLE001 - for those who wait
+            if is_ending and isinstance(error.__cause__, sqlite3.Error) and not isinstance(error, BusyError):
+                # All of it may be in the log, where a process that recovers after a crash finds it.
+                doubt = StoreError(f"{error}; whether it was committed is not known")
+                doubt.__cause__ = error.__cause__
+                return [again(doubt) for _ in orders]
             if len(orders) == 1 or is_ending or isinstance(error, BusyError):
                 return [again(error) for _ in orders]
             # Nothing is done, and some of them can perhaps be done without the others.
