@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 import pytest
 from interruptions import on_asyncio
 from stores.connections import Tap, tapped
@@ -424,6 +426,45 @@ async def test_a_commit_that_comes_back_into_the_line_has_not_forgotten_that_it_
         await asyncio.wait([leader])
     assert follower.cancelled()
     assert await state(store) == {"first": 0}
+
+
+@on_asyncio
+async def test_a_native_cancel_when_there_are_no_threads_left_makes_no_commit_twice(
+    store: Store, path: Path, tap: Tap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes goes on; what would wait for it in another thread cannot begin."""
+    has_failed = threading.Event()
+    run_sync = anyio.to_thread.run_sync
+    committers = Committers(store)
+    leaders: list[asyncio.Task[None]] = []
+
+    async def refuse(*_: Any, **__: Any) -> Any:
+        monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+        has_failed.set()
+        raise RuntimeError("can't start new thread")
+
+    def cancel_leader() -> None:
+        monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
+        leaders[0].cancel()
+
+    def watch(sql: str, _: object) -> None:
+        if sql == COMMIT and not has_failed.is_set():
+            anyio.from_thread.run_sync(cancel_leader)
+            assert has_failed.wait(PATIENCE)
+
+    with anyio.fail_after(PATIENCE):
+        with locked(path):
+            leaders.append(asyncio.ensure_future(committers.commit("a")))
+            await anyio.wait_all_tasks_blocked()
+            others = [asyncio.ensure_future(committers.commit(key)) for key in "bc"]
+            await anyio.wait_all_tasks_blocked()
+            tap.fail = watch
+        await asyncio.wait([*leaders, *others])
+    assert has_failed.is_set()
+    assert leaders[0].cancelled()
+    assert sorted(committers.indexes) == ["b", "c"]
+    assert committers.errors == {}
+    assert (await store.head()).index == len(await state(store)) == 4
 
 
 async def test_each_waits_for_the_lock_for_its_own_time(path: Path, tap: Tap) -> None:
