@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -481,6 +482,34 @@ async def test_each_waits_for_the_lock_for_its_own_time(path: Path, tap: Tap) ->
         assert len(committers.errors) == 3
         assert all("locked by another process" in str(error) for error in committers.errors.values())
         assert await store.commit([put("d")]) == 1
+
+
+async def test_the_time_that_others_take_to_write_is_no_waiting_for_the_lock(path: Path, tap: Tap) -> None:
+    in_line = threading.Event()
+    refusals: list[str] = []
+
+    def fail(sql: str, _: object) -> None:
+        if sql == COMMIT and not in_line.is_set():
+            assert in_line.wait(PATIENCE)
+            time.sleep(0.1)  # a slow disk: longer than anybody would wait for a lock
+        elif sql == "BEGIN IMMEDIATE" and in_line.is_set() and not refusals:
+            refusals.append(sql)
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+
+    async with open_at(path, busy_timeout=0.05) as store:
+        committers = Committers(store)
+        tap.fail = fail
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(committers.commit, "a")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(committers.commit, "b")
+                await anyio.wait_all_tasks_blocked()
+                in_line.set()
+    assert len(refusals) == 1
+    assert (committers.indexes, committers.errors) == ({"a": 1, "b": 2}, {})
 
 
 @on_asyncio

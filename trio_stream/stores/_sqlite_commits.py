@@ -44,11 +44,9 @@ class _State(Enum):
 class _Place:
     """A commit, from its entry into the line to its outcome."""
 
-    def __init__(self, order: Order, deadline: float) -> None:
+    def __init__(self, order: Order) -> None:
         self.order = order
-        self.deadline = (
-            deadline  # until then it waits for the lock of another process; the event loop's clock
-        )
+        self.arrival = anyio.current_time()
         self.state = _State.WAITING
         self.outcome: Outcome | None = None
         self.cancellation: BaseException | None = None  # what its task got while it was taken
@@ -73,11 +71,12 @@ class CommitLine:
         self._patience = patience
         self._waiting: deque[_Place] = deque()
         self._is_writing = False
+        self._unlocked_at = -math.inf  # when it was last known that no other process held the lock
 
     async def commit(self, order: Order) -> EpochIndex:
         """The index, once it is durable; raises why it was not made."""
         await anyio.lowlevel.checkpoint_if_cancelled()
-        place = _Place(order, anyio.current_time() + self._patience)
+        place = _Place(order)
         self._waiting.append(place)
         try:
             await self._until_settled(place)
@@ -138,9 +137,14 @@ class CommitLine:
             case _:
                 outcomes = written
         now = anyio.current_time()
+        if not all(outcome is None or isinstance(outcome, BusyError) for outcome in outcomes):
+            self._unlocked_at = now
         back: list[_Place] = []
         for place, outcome in zip(group, outcomes, strict=True):
-            is_to_come = outcome is None or (isinstance(outcome, BusyError) and now < place.deadline)
+            is_to_come = outcome is None or (
+                isinstance(outcome, BusyError)
+                and now < max(place.arrival, self._unlocked_at) + self._patience
+            )
             if is_to_come and place.cancellation is not None:
                 place.settle(None)
             elif is_to_come:
