@@ -1,5 +1,6 @@
 """Files that are no good: each is a `StoreError` that names the file and the cause, and spoils nothing."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -54,6 +55,36 @@ async def test_the_directory_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "jobs.db"
     assert "missing does not exist" in await refusal(path)
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_what_the_system_refuses_is_an_error_of_the_store(tmp_path: Path, *, read_only: bool) -> None:
+    loop = tmp_path / "loop.db"
+    loop.symlink_to(loop)
+    for path in (loop, tmp_path / ("x" * 300)):
+        with pytest.raises(StoreError, match="cannot be opened") as caught:
+            async with open_at(path, read_only=read_only):
+                pass
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_directory_that_may_not_be_entered_is_an_error_of_the_store(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, read_only: bool
+) -> None:
+    await make(path, "a")
+    stat = Path.stat
+
+    def refuse(self: Path, **options: bool) -> os.stat_result:
+        if path.parent in {self, self.parent}:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(StoreError, match=f"{path}: cannot be opened .Permission denied.") as caught:
+        async with open_at(path, read_only=read_only):
+            pass
+    assert "gone" not in str(caught.value)
 
 
 async def test_the_path_is_a_directory(tmp_path: Path) -> None:

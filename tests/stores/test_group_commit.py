@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -10,10 +12,12 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 import pytest
 from interruptions import on_asyncio
 from stores.connections import Tap, tapped
 from stores.storehouse import PATIENCE, open_at, put, state, take
+from typing_extensions import override
 
 from trio_stream.stores import ConflictError, Delete, Name, Put, Store, StoreError
 
@@ -139,6 +143,91 @@ async def test_a_value_that_is_not_json_concerns_its_own_commit(store: Store, pa
     assert set(await state(store)) == {"first", "a", "c"}
 
 
+class Moody(dict[str, Any]):
+    """A value that fails with something of its own when it is looked at."""
+
+    @override
+    def items(self) -> Any:
+        raise KeyError("moody")
+
+
+async def test_a_value_that_cannot_be_looked_at_concerns_its_own_commit(store: Store, path: Path) -> None:
+    committers = Committers(store)
+
+    async def commit_moody() -> None:
+        with pytest.raises(KeyError, match="moody"):
+            await store.commit([put("b", Moody(a=1))])
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with locked(path):
+                tasks.start_soon(committers.commit, "a")
+                tasks.start_soon(commit_moody)
+                tasks.start_soon(committers.commit, "c")
+                await anyio.wait_all_tasks_blocked()
+    assert sorted(committers.indexes) == ["a", "c"]
+    assert set(await state(store)) == {"first", "a", "c"}
+
+
+@pytest.mark.parametrize("trouble", [MemoryError("for b"), OverflowError("b is too large")])
+async def test_what_is_no_error_of_the_store_does_not_fail_for_the_others_either(
+    store: Store, path: Path, tap: Tap, trouble: Exception
+) -> None:
+    """Those that were written before it in a transaction of their own have been made, and are told so."""
+
+    def fail(sql: str, parameters: tuple[Any, ...]) -> None:
+        if sql.startswith("INSERT OR REPLACE INTO state") and parameters[2] == "b":
+            raise trouble
+
+    committers = Committers(store)
+
+    async def commit_b() -> None:
+        with pytest.raises(type(trouble)):
+            await store.commit([put("b")])
+
+    tap.fail = fail
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with locked(path):
+                tasks.start_soon(committers.commit, "a")
+                tasks.start_soon(commit_b)
+                tasks.start_soon(committers.commit, "c")
+                await anyio.wait_all_tasks_blocked()
+    assert sorted(committers.indexes.values()) == [2, 3]
+    assert set(await state(store)) == {"first", "a", "c"}
+
+
+@pytest.mark.parametrize("ending", [StoreError, MemoryError])
+async def test_a_store_that_fails_while_a_group_is_written_one_by_one_has_not_forgotten_what_it_has_made(
+    store: Store, path: Path, tap: Tap, ending: type[Exception]
+) -> None:
+    begun: list[str] = []
+
+    def fail(sql: str, parameters: tuple[Any, ...]) -> None:
+        if sql.startswith("INSERT OR REPLACE INTO state") and parameters[2] == "b":
+            begun.append(sql)
+            raise sqlite3.OperationalError("no room for b") if len(begun) == 1 else ending("no more")
+
+    committers = Committers(store)
+
+    async def commit_b() -> None:
+        with pytest.raises(ending):
+            await store.commit([put("b")])
+
+    tap.fail = fail
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with locked(path):
+                tasks.start_soon(committers.commit, "a")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(commit_b)
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(committers.commit, "c")
+                await anyio.wait_all_tasks_blocked()
+    assert committers.indexes == {"a": 2, "c": 3}
+    assert set(await state(store)) == {"first", "a", "c"}
+
+
 async def test_what_fails_for_one_of_a_group_does_not_fail_for_the_others(
     store: Store, path: Path, tap: Tap
 ) -> None:
@@ -181,6 +270,32 @@ async def test_a_transaction_that_cannot_be_ended_fails_for_all_with_one_error_e
     tap.fail = lambda _sql, _parameters: None
     assert await state(store) == {"first": 0}
     assert await store.commit([put("d")]) == 2
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_transaction_whose_end_fails_may_have_been_committed_and_the_error_says_so(
+    store: Store, path: Path, tap: Tap, count: int
+) -> None:
+    """SQLite's log can hold all of it when the disk refuses to sync it; a process that is killed then leaves it."""
+
+    def fail(sql: str, _: tuple[Any, ...]) -> None:
+        if sql == COMMIT:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    committers = Committers(store)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with locked(path):
+                for key in "abc"[:count]:
+                    tasks.start_soon(committers.commit, key)
+                await anyio.wait_all_tasks_blocked()
+                tap.fail = fail
+    for error in committers.errors.values():
+        assert str(path) in str(error)
+        assert "disk I/O error" in str(error)
+        assert "whether it was committed is not known" in str(error)
+        assert isinstance(error.__cause__, sqlite3.OperationalError)
+    assert len(committers.errors) == count
 
 
 async def test_a_commit_that_is_cancelled_while_it_waits_is_taken_out_of_the_group(
@@ -258,6 +373,44 @@ async def test_a_commit_that_another_task_writes_is_made_and_returns_although_it
     assert set(await state(store)) == {"first", "a", "b"}
 
 
+@pytest.mark.parametrize("attempt", [2, 4])  # of those since both wait
+async def test_a_commit_that_another_task_cannot_write_is_cancelled_at_once(
+    path: Path, tap: Tap, attempt: int
+) -> None:
+    """A lock is waited for in short attempts, between which each call can be cancelled."""
+    both_wait, is_out = anyio.Event(), anyio.Event()
+    follower = anyio.CancelScope()
+    attempts: list[str] = []
+
+    def watch(sql: str, _: object) -> None:
+        if sql == "BEGIN IMMEDIATE" and both_wait.is_set():
+            attempts.append(sql)
+            if len(attempts) == attempt:
+                anyio.from_thread.run_sync(follower.cancel)
+
+    async with open_at(path, busy_timeout=1e6) as store:
+        committers = Committers(store)
+
+        async def follow() -> None:
+            with follower:
+                await committers.commit("b")
+            is_out.set()
+
+        with anyio.fail_after(PATIENCE), locked(path):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(committers.commit, "a")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                tap.fail = watch
+                both_wait.set()
+                await is_out.wait()
+                tasks.cancel_scope.cancel()
+        assert follower.cancelled_caught
+        assert (committers.indexes, committers.errors) == ({}, {})
+        assert await store.commit([put("c")]) == 1
+
+
 @on_asyncio
 async def test_a_commit_that_comes_back_into_the_line_has_not_forgotten_that_it_was_cancelled(
     store: Store, path: Path
@@ -276,6 +429,45 @@ async def test_a_commit_that_comes_back_into_the_line_has_not_forgotten_that_it_
     assert await state(store) == {"first": 0}
 
 
+@on_asyncio
+async def test_a_native_cancel_when_there_are_no_threads_left_makes_no_commit_twice(
+    store: Store, path: Path, tap: Tap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes goes on; what would wait for it in another thread cannot begin."""
+    has_failed = threading.Event()
+    run_sync = anyio.to_thread.run_sync
+    committers = Committers(store)
+    leaders: list[asyncio.Task[None]] = []
+
+    async def refuse(*_: Any, **__: Any) -> Any:
+        monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+        has_failed.set()
+        raise RuntimeError("can't start new thread")
+
+    def cancel_leader() -> None:
+        monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
+        leaders[0].cancel()
+
+    def watch(sql: str, _: object) -> None:
+        if sql == COMMIT and not has_failed.is_set():
+            anyio.from_thread.run_sync(cancel_leader)
+            assert has_failed.wait(PATIENCE)
+
+    with anyio.fail_after(PATIENCE):
+        with locked(path):
+            leaders.append(asyncio.ensure_future(committers.commit("a")))
+            await anyio.wait_all_tasks_blocked()
+            others = [asyncio.ensure_future(committers.commit(key)) for key in "bc"]
+            await anyio.wait_all_tasks_blocked()
+            tap.fail = watch
+        await asyncio.wait([*leaders, *others])
+    assert has_failed.is_set()
+    assert leaders[0].cancelled()
+    assert sorted(committers.indexes) == ["b", "c"]
+    assert committers.errors == {}
+    assert (await store.head()).index == len(await state(store)) == 4
+
+
 async def test_each_waits_for_the_lock_for_its_own_time(path: Path, tap: Tap) -> None:
     async with open_at(path, busy_timeout=0.2) as store:
         committers = Committers(store)
@@ -290,6 +482,34 @@ async def test_each_waits_for_the_lock_for_its_own_time(path: Path, tap: Tap) ->
         assert len(committers.errors) == 3
         assert all("locked by another process" in str(error) for error in committers.errors.values())
         assert await store.commit([put("d")]) == 1
+
+
+async def test_the_time_that_others_take_to_write_is_no_waiting_for_the_lock(path: Path, tap: Tap) -> None:
+    in_line = threading.Event()
+    refusals: list[str] = []
+
+    def fail(sql: str, _: object) -> None:
+        if sql == COMMIT and not in_line.is_set():
+            assert in_line.wait(PATIENCE)
+            time.sleep(0.1)  # a slow disk: longer than anybody would wait for a lock
+        elif sql == "BEGIN IMMEDIATE" and in_line.is_set() and not refusals:
+            refusals.append(sql)
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+
+    async with open_at(path, busy_timeout=0.05) as store:
+        committers = Committers(store)
+        tap.fail = fail
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(committers.commit, "a")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(committers.commit, "b")
+                await anyio.wait_all_tasks_blocked()
+                in_line.set()
+    assert len(refusals) == 1
+    assert (committers.indexes, committers.errors) == ({"a": 1, "b": 2}, {})
 
 
 @on_asyncio

@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
 import pytest
+from stores.connections import CONNECT, tapped
 from stores.storehouse import (
     ALL_JOBS,
     PATIENCE,
@@ -125,6 +127,30 @@ async def test_a_reader_without_rights_follows_writers_that_come_and_go(path: Pa
             assert await take(commits, 1) == [index]
             assert len(await state(store)) == index
     assert names(folder) == ["jobs.db"]
+
+
+@pytest.mark.parametrize("statement", ["SELECT epoch", "SELECT value"])
+async def test_what_is_torn_because_a_writer_comes_meanwhile_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """Where the file is read without locks, pages of before and after do not fit together."""
+    async with open_at(path) as writer:
+        await writer.commit([put("a", 1)])
+    with tapped(monkeypatch) as tap:
+        async with open_at(path, read_only=True) as reader:
+            await reader.head()
+            with closing(CONNECT(path, check_same_thread=False)) as other:
+
+                def tear(sql: str, _: object) -> None:
+                    if sql.startswith(statement) and not other.total_changes:
+                        with other:
+                            other.execute("UPDATE state SET value = 2")
+                        raise sqlite3.DatabaseError("database disk image is malformed")
+
+                tap.fail = tear
+                entry = await reader.get("jobs", "a")
+            assert entry is not None
+            assert entry.value == 2
 
 
 async def test_what_would_change_the_store_is_refused(path: Path) -> None:

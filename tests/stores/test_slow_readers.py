@@ -1,5 +1,6 @@
 """Who is slow while a whole topic is read holds nothing that others need: no transaction, connection or slot."""
 
+import errno
 import os
 import random
 import tempfile
@@ -231,6 +232,35 @@ async def test_a_stalled_reader_does_not_keep_the_space_of_those_that_come_and_g
             async with store.list("jobs"):
                 await temporary.grown_to(before + 3_600_000)
             assert temporary.size < before + 1_000_000
+
+
+class Stubborn:
+    """A file that cannot be made shorter."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def truncate(self, size: int) -> None:
+        raise OSError(errno.EIO, f"cannot be cut to {size}")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+async def test_space_that_cannot_be_given_back_is_no_trouble_and_leaves_no_file(
+    store: Store, temporary: Temporary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        tempfile, "TemporaryFile", lambda *args, **options: Stubborn(temporary.make(*args, **options))
+    )
+    await fill(store, LARGE)
+    for _ in range(2):
+        async with store.list("jobs") as stalled:
+            await anext(stalled)
+            async with store.list("jobs") as entries:
+                assert len([key async for key, _ in entries]) == LARGE
+    assert temporary.files
+    assert temporary.open == []
 
 
 async def test_who_has_read_everything_keeps_no_temporary_file(store: Store, temporary: Temporary) -> None:

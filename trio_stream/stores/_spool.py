@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Final, NamedTuple
 
 from trio_stream import ClosedResourceError
@@ -120,7 +120,8 @@ class Spool:
             self._length -= 1
             self._free.remove(self._length)
         if self._length < length:
-            self._opened.truncate(self._length * BLOCK)
+            with suppress(OSError):  # it stays as long as it is, until it is gone
+                self._opened.truncate(self._length * BLOCK)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

@@ -12,7 +12,8 @@ A commit is in one of three states:
 - *taken*: it is being written, and its task waits for the outcome even if it is cancelled;
 - *settled*: it has an outcome.
 
-A commit that was taken goes back into the line when another process holds the lock.
+A commit that was taken goes back into the line when another process holds the lock; one whose task was cancelled
+meanwhile is settled without an outcome, because it was not made.
 """
 
 import math
@@ -43,17 +44,16 @@ class _State(Enum):
 class _Place:
     """A commit, from its entry into the line to its outcome."""
 
-    def __init__(self, order: Order, deadline: float) -> None:
+    def __init__(self, order: Order) -> None:
         self.order = order
-        self.deadline = (
-            deadline  # until then it waits for the lock of another process; the event loop's clock
-        )
+        self.arrival = anyio.current_time()
         self.state = _State.WAITING
         self.outcome: Outcome | None = None
+        self.cancellation: BaseException | None = None  # what its task got while it was taken
         self.stir = anyio.Event()  # set when it is settled, or is to look whether it should write
 
-    def settle(self, outcome: Outcome) -> None:
-        """Tells its task."""
+    def settle(self, outcome: Outcome | None) -> None:
+        """Tells its task; without an outcome if that was cancelled and need not wait for one."""
         self.state = _State.SETTLED
         self.outcome = outcome
         self.stir.set()
@@ -71,11 +71,12 @@ class CommitLine:
         self._patience = patience
         self._waiting: deque[_Place] = deque()
         self._is_writing = False
+        self._unlocked_at = -math.inf  # when it was last known that no other process held the lock
 
     async def commit(self, order: Order) -> EpochIndex:
         """The index, once it is durable; raises why it was not made."""
         await anyio.lowlevel.checkpoint_if_cancelled()
-        place = _Place(order, anyio.current_time() + self._patience)
+        place = _Place(order)
         self._waiting.append(place)
         try:
             await self._until_settled(place)
@@ -92,15 +93,13 @@ class CommitLine:
                 raise AssertionError("a commit was settled without an outcome")
 
     async def _until_settled(self, place: _Place) -> None:  # noqa: ASYNC910 - it waits at least once
-        cancellation: BaseException | None = None
         while place.state is not _State.SETTLED:
-            if cancellation is not None and place.state is _State.WAITING:
-                raise cancellation  # it was cancelled while it was taken, and has come back
             if place.stir.is_set():
                 place.stir = anyio.Event()
             try:
                 if self._is_writing or place.state is _State.TAKEN:
-                    with anyio.CancelScope(shield=place.state is _State.TAKEN):
+                    # Whoever writes must know of a cancellation, so that it takes the place no second time.
+                    with anyio.CancelScope(shield=place.cancellation is not None):
                         await place.stir.wait()
                 else:
                     await anyio.lowlevel.checkpoint_if_cancelled()
@@ -108,11 +107,13 @@ class CommitLine:
             except anyio.get_cancelled_exc_class() as error:
                 if place.state is _State.WAITING:
                     raise
-                cancellation = error
-        # It is done, and that is what is returned: a scope that was cancelled cancels the next thing its task does.
+                place.cancellation = error
+        # If it is done that is what is returned: a scope that was cancelled cancels the next thing its task does.
         # A native cancel of asyncio comes only once.
-        if cancellation is not None and anyio.current_effective_deadline() != -math.inf:
-            raise cancellation
+        if place.cancellation is not None and (
+            place.outcome is None or anyio.current_effective_deadline() != -math.inf
+        ):
+            raise place.cancellation
 
     async def _lead(self) -> None:
         """Writes for all who wait."""
@@ -136,9 +137,17 @@ class CommitLine:
             case _:
                 outcomes = written
         now = anyio.current_time()
+        if not all(outcome is None or isinstance(outcome, BusyError) for outcome in outcomes):
+            self._unlocked_at = now
         back: list[_Place] = []
         for place, outcome in zip(group, outcomes, strict=True):
-            if outcome is None or (isinstance(outcome, BusyError) and now < place.deadline):
+            is_to_come = outcome is None or (
+                isinstance(outcome, BusyError)
+                and now < max(place.arrival, self._unlocked_at) + self._patience
+            )
+            if is_to_come and place.cancellation is not None:
+                place.settle(None)
+            elif is_to_come:
                 place.state = _State.WAITING
                 back.append(place)
             else:

@@ -134,7 +134,8 @@ class Database:
         """All of them in one transaction, one after the other; what became of each.
 
         An order that cannot be done leaves the others alone.
-        `BusyError`: it was not begun, and may be asked for again.
+        `BusyError`: it was not begun, and may be asked for again. Whatever goes wrong is an outcome, and not raised:
+        others of the orders may have been done.
         """
         texts = [_encode(order) for order in orders]
         is_ending = False
@@ -146,9 +147,9 @@ class Database:
                 row = self._rejoin(connection, anchor)
                 index, mark = row.index, b""
                 for order, text in zip(orders, texts, strict=True):
-                    refusal = text if isinstance(text, ValueError) else _refusal(connection, order, row.epoch)
+                    refusal = text if isinstance(text, Exception) else _refusal(connection, order, row.epoch)
                     if refusal is None:
-                        assert not isinstance(text, ValueError)
+                        assert not isinstance(text, Exception)
                         index, mark = index + 1, os.urandom(8)
                         _write_state(connection, index, text.encoded)
                         run(connection, "INSERT INTO log VALUES (?, ?, ?)", (index, mark, text.operations))
@@ -159,12 +160,27 @@ class Database:
                 is_ending = True
                 run(connection, "COMMIT")
                 self._writer.confirm()
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - for those who wait
+            if is_ending and isinstance(error.__cause__, sqlite3.Error) and not isinstance(error, BusyError):
+                # All of it may be in the log, where a process that recovers after a crash finds it.
+                doubt = StoreError(f"{error}; whether it was committed is not known")
+                doubt.__cause__ = error.__cause__
+                return [again(doubt) for _ in orders]
             if len(orders) == 1 or is_ending or isinstance(error, BusyError):
                 return [again(error) for _ in orders]
             # Nothing is done, and some of them can perhaps be done without the others.
-            return [outcome for order in orders for outcome in self.commit([order])]
+            return self._commit_each(orders)
         self._advance(anchor, _Anchor(row.epoch, index, mark))
+        return outcomes
+
+    def _commit_each(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        """In a transaction each. Those behind one that finds the file locked are not begun: they keep their order."""
+        outcomes: list[Outcome] = []
+        for order in orders:
+            if outcomes and isinstance(outcomes[-1], BusyError):
+                outcomes.append(again(outcomes[-1]))
+            else:
+                outcomes.extend(self.commit([order]))
         return outcomes
 
     def raise_floor(self, index: int) -> None:
@@ -315,10 +331,10 @@ class _Text(NamedTuple):
     operations: str
 
 
-def _encode(order: Order) -> _Text | ValueError:
+def _encode(order: Order) -> _Text | Exception:
     try:
         encoded = [(each, encode_value(each) if isinstance(each, Put) else "") for each in order.operations]
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001 - a value may be of any class that is a list or a dict
         return error
     return _Text(encoded, encode_operations(encoded))
 

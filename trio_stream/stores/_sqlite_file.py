@@ -140,10 +140,7 @@ class SQLiteFile:
 
     def identity(self) -> FileIdentity:
         """Which file the path leads to now."""
-        try:
-            status = os.stat(self._name)  # noqa: PTH116 - at each commit, and half as long as by a Path
-        except OSError as error:
-            raise self.error(f"the file is gone ({error.strerror})") from error
+        status = self._status()
         if self.is_read_only and not self._has_log():
             return FileIdentity(status.st_dev, status.st_ino, (status.st_mtime_ns, status.st_size))
         return FileIdentity(status.st_dev, status.st_ino)
@@ -173,10 +170,7 @@ class SQLiteFile:
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of the file and of its write-ahead log."""
-        try:
-            file = self.path.stat().st_size
-        except OSError as error:
-            raise self.error(f"the file is gone ({error.strerror})") from error
+        file = self._status().st_size
         try:
             return file, _companion(self.path, "-wal").stat().st_size
         except FileNotFoundError:
@@ -184,11 +178,16 @@ class SQLiteFile:
 
     @contextmanager
     def named_errors(self) -> Iterator[None]:
-        """Makes SQLite's errors ours."""
+        """Makes the errors of SQLite and of the system ours."""
         try:
             yield
         except sqlite3.Error as error:
             raise self.named(error) from error
+        except OSError as error:
+            raise self._unopened(error) from error
+
+    def _unopened(self, error: OSError) -> StoreError:
+        return self.error(f"cannot be opened ({error.strerror or error})")
 
     def named(self, error: sqlite3.Error) -> StoreError:
         """What the error of SQLite is for the users of the store."""
@@ -200,16 +199,17 @@ class SQLiteFile:
 
     def create(self) -> None:
         """Makes a new store of a file that does not exist or is empty; leaves any other as it is."""
-        if not self.path.parent.is_dir():
-            raise self.error(f"the directory {self.path.parent} does not exist")
-        self._check_not_inherited()
-        with self.named_errors(), closing(self._sqlite("mode=rwc")) as connection:
-            if _is_empty(connection):
-                run(connection, "PRAGMA auto_vacuum = INCREMENTAL")  # before anything is in the file
-                run(connection, "PRAGMA journal_mode = WAL")
-                run(connection, "BEGIN IMMEDIATE")
+        with self.named_errors():
+            if not self.path.parent.is_dir():
+                raise self.error(f"the directory {self.path.parent} does not exist")
+            self._check_not_inherited()
+            with closing(self._sqlite("mode=rwc")) as connection:
                 if _is_empty(connection):
-                    self._create_tables(connection)
+                    run(connection, "PRAGMA auto_vacuum = INCREMENTAL")  # before anything is in the file
+                    run(connection, "PRAGMA journal_mode = WAL")
+                    run(connection, "BEGIN IMMEDIATE")
+                    if _is_empty(connection):
+                        self._create_tables(connection)
 
     def connect(self) -> tuple[sqlite3.Connection, FileIdentity]:
         """A new connection to the file that is there now, and which one that is; to be given to `disconnect`."""
@@ -219,7 +219,7 @@ class SQLiteFile:
             self._check_not_inherited()
             if self._opened is not None and self._opened[:2] != identity[:2]:
                 self._discard_companions()
-            elif identity[:2] in self._connections.values():
+            elif identity[:2] in list(self._connections.values()):
                 self.check_companions()
             connection = self._sqlite(self._mode(identity))
             self._connections[id(connection)] = _connected[id(connection)] = identity[:2]
@@ -241,6 +241,14 @@ class SQLiteFile:
             connection.close()
             self._connections.pop(id(connection), None)
             _connected.pop(id(connection), None)
+
+    def _status(self) -> os.stat_result:
+        try:
+            return os.stat(self._name)  # noqa: PTH116 - at each commit, and half as long as by a Path
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self.error(f"the file is gone ({error.strerror})") from error
+        except OSError as error:
+            raise self._unopened(error) from error
 
     def _mode(self, identity: FileIdentity) -> str:
         """How SQLite is to open the file.
@@ -333,9 +341,12 @@ class Connection:
             try:
                 connection = self._open()
                 try:
-                    yield connection
-                    assert self._identity is not None
-                    self._file.check_untouched(self._identity)
+                    try:
+                        yield connection
+                    except (sqlite3.Error, StoreError):
+                        self._check_untouched()  # then it may be what two versions of the file are together
+                        raise
+                    self._check_untouched()
                 finally:
                     if connection.in_transaction:
                         connection.rollback()
@@ -366,6 +377,10 @@ class Connection:
         else:
             self._file.check_companions()
         return self._connection
+
+    def _check_untouched(self) -> None:
+        assert self._identity is not None
+        self._file.check_untouched(self._identity)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -65,6 +65,11 @@ class Threads:
                     await anyio.to_thread.run_sync(left[0], limiter=self._limiter)
                 except anyio.get_cancelled_exc_class() as error:
                     cancellation = error
+                except RuntimeError:
+                    if cancellation is None:
+                        raise
+                    # There are no threads left, and the first one may still be at it: nothing may be told before.
+                    left.pop(0)()
                 else:
                     del left[0]
         if cancellation is not None:

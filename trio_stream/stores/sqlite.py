@@ -11,6 +11,8 @@ An idle one costs 0.1 % of a core on Linux, 0.3 % elsewhere.
 Tasks that commit at the same time share a transaction, in the order of their arrival; nobody waits for company.
 Each has an index of its own, sees the commits before it, and succeeds or is refused alone.
 Only when SQLite cannot end the transaction itself do all of them fail, each with an error of its own.
+That one says that it is not known whether they were made: when a disk refuses to sync the `-wal`, and the process is
+killed before the next commit, whoever opens the store next finds them there.
 
 What to know about the file:
 
