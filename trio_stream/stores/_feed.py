@@ -205,7 +205,9 @@ class _Feed:
         )
         if concerned:
             _warner.warn("subscribers must start again: %s", error)
-        # Before the index is passed: then it is the lowest one to resume from.
+        # Between what is before it and its own index: then that is the lowest one to resume from.
+        if concerned and self._publisher.index < error.index - 1:
+            EventPublisher.publish(self._publisher, (), index=error.index - 1)
         for name in concerned:
             EventPublisher.refresh(self._publisher, self._topics[name])
         EventPublisher.publish(self._publisher, events, index=error.index)
