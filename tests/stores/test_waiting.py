@@ -331,7 +331,11 @@ async def test_what_came_while_one_that_is_cancelled_opens_the_file_is_told_to_t
         while finished.acquire(blocking=False):
             pass
 
-    async with open_at(path, poll_interval=HOUR) as store, open_at(path) as other, store.changes(0) as commits:
+    async with (
+        open_at(path, poll_interval=HOUR) as store,
+        open_at(path) as other,
+        store.changes(0) as commits,
+    ):
         monkeypatch.setattr(ctypes, "CDLL", opens)
         monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
         first = asyncio.create_task(wait(store))
