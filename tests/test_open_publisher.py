@@ -91,6 +91,32 @@ async def test_an_outer_scope_that_is_cancelled_ends_the_body_quietly() -> None:
     assert publisher.statistics().subscriptions == 0
 
 
+@pytest.mark.parametrize("failure", [ValueError("block"), KeyboardInterrupt("block")])
+@pytest.mark.parametrize("first", ["block", "run"])
+async def test_where_the_block_and_what_it_uses_both_raise_neither_is_lost(
+    first: str, failure: BaseException
+) -> None:
+    async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            await entered.wait()
+            if first == "block":
+                await anyio.sleep_forever()
+        finally:
+            raise error
+
+    entered, error = anyio.Event(), KeyError("run")
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with running(serve):
+            try:
+                entered.set()
+                if first == "run":
+                    await anyio.sleep_forever()
+            finally:
+                raise failure
+    assert caught.value.exceptions == (failure, error)
+
+
 async def test_a_block_is_not_entered_if_what_it_uses_was_cancelled_while_it_started() -> None:
     """D12: it would find a service that has stopped, and end with its error instead of the cancellation."""
     entered = False

@@ -24,7 +24,7 @@ async def running(run: Runnable) -> AsyncIterator[None]:
 
     A cancellation from outside reaches the block first: what the block uses goes on until it has ended.
     An exception of the block leaves it as it is, not in an exception group; one of `run` cancels the block and
-    comes in a group.
+    comes in a group, with that of the block if both raise.
     """
     scope = anyio.CancelScope()
 
@@ -51,6 +51,10 @@ async def running(run: Runnable) -> AsyncIterator[None]:
     except cancelled:
         if failure is None:
             raise
+    except BaseExceptionGroup as group:
+        if failure is None:
+            raise
+        raise BaseExceptionGroup(group.message, [failure, *group.exceptions]) from None
     if failure is not None:
         raise failure
 

@@ -152,6 +152,22 @@ DURABLE = (
         ("stores/test_unreadable_commits.py",),
     ),
     Mutant(
+        "whoever has seen the first of several commits that are missing resumes over the others",
+        "D6",
+        "stores/_feed.py",
+        "        if concerned and self._publisher.index < error.index - 1:\n",
+        "        if False:\n",
+        ("stores/test_unreadable_commits.py",),
+    ),
+    Mutant(
+        "what came while the file was opened is told only by the one who had it opened",
+        "D3",
+        "stores/_sqlite_tail.py",
+        "            self._version = None\n",
+        "            self._version = self._data_version(self._connection)\n",
+        ("stores/test_waiting.py",),
+    ),
+    Mutant(
         "a commit that cannot be read concerns every topic",
         "D3",
         "stores/_sqlite_log.py",

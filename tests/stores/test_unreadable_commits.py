@@ -49,9 +49,12 @@ both_ways = pytest.mark.parametrize("way", [lambda store: store, Plain], ids=["b
 Way = Callable[[Store], Store]
 
 
-def append(path: Path, *texts: str) -> None:
-    """Commits, with this in the log, in one transaction; the state stays as it is."""
-    statements = ["BEGIN"]
+def append(path: Path, *texts: str, missing: int = 0) -> None:
+    """Commits, with this in the log, in one transaction; the state stays as it is.
+
+    So many others come before them, of which the log has none.
+    """
+    statements = ["BEGIN", f'UPDATE head SET "index" = "index" + {missing}']
     for text in texts:
         quoted = text if text.startswith("CAST(") else "'" + text.replace("'", "''") + "'"
         statements += [
@@ -207,6 +210,28 @@ async def test_a_commit_that_is_missing_concerns_all(store: Store, path: Path, w
             resumed = replace(request, index=1, epoch=publisher.epoch)
             async with publisher.subscribe(resumed) as subscription:
                 assert kinds([await receive(subscription)]) == ["marker"]
+
+
+@both_ways
+@pytest.mark.parametrize("running", [True, False])
+async def test_nobody_resumes_between_commits_that_are_missing_in_a_row(
+    store: Store, path: Path, way: Way, running: bool
+) -> None:
+    """D6: who has seen the first of them, at another process, has not seen the last."""
+    append(path, good("a"))
+    if not running:
+        append(path, good("e"), missing=3)
+    async with open_store_publisher(way(store), ["jobs", "users"]) as publisher:
+        if running:
+            append(path, good("e"), missing=3)
+        await published(publisher, 5)
+        for request in (ALL_JOBS, ALL_USERS):
+            for index in (1, 2, 3):
+                resumed = replace(request, index=index, epoch=publisher.epoch)
+                async with publisher.subscribe(resumed) as subscription:
+                    assert kinds([await receive(subscription)]) == ["marker"]
+        async with publisher.subscribe(replace(ALL_JOBS, index=4, epoch=publisher.epoch)) as subscription:
+            assert kinds([await receive(subscription)]) == ["5:e=e"]
 
 
 @both_ways

@@ -205,7 +205,9 @@ class _Feed:
         )
         if concerned:
             _warner.warn("subscribers must start again: %s", error)
-        # Before the index is passed: then it is the lowest one to resume from.
+        # Between what is before it and its own index: then that is the lowest one to resume from.
+        if concerned and self._publisher.index < error.index - 1:
+            EventPublisher.publish(self._publisher, (), index=error.index - 1)
         for name in concerned:
             EventPublisher.refresh(self._publisher, self._topics[name])
         EventPublisher.publish(self._publisher, events, index=error.index)
@@ -292,8 +294,9 @@ async def open_store_publisher(
 
     It has the store's epoch and starts with the last `history` commits of the store's log, so that clients
     resume by index after a restart of this process, and at any other process of the same store.
-    It starts with fewer where those of its topics have more than about 4 MiB of JSON; with a store other than
-    SQLite's, more than 65,536 events. A client with an older index gets a new snapshot.
+    It starts with fewer where those of its topics have more than about 4 MiB of JSON (with more than 16 topics, the
+    commits of all topics count); with a store other than SQLite's, more than 65,536 events.
+    A client with an older index gets a new snapshot.
     With 0 it starts at once, with none of them, and keeps up to 4,096 of those that come.
     A commit is published after it is durable; of those about other topics only the index is, and not of each.
 
@@ -312,7 +315,7 @@ async def open_store_publisher(
     The logger `trio_stream.stores` warns of it with the text of the `StoreError`, about ten times a minute at most.
     When it fails at the beginning, the `StoreError` is raised.
 
-    An exception of the block leaves it as it is, not in an exception group.
+    An exception of the block leaves it as it is, not in an exception group, unless the feed has failed, too.
     """
     if isinstance(topics, str):
         raise TypeError(f"topics are several names, not the one string {topics!r}")

@@ -4,7 +4,8 @@ Everything here blocks and belongs in a worker thread.
 
 Who asks for some topics gets nothing of the others: SQLite looks for the topic's name, in quotes, in the text of
 each commit, and only a text that has it comes to Python.
-A text that is no JSON, or no list of lists, comes too: nobody knows whom it concerns.
+A text that is no JSON, or does not begin and end as ours, comes too: nobody knows whom it concerns.
+Any other that does not have the name is taken for one of other topics, whatever is in it.
 
 A page is small in every respect, because other threads wait for the connection and for the interpreter.
 """

@@ -68,7 +68,10 @@ class Watch:
         self._descriptor_in_use = threading.Lock()
 
     def open(self) -> None:
-        """Begins to watch the file that is there now; blocks, in a worker thread."""
+        """Begins to watch the file that is there now; blocks, in a worker thread.
+
+        What happened until then was seen by nobody: the next poll says that something was committed.
+        """
         with self._lock, self._file.named_errors():
             if self._is_closed:
                 raise ClosedResourceError("this store is closed")
@@ -79,7 +82,7 @@ class Watch:
             self._wal = Path(f"{self._file.path.resolve()}-wal")
             self._wal_identity = _identity(self._wal)
             self._is_listening = self._listen()
-            self._version = self._data_version(self._connection)
+            self._version = None
 
     def poll(self) -> bool | None:
         """Whether something was committed since the last poll; None if `open` must be called first."""
@@ -199,7 +202,8 @@ class Tail:
                     self.announce()
                 case None:
                     await self._run(self._watch.open)
-                    self.announce()  # what happened until now was seen by nobody
+                    self._watch.poll()  # says that something was committed, and that is announced in any case
+                    self.announce()
                 case False:
                     await self._rest_until_due()
 
