@@ -365,8 +365,8 @@ DURABLE = (
         "a reader without rights goes on in an older copy of the file",
         "etcd #20221, #15271",
         "stores/_sqlite_database.py",
-        '                self._renamed[first_row(connection, "SELECT epoch FROM head")[0]] = new_epoch()\n',
-        '                self._anchor = _Anchor("", 0, b"")\n',
+        '                    self._renamed[first_row(connection, "SELECT epoch FROM head")[0]] = new_epoch()\n',
+        '                    self._anchor = _Anchor("", 0, b"")\n',
         ("stores/test_reading_only.py",),
     ),
     Mutant(

@@ -66,3 +66,12 @@ async def test_sizes_are_those_of_the_files_and_the_log(path: Path) -> None:
         sizes = await store.sizes()
         assert sizes.commits == 1
         assert sizes.file == size(path) > 30_000
+
+
+async def test_a_write_ahead_log_that_has_become_large_becomes_small_again(path: Path) -> None:
+    async with open_sqlite_store(str(path)) as store:
+        await store.commit([put("a", "x" * 20_000_000)])
+        assert (await store.sizes()).write_ahead_log > 20_000_000
+        for _ in range(3):
+            await store.commit([put("a")])
+        assert (await store.sizes()).write_ahead_log <= 16 << 20

@@ -376,6 +376,7 @@ class TestReplacement:
                 tasks.start_soon(take, commits, 2)
                 await anyio.wait_all_tasks_blocked()
                 backup.replace(path)
+                await store.head()  # takes the old log away, which must be gone before anybody new comes
                 async with open_at(path) as other:
                     await commit_each(other, "b", "c")
 
@@ -429,6 +430,7 @@ class TestReplacement:
                     tasks.start_soon(take, commits, 1)
                     await anyio.wait_all_tasks_blocked()
                     copy(path, path.with_name("backup.db")).replace(path)
+                    await store.head()  # as above
                     async with open_at(path) as other:
                         await commit_each(other, "a")
                 assert len(notices()) == 1

@@ -244,17 +244,24 @@ class Database:
             with self._reader.use() as connection:
                 run(connection, "BEGIN")
                 row = self._row(connection, anchor)
+                read = None
                 if not _is_forked(row, anchor):
-                    here = _Anchor(row.epoch, row.index, self._newest_mark(row))
-                    result = work(connection, row)
-                    self._advance(anchor, here)
-                    return result
-            self._change_epoch(anchor)
+                    read = _Anchor(row.epoch, row.index, self._newest_mark(row)), work(connection, row)
+            if read is None:
+                self._change_epoch(anchor)
+                continue
+            here, result = read
+            self._advance(anchor, here)  # not before: what was read without locks is good only now
+            return result
 
     def _change_epoch(self, anchor: _Anchor) -> None:
         if self.file.is_read_only:
             with self._reader.use() as connection:
-                self._renamed[first_row(connection, "SELECT epoch FROM head")[0]] = new_epoch()
+                run(connection, "BEGIN")
+                if _is_forked(
+                    self._row(connection, anchor), anchor
+                ):  # still: another thread may have seen it too
+                    self._renamed[first_row(connection, "SELECT epoch FROM head")[0]] = new_epoch()
             return
         with self._writer.use() as connection:
             run(connection, "BEGIN IMMEDIATE")

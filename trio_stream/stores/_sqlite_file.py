@@ -31,6 +31,8 @@ Synchronous: TypeAlias = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 # How long one attempt waits for a lock, seconds. The caller tries again, and can be cancelled in between.
 BUSY_SLICE: Final = 0.1
 
+_LARGEST_LOG: Final = 16 << 20  # bytes that the -wal keeps when it is begun anew
+
 _MOST_QUOTED: Final = 200  # characters of a message of SQLite
 
 _FORKED: Final = (
@@ -295,6 +297,7 @@ class SQLiteFile:
             if mode != "wal":
                 raise self.error(f"no write-ahead log is possible here (journal mode {mode!r})")
             run(connection, f"PRAGMA synchronous = {self._synchronous}")
+            first_row(connection, f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
         row = first_row(connection, "SELECT version FROM head")
         if row is None:
             raise self.error("damaged: it has no head")
@@ -316,7 +319,7 @@ class SQLiteFile:
         with _exclusive(self.path.parent):
             for path, identity in _companions(self.path):
                 if self._companions.get(str(path)) == identity:
-                    path.unlink()
+                    path.unlink(missing_ok=True)  # SQLite takes it away with the last connection
 
 
 class Connection:

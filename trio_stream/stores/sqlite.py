@@ -22,6 +22,7 @@ What to know about the file:
 - SQLite begins the `-wal` anew when it has 4 MB and no transaction reads.
   A snapshot or a `list` reads in one transaction, about a second for a million rows, however slow its reader is.
   So the `-wal` grows beyond that by what is written meanwhile: about three times the size of the values.
+  When it is begun anew it keeps the size that it had, but no more than 16 MB.
 - Of a topic that is larger than a page (1,024 rows, or 1 MiB), what a reader has not taken yet waits in a
   temporary file of the process: one for all readers, 0 bytes when none is behind.
   It is where Python's `tempfile` puts it: set `TMPDIR` to another directory if `/tmp` is small, or in memory.
