@@ -22,7 +22,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from ._errors import StoreError
-from ._sqlite_file import BUSY_SLICE, BusyError, SQLiteFile, is_ours_or_empty, new_epoch
+from ._sqlite_file import BUSY_SLICE, BusyError, SQLiteFile, is_directory, is_ours_or_empty, new_epoch
 from ._sqlite_statements import first_row, run
 from ._values import Head
 
@@ -133,7 +133,7 @@ def _mode(path: Path) -> int:
 @contextmanager
 def _temporary(target: Path, *, like: Path) -> Iterator[Path]:
     """An empty file beside the target, with the permissions of another file; gone afterwards unless it was moved."""
-    if not target.parent.is_dir():
+    if not is_directory(target.parent):
         raise StoreError(f"{target}: the directory {target.parent} does not exist")
     copy = target.with_name(f".trio-stream-{os.urandom(8).hex()}.tmp")
     mode = _mode(like)

@@ -11,6 +11,7 @@ Therefore the `-wal` and `-shm` that are known to be the old file's are unlinked
 import os
 import reprlib
 import sqlite3
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -202,7 +203,7 @@ class SQLiteFile:
     def create(self) -> None:
         """Makes a new store of a file that does not exist or is empty; leaves any other as it is."""
         with self.named_errors():
-            if not self.path.parent.is_dir():
+            if not is_directory(self.path.parent):
                 raise self.error(f"the directory {self.path.parent} does not exist")
             self._check_not_inherited()
             with closing(self._sqlite("mode=rwc")) as connection:
@@ -389,6 +390,14 @@ class Connection:
         if self._connection is not None:
             self._file.disconnect(self._connection)
             self._connection = None
+
+
+def is_directory(path: Path) -> bool:
+    """What `Path.is_dir` says, but an `OSError` where that cannot be known, on every Python."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def new_epoch() -> str:
