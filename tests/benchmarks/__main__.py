@@ -8,13 +8,14 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 from . import against
 from .interval import LEAST
 from .machine import describe
 from .row import Row
-from .rows import ROWS
+from .rows import FILES, ROWS
 from .run import Measurement, run_row
 from .table import aims_of, table_of
 
@@ -70,15 +71,15 @@ def main(arguments: argparse.Namespace) -> int:
     before = describe()
     show(*(f"{name}: {value}" for name, value in before.items()), "")
     measured: dict[str, list[Measurement]] = {}
-    tables: list[str] = []
-    aims: list[str] = []
+    tables: dict[str, str] = {}
+    aims: dict[str, list[str]] = {}
     for name in arguments.row or ROWS:
         measured[name] = run(ROWS[name], arguments)
-        aims += aims_of(ROWS[name], measured[name])
-        tables.append(table_of(ROWS[name], measured[name]))
-        show(tables[-1])
+        aims[name] = aims_of(ROWS[name], measured[name])
+        tables[name] = table_of(ROWS[name], measured[name])
+        show(tables[name])
     machine = {**before, "load at the end": describe()["load"]}
-    show("### Aims", "", *aims, "", f"load at the end: {machine['load at the end']}")
+    show("### Aims", "", *chain(*aims.values()), "", f"load at the end: {machine['load at the end']}")
     every = [asdict(each) for name in measured for each in measured[name]]
     arguments.json.write_text(json.dumps({"machine": machine, "measurements": every}, indent=1) + "\n")
     if arguments.report:
@@ -107,15 +108,25 @@ def write_report(
     directory: Path,
     machine: Mapping[str, str],
     measured: Mapping[str, Sequence[Measurement]],
-    tables: Sequence[str],
-    aims: Sequence[str],
+    tables: Mapping[str, str],
+    aims: Mapping[str, Sequence[str]],
 ) -> None:
-    """What docs/explanation/performance.md includes."""
+    """What docs/explanation/performance.md includes: the files of which all rows were measured."""
     from .plots import draw
 
-    lines = [*(f"- {name}: {value}" for name, value in machine.items()), "", *tables, "### Aims", "", *aims]
-    (directory / "performance.inc").write_text("\n".join(lines) + "\n")
-    draw(measured, directory)
+    for file, names in FILES.items():
+        if measured.keys() >= set(names):
+            lines = [
+                *(f"- {name}: {value}" for name, value in machine.items()),
+                "",
+                *(tables[name] for name in names),
+                "### Aims",
+                "",
+                *chain(*(aims[name] for name in names)),
+            ]
+            (directory / file).write_text("\n".join(lines) + "\n")
+    if measured.keys() >= set(FILES["performance.inc"]):
+        draw(measured, directory)
 
 
 if __name__ == "__main__":
