@@ -1,5 +1,6 @@
 """Files that cannot be used: a message of one line with the name of the file, never a traceback."""
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -50,10 +51,12 @@ main()
 
 
 def as_nobody(*arguments: str) -> Result:
-    """Runs a command as a user who owns nothing."""
+    """Runs a command as a user who owns nothing, and may not write down which lines were covered."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     ended = subprocess.run(
         [sys.executable, "-c", CHILD, *arguments],
         check=False,
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
