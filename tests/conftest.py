@@ -1,5 +1,6 @@
 """The back ends that every test marked `anyio` runs on, and what is noted when all have run."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ settings.register_profile(
     "trio_stream", settings.get_profile(settings.get_current_profile_name()), deadline=None
 )
 settings.load_profile("trio_stream")
+
+# In its debug mode asyncio warns of callbacks that took long, which is the machine's affair and not the tests'.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 @pytest.fixture(params=[*TRIO, *ASYNCIO])

@@ -46,7 +46,7 @@ async def test_a_store_is_closed_although_its_cursors_live_on(
     monkeypatch.undo()
     assert cursors
     for cursor in cursors:
-        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):  # and not only its connection
             cursor.fetchone()
     assert [each.name for each in sorted(path.parent.iterdir())] == [path.name]
 

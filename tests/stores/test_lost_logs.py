@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from stores.connections import tapped
 from stores.storehouse import ALL_JOBS, PATIENCE, Sink, commit_each, open_at, put, python, sql, state
 
 from trio_stream.stores import Store, StoreError
@@ -161,3 +162,20 @@ async def test_followers_who_wait_already_are_told_too(store: Store, path: Path)
                 tasks.start_soon(follow)
                 await anyio.wait_all_tasks_blocked()
                 beside(path, "-wal").unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+async def test_a_commit_whose_log_is_deleted_before_it_ends_is_not_acknowledged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tapped(monkeypatch) as tap:
+        async with open_at(path) as store:
+            await commit_each(store, "a")
+
+            def delete(sql: str, _: object) -> None:
+                if sql == "COMMIT":
+                    beside(path, "-wal").unlink()
+
+            tap.fail = delete
+            with pytest.raises(StoreError, match="-wal was deleted or replaced"):
+                await store.commit([put("b")])
