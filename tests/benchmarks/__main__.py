@@ -112,8 +112,6 @@ def write_report(
     aims: Mapping[str, Sequence[str]],
 ) -> None:
     """What docs/explanation/performance.md includes: the files of which all rows were measured."""
-    from .plots import draw
-
     for file, names in FILES.items():
         if measured.keys() >= set(names):
             lines = [
@@ -126,6 +124,8 @@ def write_report(
             ]
             (directory / file).write_text("\n".join(lines) + "\n")
     if measured.keys() >= set(FILES["performance.inc"]):
+        from .plots import draw
+
         draw(measured, directory)
 
 
