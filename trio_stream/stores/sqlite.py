@@ -6,7 +6,7 @@ No connection is ever used by two threads at once.
 A lock that another process holds is waited for in short attempts, between which a call can be cancelled.
 Readers who wait for the commits of others are woken by the kernel's notices on Linux (inotify, one descriptor for
 each open store that somebody waits at), elsewhere by looking for them.
-An idle one costs 0.1 % of a core on Linux, 0.3 % elsewhere.
+An idle one costs about 0.2 % of a core on Linux.
 
 Tasks that commit at the same time share a transaction, in the order of their arrival; nobody waits for company.
 Each has an index of its own, sees the commits before it, and succeeds or is refused alone.
