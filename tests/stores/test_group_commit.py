@@ -491,7 +491,7 @@ async def test_the_time_that_others_take_to_write_is_no_waiting_for_the_lock(pat
     def fail(sql: str, _: object) -> None:
         if sql == COMMIT and not in_line.is_set():
             assert in_line.wait(PATIENCE)
-            time.sleep(0.1)  # a slow disk: longer than anybody would wait for a lock
+            time.sleep(0.1)  # stands for a slow disk: twice as long as `busy_timeout`
         elif sql == "BEGIN IMMEDIATE" and in_line.is_set() and not refusals:
             refusals.append(sql)
             error = sqlite3.OperationalError("database is locked")

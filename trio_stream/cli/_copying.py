@@ -41,9 +41,9 @@ def backup(url: str, *, file: str, force: bool, as_json: bool) -> None:
 def restore(url: str, *, file: str, as_json: bool) -> None:
     """Put the backup FILE in the place of the store, while others use it.
 
-    What was committed since the backup is gone. The store gets a new epoch in the same step: whoever watches it gets
-    the state anew, and no older cursor goes on. It makes the store if there is none. With --json: {"index", "floor",
-    "epoch"}.
+    Commits that were made after the backup are lost. The store gets a new epoch in the same step: everybody who
+    watches it gets a new snapshot, and older cursors are stale. It makes the store if there is none.
+    With --json: {"index", "floor", "epoch"}.
     """
 
     async def main() -> None:

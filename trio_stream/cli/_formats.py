@@ -15,7 +15,7 @@ from ._text import RecordError, TextReader
 Format: TypeAlias = Literal["ndjson", "csv", "json"]
 Record: TypeAlias = "dict[str, JSON]"
 
-csv.field_size_limit(2**31 - 1)  # whoever writes a file knows how long a field may be; the default is 131072
+csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters is too short for some files
 
 
 def format_of(name: str, text: TextReader) -> Format:

@@ -25,7 +25,7 @@ class NotJSONError(ValueError):
 def decode(text: str) -> JSON:
     """The value; a `ValueError` that says why there is none.
 
-    No store may take it all the same; see `fault_of`.
+    A store may still refuse the value; see `fault_of`.
     """
     try:
         value: JSON = DECODER.decode(text)

@@ -6,7 +6,7 @@ while, so that events which the kernel merges or drops are no loss.
 
 There are no notices on other systems, without a free instance (a user has 128 by default), without a free
 watch, and from a file system that does not send any.
-Whoever uses this must find changes without it too, only later.
+So the caller must also look for changes without a notice, only less often.
 
 All of it blocks and belongs in a worker thread, except `take`; the kernel needs up to 25 ms to close an instance.
 """
