@@ -21,18 +21,20 @@ from ._events import (
     Payload as Payload,
     PayloadEvents as PayloadEvents,
     Subject as Subject,
-    SubscribeRequest as SubscribeRequest,
     Topic as Topic,
     close_subscription_event as close_subscription_event,
 )
-from ._noop import NoOpEventPublisher as NoOpEventPublisher
-from ._open import open_publisher as open_publisher, running as running
-from ._publisher import EventPublisher as EventPublisher
-from ._snapshot import (
+from ._handlers import (
     SnapshotAppender as SnapshotAppender,
     SnapshotFunc as SnapshotFunc,
     SnapshotHandlers as SnapshotHandlers,
+    Source as Source,
 )
+from ._interest import ALL as ALL, Interest as Interest
+from ._noop import NoOpEventPublisher as NoOpEventPublisher
+from ._open import open_publisher as open_publisher, running as running
+from ._publisher import EventPublisher as EventPublisher
+from ._request import Cursor as Cursor, SubscribeRequest as SubscribeRequest
 from ._statistics import PublisherStatistics as PublisherStatistics, TopicStatistics as TopicStatistics
 from ._subscribable import Subscribable as Subscribable
 from ._subscription import (

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import getattr_static, ismemberdescriptor
+from operator import is_
 from typing import Any, TypeAlias
 
 from ._arguments import check_index
@@ -9,7 +10,9 @@ from ._errors import InvalidCommitError
 from ._events import Event, Framing, PayloadEvents, Subject, Topic, check_topic, subject_of
 
 Groups: TypeAlias = Mapping[Subject, list[Event[Any]]]
-"""The events of one commit and topic for each feed, in order."""
+"""The events of one commit and topic for each plain feed, in order."""
+Pairs: TypeAlias = Sequence[tuple[Event[Any], Subject]]
+"""The events of a commit with their subjects, of all topics, in the order they were published."""
 
 
 def check_event(event: Event[Any]) -> None:
@@ -34,21 +37,22 @@ def check_one_index(events: Sequence[Event[Any]]) -> int:
     return index
 
 
-def split(events: Iterable[Event[Any]]) -> dict[Topic[Any], Groups]:
-    """The events by topic and by the feeds they touch: that of their subject and that of the blank key."""
+def split(events: Iterable[Event[Any]]) -> tuple[Pairs, dict[Topic[Any], Groups]]:
+    """The events with their subjects; and by topic and plain feed: that of the subject and that of the blank key."""
+    pairs: list[tuple[Event[Any], Subject]] = []
     topics: dict[Topic[Any], dict[Subject, list[Event[Any]]]] = {}
     for event in events:
         groups = topics.setdefault(event.topic, {})
-        given = subject_in(event)
-        subject = Subject(given) if isinstance(given, str) else given
+        subject = subject_in(event)
+        pairs.append((event, subject))
         groups.setdefault(subject, []).append(event)
         if subject.key:
             groups.setdefault(Subject("", subject.namespace, subject.partition), []).append(event)
-    return {**topics}
+    return pairs, {**topics}
 
 
-def subject_in(event: Event[Any]) -> Subject | str:
-    """The subject as the payload gives it; `InvalidCommitError` if it gives none.
+def subject_in(event: Event[Any]) -> Subject:
+    """The subject that the payload gives; `InvalidCommitError` if it gives none.
 
     What a property raises passes through.
     """
@@ -61,7 +65,7 @@ def subject_in(event: Event[Any]) -> Subject | str:
             raise
         raise InvalidCommitError(f"a payload of type {type(payload).__name__} has no subject") from error
     try:
-        return given if isinstance(given, str) else subject_of(given)
+        return subject_of(given)
     except TypeError as error:
         raise InvalidCommitError(f"in a payload of type {type(payload).__name__}: {error}") from None
 
@@ -69,12 +73,16 @@ def subject_in(event: Event[Any]) -> Subject | str:
 def delivery(events: Sequence[Event[Any]], before: Event[Any] | None = None) -> Event[Any]:
     """What the readers of one feed get of these events of a commit: one event.
 
-    A batch is shared with the feed `before` if that one got the same: an event is in the feed of its key and in
-    that of the blank key, which has all of the former, so that the same beginning and length mean the same batch.
+    A batch is shared with the feed `before` if that one got the very same events.
     """
     first = events[0]
     if len(events) == 1:
         return first
-    if before is not None and len(before.events) == len(events) and before.events[0] is first:
+    if before is not None and _is_of(before, events):
         return before
-    return Event(first.topic, first.index, PayloadEvents(events))
+    return Event(first.topic, first.index, PayloadEvents(events), mark=first.mark)
+
+
+def _is_of(batch: Event[Any], events: Sequence[Event[Any]]) -> bool:
+    items = batch.events
+    return len(items) == len(events) and all(map(is_, items, events))

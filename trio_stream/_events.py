@@ -1,4 +1,4 @@
-"""The values that travel: topics, subjects, payloads, events and requests. All of them are immutable."""
+"""The values that travel: topics, subjects, payloads and events. All of them are immutable."""
 
 import enum
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
@@ -6,8 +6,6 @@ from dataclasses import KW_ONLY, FrozenInstanceError, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, cast, final, overload
 
 from typing_extensions import TypeVar, override
-
-from ._arguments import check_index
 
 T = TypeVar("T")
 P = TypeVar("P", default=Any)
@@ -18,7 +16,7 @@ def _refuse(self: object, name: str, *_: object) -> None:
     raise FrozenInstanceError(f"{type(self).__name__} is immutable: {name!r} cannot be changed")
 
 
-def _frozen(cls: type[T]) -> type[T]:
+def frozen(cls: type[T]) -> type[T]:
     """Refuses to set any attribute, as a frozen dataclass does.
 
     Before Python 3.13 the method that a slotted one gets for that fails with a `TypeError` where it is asked for
@@ -29,7 +27,7 @@ def _frozen(cls: type[T]) -> type[T]:
     return cls
 
 
-@_frozen
+@frozen
 @dataclass(frozen=True, slots=True)
 class Topic(Generic[P]):
     """A kind of state, typed by its payload: `Topic[ServiceHealth]("service-health")`.
@@ -125,7 +123,7 @@ class CloseSubscriptions:
         return f"<CloseSubscriptions tokens={len(self.token_secret_ids)}>"  # they are secret
 
 
-@_frozen
+@frozen
 @dataclass(frozen=True, slots=True)
 class Event(Generic[P_co]):
     """What a subscriber is handed.
@@ -133,6 +131,8 @@ class Event(Generic[P_co]):
     `index` is that of the commit; of the snapshot for end-of-snapshot; 0 for new-snapshot-to-follow.
     Inside a snapshot it is what its handler gave, mostly that of the commit which the state is from; how far a
     subscriber has come is `Subscription.index`.
+    `topic` is that of the first of them where an event stands for several, and of framing events in a subscription of
+    several topics.
     Several events of one commit come as one event whose payload is a `PayloadEvents`; `events` has
     them one by one in every case.
     """
@@ -140,6 +140,9 @@ class Event(Generic[P_co]):
     topic: Topic[Any]
     index: int
     payload: "P_co | PayloadEvents[P_co] | Framing"
+    _: KW_ONLY
+    mark: str = field(default="", repr=False)
+    """What the store wrote with the commit, so that its index is never taken for that of another copy; "" if nothing."""
 
     @property
     def is_end_of_snapshot(self) -> bool:
@@ -179,7 +182,7 @@ class Event(Generic[P_co]):
 
 
 @final  # so that its type tells what it is; `isinstance` takes long with what is an abstract collection
-@_frozen
+@frozen
 class PayloadEvents(Sequence[Event[P_co]]):
     """The events of one commit for one subscription, in the order they were published.
 
@@ -266,7 +269,7 @@ def readable(event: Event[P], authorizer: Any) -> Event[P] | None:
         batch = whole.readable_by(authorizer)
         if batch is None or len(batch) == len(whole):
             return event if batch else None
-        return Event(event.topic, event.index, batch)
+        return Event(event.topic, event.index, batch, mark=event.mark)
     return event if kind is Framing or _is_readable(event, authorizer) else None
 
 
@@ -291,57 +294,6 @@ def token_set(token_secret_ids: Iterable[str]) -> frozenset[str]:
         if not issubclass(kind, str):
             raise TypeError(f"a token is a string, not {kind.__name__}")
     return frozenset(tokens)
-
-
-@_frozen
-@dataclass(frozen=True, slots=True)
-class SubscribeRequest(Generic[P]):
-    """What a subscriber asks for; it may be used for any number of subscriptions.
-
-    `key`: "" asks for every key of the namespace.
-    `token`: matched exactly by close events; "" is a token like any other.
-    `index`: 0 for a fresh start, otherwise the last index received, to resume after it.
-    `epoch`: that of the publisher that gave `index`; None trusts the index.
-    """
-
-    topic: Topic[P]
-    key: str = ""
-    _: KW_ONLY
-    namespace: str = "default"
-    partition: str = "default"
-    token: str = field(default="", repr=False)
-    index: int = 0
-    epoch: str | None = None
-
-    def __post_init__(self) -> None:
-        check_topic(self.topic)
-        for name in ("key", "namespace", "partition", "token"):
-            if not isinstance(value := getattr(self, name), str):
-                raise TypeError(f"{name} is a string, not {type(value).__name__}")
-        if self.epoch is not None and not isinstance(self.epoch, str):
-            raise TypeError(f"epoch is a string or None, not {type(self.epoch).__name__}")
-        check_index(self.index)
-
-    @property
-    def subject(self) -> Subject:
-        """The slice of the topic that is asked for."""
-        return Subject(self.key, self.namespace, self.partition)
-
-    def covers(self, topic: Topic[Any], subject: Subject | str) -> bool:
-        """Whether this asks for an event of this topic and subject; a string means `Subject(that)`.
-
-        A snapshot function can choose by it what to append.
-        """
-        check_topic(topic)
-        return self._covers(subject_of(subject)) and topic == self.topic
-
-    def _covers(self, subject: Subject | str) -> bool:
-        """The same, of an event of the topic that is asked for."""
-        # To make a Subject of a string takes longer than the rest.
-        key, namespace, partition = (subject, "default", "default") if isinstance(subject, str) else subject
-        return (
-            (self.key == key or not self.key) and self.namespace == namespace and self.partition == partition
-        )
 
 
 def subject_of(given: object) -> Subject:

@@ -9,8 +9,9 @@ import anyio.lowlevel
 from typing_extensions import TypeVar, override
 
 from ._errors import PublisherDisabledError
-from ._events import Event, SubscribeRequest, Topic
-from ._snapshot import SnapshotFunc
+from ._events import Event, Topic
+from ._handlers import SnapshotFunc, Source
+from ._request import Cursor, SubscribeRequest
 from ._statistics import PublisherStatistics
 
 P = TypeVar("P", default=Any)
@@ -38,7 +39,7 @@ class NoOpEventPublisher:
         """Always empty: there is no timeline."""
         return ""
 
-    def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P]) -> None:
+    def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P] | Source) -> None:
         """Does nothing."""
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -46,10 +47,12 @@ class NoOpEventPublisher:
         task_status.started()
         await anyio.lowlevel.checkpoint()
 
-    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None) -> None:
+    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = "") -> None:
         """Does nothing."""
 
-    def publish_from_thread(self, events: Iterable[Event[Any]], *, index: int | None = None) -> None:
+    def publish_from_thread(
+        self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = ""
+    ) -> None:
         """Does nothing."""
 
     def subscribe(
@@ -67,7 +70,12 @@ class NoOpEventPublisher:
         return 0
 
     def refresh(
-        self, topic: Topic[Any] | None = None, *, index: int | None = None, epoch: str | None = None
+        self,
+        topic: Topic[Any] | None = None,
+        *,
+        index: int | None = None,
+        epoch: str | None = None,
+        mark: str = "",
     ) -> None:
         """Does nothing."""
 

@@ -8,8 +8,8 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from ._handlers import SnapshotHandlers
 from ._publisher import NO_HANDLERS, EventPublisher
-from ._snapshot import SnapshotHandlers
 
 
 class Runnable(Protocol):
@@ -65,15 +65,23 @@ async def open_publisher(
     *,
     snapshot_cache_ttl: float = 10.0,
     history: int = 4096,
+    history_events: int = 65_536,
     index: int = 0,
     epoch: str | None = None,
+    mark: str = "",
 ) -> AsyncIterator[EventPublisher]:
     """A running `EventPublisher`, stopped when the block ends; the options are those of the class.
 
     An exception of the block leaves it as it is, not in an exception group.
     """
     publisher = EventPublisher(
-        handlers, snapshot_cache_ttl=snapshot_cache_ttl, history=history, index=index, epoch=epoch
+        handlers,
+        snapshot_cache_ttl=snapshot_cache_ttl,
+        history=history,
+        history_events=history_events,
+        index=index,
+        epoch=epoch,
+        mark=mark,
     )
     async with running(publisher.run):
         yield publisher

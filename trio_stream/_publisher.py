@@ -23,17 +23,21 @@ from trio.lowlevel import enable_ki_protection
 from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_handler, check_index, check_integer, check_seconds
-from ._buffer import History
-from ._commit import Groups, check_event, check_one_index, split
-from ._cursor import Cursor, End
+from ._commit import Groups, Pairs, check_event, check_one_index, split
+from ._compose import Composer
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
-from ._events import CloseSubscriptions, Event, SubscribeRequest, Topic, check_topic, token_set
+from ._events import CloseSubscriptions, Event, Topic, check_topic, token_set
+from ._feeds import Feeds
+from ._handlers import SnapshotFunc, SnapshotHandlers, SnapshotMaker, Source
 from ._inbox import Inbox
-from ._snapshot import SnapshotFunc, SnapshotHandlers, SnapshotMaker
+from ._interest import ALL
+from ._passages import Passages
+from ._reader import End, Reader
+from ._request import Cursor, SubscribeRequest
 from ._statistics import PublisherStatistics, TopicStatistics
 from ._subscription import Subscription
 from ._tokens import Tokens
-from ._topic import Timeline, TopicState
+from ._timeline import Timeline
 from ._wait import Lot, Parking
 
 P = TypeVar("P", default=Any)
@@ -46,8 +50,9 @@ class EventPublisher:
 
     `handlers`: a snapshot function for each topic; `register_handler` adds more.
     `snapshot_cache_ttl`: seconds that a complete snapshot is kept for others who ask for the same.
-    `history`: commits kept for each topic, for those who resume or are slow.
-    `index`: that of the last commit before this publisher; it takes greater ones.
+    `history`, `history_events`: commits, and events of them, kept for each topic, for those who resume or are slow; the
+    newest commit is kept in any case.
+    `index`, `mark`: those of the last commit before this publisher; it takes greater indexes.
     `epoch`: names the timeline of the indexes; None makes a random name, so that the index of another publisher is
     never misread.
 
@@ -65,8 +70,10 @@ class EventPublisher:
         *,
         snapshot_cache_ttl: float = 10.0,
         history: int = 4096,
+        history_events: int = 65_536,
         index: int = 0,
         epoch: str | None = None,
+        mark: str = "",
     ) -> None:
         if not isinstance(handlers, Mapping):
             raise TypeError(f"handlers is a mapping of topics to functions, not {type(handlers).__name__}")
@@ -74,13 +81,18 @@ class EventPublisher:
         check_integer("history", history)
         if history < 1:
             raise ValueError(f"history is at least one commit, not {history}")
+        check_integer("history_events", history_events)
+        if history_events < 1:
+            raise ValueError(f"history_events is at least one event, not {history_events}")
         check_index(index)
-        self._limit = history
-        self._timeline = Timeline(index, _new_epoch(epoch))
-        self._topics: dict[Topic[Any], TopicState] = {}
+        _check_mark(mark)
+        self._timeline = Timeline(index, _new_epoch(epoch), mark, history)
         self._subscriptions = Tokens[Subscription[Any]]()
         self._parking = Parking()
+        self._feeds = Feeds(self._timeline, self._parking, history=history, history_events=history_events)
         self._maker = SnapshotMaker(self._parking, snapshot_cache_ttl)
+        self._passages = Passages(self._feeds, self._timeline, self._parking, self._maker.start)
+        self._maker.connect(self._passages, Composer(self._passages).compose)
         self._inbox = Inbox(self._parking)
         self._is_running = False
         for topic, handler in handlers.items():
@@ -109,19 +121,24 @@ class EventPublisher:
         """The name of the present timeline."""
         return self._timeline.epoch
 
-    def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P]) -> None:
+    @property
+    def cursor(self) -> Cursor:
+        """How far it has come, as one value."""
+        return Cursor(self._timeline.index, self._timeline.epoch, self._timeline.mark)
+
+    def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P] | Source) -> None:
         """Adds a topic; `ValueError` if it has a handler already."""
         self._check("register_handler")
         check_topic(topic)
-        check_handler(topic.name, handler)
-        if topic in self._topics:
+        source = handler if isinstance(handler, Source) else Source(handler)
+        check_handler(topic.name, source.snapshot)
+        if topic in self._maker.sources:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
-        history = History(self._limit, self._timeline.index)
-        self._topics[topic] = TopicState(topic, history, self._timeline, self._parking, self._maker.start)
-        self._maker.handlers[topic] = handler
+        self._feeds.add(topic)
+        self._maker.sources[topic] = source
 
     @enable_ki_protection
-    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None) -> None:
+    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = "") -> None:
         """Publishes one commit: all its events, over one or more topics and subjects, with one index.
 
         Call it after the store has committed, in the order of the indexes and in the event loop's thread.
@@ -130,6 +147,7 @@ class EventPublisher:
         `index` is that of the events.
         Give it for a commit that may have no events here: then those who wait for its index know that it has passed.
         Without events and index nothing happens.
+        `mark` is what the store wrote with this commit; it may be given by the events instead.
         After the publisher has stopped, it takes close events only, as long as somebody still reads.
 
         Raises, and changes nothing: `InvalidCommitError` unless this is one commit with a greater index than the
@@ -148,15 +166,21 @@ class EventPublisher:
                 closing |= event.payload.token_secret_ids
             else:
                 commit.append(event)
-        parts = [(self._state(topic), groups) for topic, groups in split(commit).items()]
+        if mark or any([event.mark for event in commit]):
+            mark, commit = _marked(commit, mark)
+        pairs, parts = split(commit)
+        for topic in parts:
+            self._check_topic(topic)
         next_index = self._next_index(commit, index)
         if closing:
             self.close_subscriptions(closing)
         if next_index is not None:
-            self._timeline.index = next_index
-            self._append(next_index, parts)
+            self._timeline.advance(next_index, mark)
+            self._append(next_index, pairs, parts)
 
-    def publish_from_thread(self, events: Iterable[Event[Any]], *, index: int | None = None) -> None:
+    def publish_from_thread(
+        self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = ""
+    ) -> None:
         """`publish` for any thread: returns when it is done, raises what it raises, keeps each caller's order.
 
         The publisher must be running; before that it is a `RuntimeError`.
@@ -164,9 +188,9 @@ class EventPublisher:
         check_events("publish_from_thread", events)
         commit = tuple(events)
         if self._parking.thread == threading.get_ident():
-            self.publish(commit, index=index)
+            self.publish(commit, index=index, mark=mark)
         else:
-            self._inbox.put(partial(self.publish, commit, index=index))
+            self._inbox.put(partial(self.publish, commit, index=index, mark=mark))
 
     @enable_ki_protection
     def subscribe(
@@ -184,22 +208,20 @@ class EventPublisher:
         With "reset" it is new-snapshot-to-follow, as soon as the snapshot behind it is whole; the reader can read that
         to its end, however slow it is. A resume that comes too late is treated the same.
 
-        Raises `UnknownTopicError`, `RuntimeError` in another thread, `ClosedResourceError` after the publisher has
-        stopped.
+        Raises `UnknownTopicError`, `ValueError` for `ALL` of a topic whose `Source` is not wide, `RuntimeError` in
+        another thread, `ClosedResourceError` after the publisher has stopped.
         """
         self._check("subscribe")
         if not isinstance(request, SubscribeRequest):
             raise TypeError(f"a request is a SubscribeRequest, not {type(request).__name__}")
         if on_lag not in ("close", "reset"):
             raise ValueError(f"on_lag is 'close' or 'reset', not {on_lag!r}")
-        state = self._state(request.topic)
+        for interest in request.interests:
+            self._check_topic(topic := interest.topic)
+            if ALL in (interest.namespace, interest.partition) and not self._maker.sources[topic].wide:
+                raise ValueError(f"the source of topic {str(topic)!r} is not wide: it does not know ALL")
         subscription: Subscription[P] = Subscription(
-            request,
-            state,
-            self._forget,
-            resume=self._can_resume(request, state.history),
-            authorizer=authorizer,
-            resets=on_lag == "reset",
+            request, self._passages, self._forget, authorizer=authorizer, resets=on_lag == "reset"
         )
         self._subscriptions.add(request.token, subscription)
         return subscription
@@ -218,7 +240,12 @@ class EventPublisher:
 
     @enable_ki_protection
     def refresh(
-        self, topic: Topic[Any] | None = None, *, index: int | None = None, epoch: str | None = None
+        self,
+        topic: Topic[Any] | None = None,
+        *,
+        index: int | None = None,
+        epoch: str | None = None,
+        mark: str = "",
     ) -> None:
         """Says that the state has changed other than by commits: subscribers must start again.
 
@@ -228,6 +255,7 @@ class EventPublisher:
         The store was restored or replaced: a new epoch begins, at `index`, which may be lower than before; the default
         is a random epoch and index 0.
         Or commits were lost: give the present epoch, and it goes on after `index`, which may not be lower.
+        `mark` is that of the commit with this index.
         """
         self._check("refresh")
         if topic is None:
@@ -237,24 +265,27 @@ class EventPublisher:
                 raise ValueError(
                     f"epoch {epoch!r} is at {self._timeline.index}: a new start at {start} needs another name"
                 )
-            self._timeline.epoch = _new_epoch(epoch)
-            self._timeline.index = start
+            _check_mark(mark)
+            self._timeline.restart(start, _new_epoch(epoch), mark)
             self._force_close(self._subscriptions.take_all(), CloseReason.REFRESH)
-            for state in self._topics.values():
+            floors: dict[Topic[Any], tuple[int, int]] = {}
+            for each, history in self._feeds.histories.items():
                 # Where the epoch goes on, a cursor that was too old, or ahead of what is published, still is.
-                floor, farthest = (state.history.floor, state.farthest) if goes_on else (0, 0)
-                state.clear(floor=max(start, floor), dropped=start if goes_on else 0)
-                state.farthest = max(start, farthest)
+                floor, farthest = (history.floor, history.farthest) if goes_on else (0, 0)
+                floors[each] = max(start, floor), start if goes_on else 0
+                history.farthest = max(start, farthest)
+            self._passages.clear(floors)
         else:
-            if index is not None or epoch is not None:
-                raise ValueError("one topic cannot have an index or an epoch of its own")
+            if index is not None or epoch is not None or mark:
+                raise ValueError("one topic cannot have an index, an epoch or a mark of its own")
             check_topic(topic)
-            state = self._state(topic)
-            closed = self._subscriptions.take_of(state)
+            self._check_topic(topic)
+            history = self._feeds.histories[topic]
+            closed = self._subscriptions.take_of(topic)
             self._force_close(closed, CloseReason.REFRESH)
             # Who was here before, and saw the newest commit or a snapshot ahead of it, must not resume either.
-            floor = max(self._timeline.index, state.farthest) + 1
-            state.clear(floor=floor, dropped=state.history.newest)
+            floor = max(self._timeline.index, history.farthest) + 1
+            self._passages.clear({topic: (floor, history.newest)})
 
     def statistics(self) -> PublisherStatistics:
         """Figures for introspection; taking them changes nothing. The time it takes grows with the subscriptions.
@@ -262,6 +293,7 @@ class EventPublisher:
         Any thread may take them. Only in the event loop's thread do all figures belong to one moment.
         """
         open_ = self._subscriptions.all()
+        snapshots = list(self._passages.shared.values())
         return PublisherStatistics(
             index=self._timeline.index,
             epoch=self._timeline.epoch,
@@ -270,12 +302,12 @@ class EventPublisher:
             tokens=len(self._subscriptions),
             topics={
                 topic.name: TopicStatistics(
-                    commits=len(state.history),
-                    floor=state.history.floor,
-                    feeds=len(state.history.feeds),
-                    snapshots=len(state.snapshots),
+                    commits=len(history),
+                    floor=history.floor,
+                    feeds=len(history.feeds) + self._feeds.wide_of(topic),
+                    snapshots=sum(topic in snapshot.topics for snapshot in snapshots),
                 )
-                for topic, state in list(self._topics.items())
+                for topic, history in list(self._feeds.histories.items())
             },
         )
 
@@ -309,11 +341,9 @@ class EventPublisher:
         if self._timeline.is_stopped and not (unless_reading and self._subscriptions.count):
             raise ClosedResourceError("this publisher has stopped")
 
-    def _state(self, topic: Topic[Any]) -> TopicState:
-        state = self._topics.get(topic)
-        if state is None:
+    def _check_topic(self, topic: Topic[Any]) -> None:
+        if topic not in self._feeds.histories:
             raise UnknownTopicError(f"no handler is registered for topic {str(topic)!r}")
-        return state
 
     def _next_index(self, commit: list[Event[Any]], index: int | None) -> int | None:
         """The index of the commit; None if it is none."""
@@ -332,22 +362,16 @@ class EventPublisher:
             )
         return index
 
-    def _append(self, index: int, parts: list[tuple[TopicState, Groups]]) -> None:
-        lots: list[Lot] = self._timeline.reached()
-        for state, groups in parts:
-            lots += state.history.append(index, groups)
-            state.expire()
+    def _append(self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups]) -> None:
+        lots: list[Lot] = [*self._timeline.reached()]
+        lots += self._feeds.append(index, pairs, parts)
+        for topic in parts:
+            self._passages.expire(topic)
         self._parking.wake(lots)
 
-    def _can_resume(self, request: SubscribeRequest[Any], history: History) -> bool:
-        if request.index == 0 or request.epoch not in (None, self._timeline.epoch):
-            return False
-        is_ahead = request.index > self._timeline.index
-        return request.index >= history.floor and not (is_ahead and request.epoch is None)
-
-    def _forget(self, cursor: Cursor[Any]) -> None:
-        assert isinstance(cursor, Subscription)
-        self._subscriptions.remove(cursor.request.token, cursor)
+    def _forget(self, reader: Reader[Any]) -> None:
+        assert isinstance(reader, Subscription)
+        self._subscriptions.remove(reader.request.token, reader)
 
     def _force_close(self, subscriptions: list[Subscription[Any]], reason: CloseReason) -> None:
         """Ends these subscriptions, which the caller has taken out of the open ones."""
@@ -366,8 +390,7 @@ class EventPublisher:
         self._parking.close()
         self._inbox.close()
         self._maker.close()
-        for state in self._topics.values():
-            state.close()
+        self._passages.close()
         waiting, open_ = self._timeline.everybody(), self._subscriptions.all()
         self._parking.in_slices(map(self._parking.wake_one, waiting), len(waiting))
         self._parking.in_slices(map(self._tell_of_stop, open_), len(open_))
@@ -394,3 +417,19 @@ def _new_epoch(epoch: str | None) -> str:
     if not epoch:
         raise ValueError("an epoch must not be empty")
     return epoch
+
+
+def _check_mark(mark: object) -> None:
+    if not isinstance(mark, str):
+        raise TypeError(f"a mark is a string, not {type(mark).__name__}")
+
+
+def _marked(commit: list[Event[Any]], mark: str) -> tuple[str, list[Event[Any]]]:
+    """The mark of the commit, and its events with that."""
+    _check_mark(mark)
+    for event in commit:
+        _check_mark(event.mark)
+        if event.mark and mark not in ("", event.mark):
+            raise InvalidCommitError(f"events of different marks in one commit: {mark!r} and {event.mark!r}")
+        mark = mark or event.mark
+    return mark, [each if each.mark else Event(each.topic, each.index, each.payload, mark=mark) for each in commit]

@@ -4,7 +4,7 @@ from typing import Any, Literal, Protocol
 
 from typing_extensions import TypeVar
 
-from ._events import SubscribeRequest
+from ._request import SubscribeRequest
 from ._subscription import Subscription
 
 P = TypeVar("P", default=Any)

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, assert_never
 
 import anyio
@@ -12,10 +12,13 @@ from trio.lowlevel import enable_ki_protection
 from typing_extensions import TypeVar, override
 
 from ._arguments import check_index, check_integer
-from ._cursor import MOST_CHECKED, SCAN, Cursor, End
+from ._buffer import Feed
 from ._errors import BusyResourceError, CloseReason, SubscriptionForceClosed, WouldBlock
-from ._events import Event, SubscribeRequest
-from ._topic import Snapshot
+from ._events import Event
+from ._interest import described
+from ._passages import Snapshot
+from ._reader import MOST_CHECKED, SCAN, End, Phase, Reader
+from ._request import Cursor, SubscribeRequest
 from ._wait import Slot
 
 P = TypeVar("P", default=Any)
@@ -28,6 +31,8 @@ class SubscriptionState(enum.Enum):
 
     SNAPSHOT = "snapshot"
     """It has not returned end-of-snapshot yet."""
+    RESUMING = "resuming"
+    """It is not known yet whether the cursor of its request is right."""
     LIVE = "live"
     """It returns changes as they occur."""
     CLOSED = "closed"
@@ -66,7 +71,7 @@ else:
     anyio.abc.ObjectReceiveStream.register(_Receiver)
 
 
-class Subscription(Cursor[P], _Receiver[Event[P]]):
+class Subscription(Reader[P], _Receiver[Event[P]]):
     """The current state and then every change to it, for one reader.
 
     Made by `EventPublisher.subscribe`.
@@ -88,7 +93,7 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     @override
     def __repr__(self) -> str:
         return (
-            f"<Subscription topic={str(self.request.topic)!r} subject={str(self.request.subject)!r} "
+            f"<Subscription {described(self.request.interests)} "
             f"state={self._doing().value} index={self._index} lag={self._lag()}>"
         )
 
@@ -108,14 +113,32 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         After `CloseReason.STOPPED` it stays at the newest index published, if everything was received; after any other
         end it is `index`.
         """
-        self._state.parking.check_thread("horizon")
-        if self._end is None and self._snapshot is None:
+        self._passages.parking.check_thread("horizon")
+        if self._end is None and self._phase is Phase.LIVE:
             self._pass_hidden()  # which asks payloads, and they may close this
         if self._end is not None:
             return max(self._index, self._end.horizon)
-        if self._snapshot is None and self._position == self._feed.end:
-            return max(self._index, self._state.timeline.index)
+        if self._phase is Phase.LIVE and self._position == self._feed.end:
+            return max(self._index, self._passages.timeline.index)
         return self._index
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far the reader has come, at its `horizon`; `SubscribeRequest.after` goes on from there.
+
+        Its index is 0 inside a snapshot.
+        While it is not known whether the cursor of the request is right it is that one.
+        After the end it is at `index`, and at the horizon after `CloseReason.STOPPED`.
+        """
+        horizon = self.horizon  # to find out may end it
+        if self._is_resuming():
+            return Cursor(self.request.index, self.epoch, self.request.mark)
+        return self._cursor_at(horizon)
+
+    @property
+    def state(self) -> SubscriptionState:
+        """What the subscription is doing."""
+        return self._doing()
 
     @enable_ki_protection
     @override
@@ -156,10 +179,10 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         """
         self._begin_to_receive()
         self._burst = self._stop = 0
-        index = self._state.timeline.index
+        index = self._passages.timeline.index
         events: list[Event[P]] | None = None
         try:
-            await self._state.parking.backend.checkpoint()
+            await self._passages.parking.backend.checkpoint()
             if self._end is None:
                 events = await self._read_ahead(index)
         finally:
@@ -174,7 +197,7 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
 
         It looks at no more than 4,096 hidden events, and may raise `WouldBlock` although an event is ready behind them.
         """
-        self._state.parking.check_thread("receive_nowait")
+        self._passages.parking.check_thread("receive_nowait")
         if self._is_receiving:
             raise BusyResourceError("receiving from")
         for _ in range(MOST_CHECKED // SCAN):
@@ -192,12 +215,26 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         A checkpoint; raises how the subscription ended, and `CloseReason.STOPPED` if the publisher has stopped before.
         """
         check_index(index)
-        timeline = self._state.timeline
-        await self._state.parking.backend.checkpoint()
+        timeline = self._passages.timeline
+        await self._passages.parking.backend.checkpoint()
         while self._end is None and timeline.index < index:
             if timeline.is_stopped:
                 raise SubscriptionForceClosed(CloseReason.STOPPED, self._index, self.epoch)
             await self._watch(index)
+        if self._end is not None:
+            raise self._error()
+
+    async def wait_ready(self) -> None:
+        """Waits until the snapshot was received to its end, or the cursor of the request is known to be right.
+
+        Receives nothing, and may be used by other tasks while one receives.
+        A checkpoint; raises how the subscription ended.
+        """
+        await self._passages.parking.backend.checkpoint()
+        while not self._is_settled() and self._end is None:
+            if self._passages.timeline.is_stopped:
+                raise SubscriptionForceClosed(CloseReason.STOPPED, self._index, self.epoch)
+            await self._watch(None)
         if self._end is not None:
             raise self._error()
 
@@ -240,9 +277,9 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     def unsubscribe(self) -> None:
         """Ends the subscription; a waiting receiver gets `ClosedResourceError`. Idempotent."""
         if self._end is None:
-            self._state.parking.check_thread("unsubscribe")
+            self._passages.parking.check_thread("unsubscribe")
             self._finish(End(None))
-            self._state.parking.wake_each((self,))
+            self._passages.parking.wake_each((self,))
 
     def close(self) -> None:
         """The same as `unsubscribe`."""
@@ -251,7 +288,7 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     @override
     async def aclose(self) -> None:
         """The same as `unsubscribe`, and a checkpoint."""
-        backend = self._state.parking.backend
+        backend = self._passages.parking.backend
         backend.check()
         self.unsubscribe()
         await backend.checkpoint()
@@ -271,10 +308,9 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         It is a fresh start if the subscription is still inside a snapshot, or was force-closed for `TOKEN`,
         `REFRESH` or `SNAPSHOT_FAILED`: then drop what was received.
         """
-        index = self.horizon  # to find out may end it
-        if self._end is not None and _is_to_be_dropped(self._end.reason):
-            index = 0
-        return replace(self.request, index=index, epoch=self.epoch if index else None)
+        cursor = self.cursor  # to find out may end it
+        is_dropped = self._end is not None and _is_to_be_dropped(self._end.reason)
+        return self.request.after(None if is_dropped else cursor)
 
     def statistics(self) -> SubscriptionStatistics:
         """Figures for introspection, from any thread; taking them changes nothing for the reader."""
@@ -285,21 +321,41 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     def _doing(self) -> SubscriptionState:
         if self._end is not None:
             return SubscriptionState.CLOSED if self._end.reason is None else SubscriptionState.FORCE_CLOSED
+        if self._is_resuming():
+            return SubscriptionState.RESUMING
         return SubscriptionState.LIVE if self._snapshot is None else SubscriptionState.SNAPSHOT
 
-    async def _watch(self, index: int) -> None:
-        """Waits until the index is published, or this has ended."""
-        state = self._state
+    def _is_resuming(self) -> bool:
+        return self._phase is Phase.JUDGED and not self._index
+
+    def _is_settled(self) -> bool:
+        """Whether end-of-snapshot was received, or the resume accepted; judges that if it is time to."""
+        if self._passages.timeline.is_stopped:
+            self._stop_if_done()
+        elif self._is_resuming() and self._source.end:
+            self._look()
+        return self._snapshot is None and not self._is_resuming()
+
+    async def _watch(self, index: int | None) -> None:
+        """Waits until the index is published, this has ended or come live, or a cursor can be judged."""
+        timeline, parking = self._passages.timeline, self._passages.parking
         slot = Slot()
         if self._watchers is None:
             self._watchers = {}
-        parked = state.parking.backend.park(slot)
+        parked = parking.backend.park(slot)
         self._watchers[slot] = None
-        state.timeline.enter(index, slot)
+        if index is None and self._awaited is not None:
+            index = self._awaited.index
+        gate = None if index is None else timeline.enter(index)
+        if gate is not None:
+            gate.waiting[slot] = None
         try:
             await parked
         finally:
-            state.timeline.leave(index, slot)
+            if gate is not None:
+                assert index is not None
+                gate.waiting.pop(slot, None)
+                timeline.leave(index, gate)
             self._watchers.pop(slot, None)
 
     async def _read_ahead(self, index: int) -> list[Event[P]] | None:
@@ -309,16 +365,16 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
         scout = self._scout()
         try:
             while self._end is None and not scout._has_all(index):
-                if (snapshot := scout._unfinished()) is not None:
-                    await self._wait_for_whole(snapshot)
+                if (gate := scout._gate()) is not None:
+                    await self._wait_at(gate, scout._snapshot)
                     continue
                 if has_looked:  # perhaps at hidden events only
-                    await self._state.parking.backend.checkpoint()
+                    await self._passages.parking.backend.checkpoint()
                 has_looked = True
                 events += self._take_with(scout)
             if self._end is None:
                 self._follow(scout)
-                if not events and self._state.timeline.is_stopped:
+                if not events and self._passages.timeline.is_stopped:
                     self._stop_if_done()
         except SubscriptionForceClosed:
             if self._end is None:
@@ -329,23 +385,25 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
             scout._retire()
         return events if self._end is None else None  # noqa: ASYNC910 - the caller has a checkpoint
 
-    def _take_with(self, scout: Cursor[P]) -> list[Event[P]]:
+    def _take_with(self, scout: Reader[P]) -> list[Event[P]]:
         self._is_receiving = "asking"  # a payload that is asked who may read it may look at this horizon
         try:
             return scout._take_batch(None)
         finally:
             self._is_receiving = True
 
-    async def _wait_for_whole(self, snapshot: Snapshot) -> None:
-        """Waits until it is known whether the snapshot is whole, or this has ended."""
-        parked = self._state.parking.backend.park(self)
-        snapshot.whole.waiting[self] = None
-        self._state.hurry(snapshot)
+    async def _wait_at(self, gate: Feed, snapshot: Snapshot | None) -> None:
+        """Waits until the gate opens, which may be that of this snapshot, or this has ended."""
+        parked = self._passages.parking.backend.park(self)
+        gate.waiting[self] = None
+        if snapshot is not None:
+            self._passages.hurry(snapshot)
         try:
             await parked
         finally:
-            snapshot.urgent -= 1
-            snapshot.whole.waiting.pop(self, None)
+            if snapshot is not None:
+                snapshot.urgent -= 1
+            gate.waiting.pop(self, None)
 
     def _begin_to_receive(self) -> None:
         if self._is_receiving:
@@ -355,7 +413,7 @@ class Subscription(Cursor[P], _Receiver[Event[P]]):
     def _pause(self) -> Awaitable[None]:
         """One checkpoint, awaited at once: until there is something to look at, or just that if there is."""
         self._burst = self._stop = 0
-        parking = self._state.parking
+        parking = self._passages.parking
         backend = parking._backend or parking.backend  # a property takes its time
         source = self._source
         if self._position < source.end or self._is_marker_due or self._end is not None:

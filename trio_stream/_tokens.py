@@ -1,18 +1,21 @@
 """Which subscriptions are open, by the token they were made with."""
 
 from collections.abc import Collection
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 from weakref import WeakKeyDictionary
 
 from typing_extensions import TypeVar
+
+from ._events import Topic
+from ._request import SubscribeRequest
 
 
 class Opened(Protocol):
     """What is registered here: a subscription."""
 
     @property
-    def _state(self) -> object:
-        """Its topic."""
+    def request(self) -> SubscribeRequest[Any]:
+        """What it asks for."""
         ...
 
 
@@ -87,15 +90,16 @@ class Tokens(Generic[T]):
         self._count = 0
         return taken
 
-    def take_of(self, state: object) -> list[T]:
-        """Takes out those of this topic; nothing is loose."""
-        taken = [item for made in self._made.values() for item in made if item._state is state]
+    def take_of(self, topic: Topic[Any]) -> list[T]:
+        """Takes out those that ask for something of this topic; nothing is loose."""
+        taken: list[T] = []
         rest: dict[str, dict[T, None]] = {}
-        if len(taken) < self._count:
-            for token, made in self._made.items():
-                for item in made:
-                    if item._state is not state:
-                        rest.setdefault(token, {})[item] = None
+        for token, made in self._made.items():
+            for item in made:
+                if any([interest.topic == topic for interest in item.request.interests]):
+                    taken.append(item)
+                else:
+                    rest.setdefault(token, {})[item] = None
         self._made = rest
         self._count -= len(taken)
         return taken

@@ -1,423 +1,143 @@
-"""All that is kept of one topic: its history, and the snapshots that can be shared. Decides, and never waits.
+"""The history of one topic: its newest commits, and the feeds in which they are. Pure, no event loop.
 
-A snapshot is a feed that its handler fills and that ends in the end-of-snapshot event.
-It is shared from the moment it is asked for until its time in the cache is over; every reader has a position of
-its own in it.
+Every subject that has history or readers has a feed, and a blank key has one for each namespace and partition: what
+they hold are the same objects.
+What more is asked for, prefixes and `ALL` and several interests together, is in `_feeds`.
 
-When the history has dropped a commit that is newer than the snapshot, there would be a gap behind it.
-Then the snapshot is *passed*: it is emptied there and then, and its readers have fallen off.
-One whose handler waits for readers, while the history passes the point at which it was started, goes the same way.
-
-A reader that is reset must still make progress, however slow it is.
-So it begins a snapshot only when that is whole, and *keeps* it: one that is passed stays for those who keep it, to its
-end, and the next one is asked for behind it.
-At most two snapshots of a subject are kept like this; a third takes the oldest from its readers.
+Two bounds say what is gone.
+`dropped` is the index of the newest commit that was here and no longer is: a snapshot below it has a gap.
+`floor` is the lowest index that one can resume from; it is also raised by a publisher that starts, or is refreshed, at
+some index, and never falls on one timeline.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, MutableMapping, MutableSequence
-from typing import Any, Final
+from bisect import bisect_right
+from collections import deque
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from ._buffer import Feed, History
-from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
-from ._wait import PORTION, Lot, Parking, Slot, emptying
+from ._buffer import Feed
+from ._commit import Groups, Pairs, delivery
+from ._events import Event, Subject, Topic
 
-WINDOW: Final = 1024  # deliveries that a handler may be ahead of its fastest reader
-MOST_KEPT: Final = (
-    2  # snapshots of one subject, with one that is asked for, that are kept although they are passed
-)
+class Kept(NamedTuple):
+    """A commit that the history keeps."""
 
-
-class Snapshot(Feed):
-    """The state of one subject at one index, perhaps still being made."""
-
-    __slots__ = (
-        "cancel",
-        "dropped_before",
-        "failure",
-        "furthest",
-        "index",
-        "is_cached",
-        "is_complete",
-        "is_passed",
-        "keepers",
-        "serial",
-        "stalled",
-        "urgent",
-        "whole",
-        "writers",
-    )
-
-    def __init__(self, subject: Subject, serial: int) -> None:
-        super().__init__(subject)
-        self.serial: int = serial
-        # The topic's newest commit when the handler was started; when complete, what the handler returned.
-        self.index: int = 0
-        # History.dropped when the handler was started: it must have seen at least that commit.
-        self.dropped_before: int = 0
-        self.is_complete: bool = False
-        # Whether it is there only for those who keep it: the history has passed it.
-        self.is_passed: bool = False
-        self.failure: BaseException | None = None
-        # Whether it is kept for new subscribers although nobody may be reading it.
-        self.is_cached: bool = False
-        # Ends the making of it, or its time in the cache. Written by the maker; None when there is nothing to end.
-        self.cancel: Callable[[], object] | None = None
-        # The greatest position that any reader has reached.
-        self.furthest: int = 0
-        # How many of its readers keep it.
-        self.keepers: int = 0
-        # How many of its readers wait for its end besides, so that the handler need not wait for them.
-        self.urgent: int = 0
-        # Where those wait who take it only as a whole: comes to 1 when it is complete, or will not be.
-        self.whole: Feed = Feed(subject)
-        # The handler's tasks that wait for a reader to come closer, and how many they are.
-        self.writers: Lot = Lot()
-        self.stalled: int = 0
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it was emptied, because of a failure or because the history has passed it."""
-        return self.start > 0
+    at: int
+    """Its index."""
+    pairs: Pairs
+    events: int
+    """How many of them are of this topic."""
+    feeds: tuple[Feed, ...]
+    """Those of this topic that it was appended to."""
 
 
-class Timeline:
-    """How far the publisher has come; shared by all of its topics."""
+class History:
+    """The newest commits of one topic."""
 
-    __slots__ = ("_awaited", "_order", "epoch", "index", "is_stopped")
+    __slots__ = ("_log", "_most_events", "dropped", "events", "farthest", "feeds", "floor", "limit", "topic")
 
-    def __init__(self, index: int, epoch: str) -> None:
-        # Written by the publisher.
-        self.index: int = index
-        self.epoch: str = epoch
-        # Nothing will be published any more.
-        self.is_stopped: bool = False
-        # {index: who waits for it, whatever topic it is of}; and these indexes, lowest first.
-        self._awaited: dict[int, Lot] = {}
-        self._order: list[int] = []
-
-    def enter(self, index: int, slot: Slot) -> None:
-        """The task of this slot waits for the index."""
-        lot = self._awaited.get(index)
-        if lot is None:
-            lot = self._awaited[index] = Lot()
-            insort(self._order, index)
-        lot.waiting[slot] = None
-
-    def leave(self, index: int, slot: Slot) -> None:
-        """It does not wait any more."""
-        lot = self._awaited.get(index)
-        if lot is not None and slot in lot.waiting:
-            del lot.waiting[slot]
-            if not lot.waiting:
-                del self._awaited[index]
-                del self._order[bisect_left(self._order, index)]
-
-    def reached(self) -> list[Lot]:
-        """Those who have waited for an index that is published now."""
-        order = self._order
-        if not order or order[0] > self.index:
-            return []
-        count = bisect_left(order, self.index + 1)
-        passed, self._order = order[:count], order[count:]
-        return [self._awaited.pop(index) for index in passed]
-
-    def everybody(self) -> list[Slot]:
-        """All who wait; they are forgotten."""
-        lots, self._awaited, self._order = self._awaited, {}, []
-        return [slot for lot in lots.values() for slot in lot.waiting]
-
-
-class TopicState:
-    """The history and the snapshots of one topic."""
-
-    __slots__ = (
-        "_ageing",
-        "_kept",
-        "_oldest",
-        "_serial",
-        "_start",
-        "farthest",
-        "history",
-        "parking",
-        "snapshots",
-        "timeline",
-        "topic",
-    )
-
-    def __init__(
-        self,
-        topic: Topic[Any],
-        history: History,
-        timeline: Timeline,
-        parking: Parking,
-        start: "Callable[[TopicState, Snapshot], None]",
-    ) -> None:
+    def __init__(self, topic: Topic[Any], limit: int, most_events: int, floor: int) -> None:
+        """`limit` in commits and in events; the newest commit is kept in any case."""
         self.topic: Topic[Any] = topic
-        self.history: History = history
-        self.timeline: Timeline = timeline
-        self.parking: Parking = parking
-        # Has the handler make a new snapshot, as soon as the publisher runs.
-        self._start = start
-        # {subject: what a new subscriber is given}; being made, or cached.
-        self.snapshots: dict[Subject, Snapshot] = {}
-        self._serial: int = 0
-        # The serial of the oldest snapshot that is of the present state.
-        self._oldest: int = 0
+        self.limit: int = limit
+        self._most_events: int = most_events
+        self.floor: int = floor
+        self.dropped: int = 0
         # The greatest index of a snapshot on this timeline; it may be ahead of what is published.
         self.farthest: int = 0
-        # What dies when the history passes its index, lowest first: the complete ones that are cached or read,
-        # and those whose handler waits for readers.
-        self._ageing: list[Snapshot] = []
-        # {subject: those that are passed and kept, oldest first}
-        self._kept: dict[Subject, list[Snapshot]] = {}
+        self.feeds: dict[Subject, Feed] = {}
+        # Oldest first, at most `limit`; and how many events they have.
+        self._log: deque[Kept] = deque()
+        self.events: int = 0
 
-    def join(self, subject: Subject, *, fresh: bool, keeps: bool) -> Snapshot:
-        """The snapshot to share, for one more reader; a new one if there is none.
+    def __len__(self) -> int:
+        return len(self._log)
 
-        A `fresh` one leaves at least half of the history to its reader: one that has just lagged would fall off
-        again at once behind an old snapshot.
-        `keeps`: the reader waits until it is whole, and reads it to its end.
-        """
-        snapshot = self.snapshots.get(subject)
-        if snapshot is None or not self._is_current(snapshot, fresh=fresh):
-            snapshot = self._create(subject, snapshot)
-        self.enter(snapshot, keeps=keeps)
-        return snapshot
+    @property
+    def newest(self) -> int:
+        """The index of the newest commit there ever was on this timeline, 0 if there was none."""
+        return self._log[-1].at if self._log else self.dropped
 
-    def enter(self, snapshot: Snapshot, *, keeps: bool) -> None:
-        """One reader more."""
-        snapshot.readers += 1
-        if keeps:
-            snapshot.keepers += 1
-            self.parking.wake((snapshot.writers,))
+    def newer_than(self, index: int) -> int:
+        """How many of the commits that are kept have a greater index."""
+        return len(self._log) - bisect_right(self._log, index, key=itemgetter(0))
 
-    def leave(self, snapshot: Snapshot, *, keeps: bool) -> None:
-        """One reader less; without one a snapshot lives in the cache only, and its handler has nothing to do."""
-        snapshot.readers -= 1
-        snapshot.keepers -= keeps
-        if snapshot.is_passed and not (snapshot.keepers or snapshot.is_gone):
-            self._give_up(snapshot)
-        elif snapshot.readers or snapshot.is_gone or snapshot.is_cached:
-            return
-        elif snapshot.is_complete:
-            self._retire(snapshot)
-        else:
-            self._give_up(snapshot)
+    def kept(self) -> list[Kept]:
+        """The commits that are kept, oldest first; a copy."""
+        return list(self._log)
 
-    def hurry(self, snapshot: Snapshot) -> None:
-        """One of its readers waits for its end."""
-        snapshot.urgent += 1
-        self.parking.wake((snapshot.writers,))
+    def append(self, index: int, pairs: Pairs, groups: Groups) -> tuple[Feed, ...]:
+        """Adds a commit; returns the feeds that got something."""
+        feeds = tuple(map(self._feed, groups))
+        item: Event[Any] | None = None
+        count = 0
+        for feed, (subject, events) in zip(feeds, groups.items(), strict=True):
+            item = delivery(events, item)
+            feed.append(item)
+            if not subject.key:
+                count += len(events)
+        self._log.append(Kept(index, pairs, count, feeds))
+        self.events += count
+        return feeds
 
-    def begin(self, snapshot: Snapshot) -> None:
-        """The handler starts now."""
-        snapshot.index = self.history.newest
-        snapshot.dropped_before = self.history.dropped
+    @property
+    def is_full(self) -> bool:
+        """Whether the oldest commit is to be dropped."""
+        return len(self._log) > self.limit or (self.events > self._most_events and len(self._log) > 1)
 
-    def is_void(self, snapshot: Snapshot) -> bool:
-        """Whether it is of a state that was replaced, or of a publisher that has stopped."""
-        return snapshot.serial < self._oldest
+    def drop_oldest(self) -> Kept:
+        """Forgets the oldest commit, and returns it."""
+        commit = self._log.popleft()
+        index, _, count, feeds = commit
+        for feed in feeds:
+            feed.drop_oldest()
+            if not feed.readers and feed.start == feed.end:
+                self._discard(feed)
+        self.events -= count
+        self.dropped = index
+        if index > self.floor:
+            self.floor = index
+        return commit
 
-    def complete(self, snapshot: Snapshot, index: int, *, cache: bool) -> None:
-        """The handler has returned: end-of-snapshot, unless the history has passed the snapshot already."""
-        if index < snapshot.dropped_before:
-            raise ValueError(
-                f"the snapshot's index {index} is older than commit {snapshot.dropped_before}, "
-                "which was published before the snapshot was asked for"
-            )
-        if snapshot.stalled:  # the handler has left an append behind
-            self._forget_age(snapshot)
-        is_passed = index < self.history.dropped
-        if self.is_void(snapshot) or snapshot.is_gone or (is_passed and not snapshot.keepers):
-            self._give_up(snapshot)
-            return
-        snapshot.index = index
-        snapshot.is_complete = True
-        self.farthest = max(self.farthest, index)
-        snapshot.append(Event(self.topic, index, END_OF_SNAPSHOT))
-        if is_passed:
-            self._keep(snapshot)
-        else:
-            insort(self._ageing, snapshot, key=_age)
-            snapshot.is_cached = cache
-            if not cache:
-                self._unshare(snapshot)
-        self._tell(snapshot)
+    def enter(self, subject: Subject) -> Feed:
+        """The feed of a subject, for one more reader."""
+        feed = self._feed(subject)
+        feed.readers += 1
+        return feed
 
-    def give_up(self, snapshot: Snapshot) -> None:
-        """It will not be complete: the publisher stops."""
-        if not (snapshot.is_complete or snapshot.is_gone):
-            self._give_up(snapshot)
+    def leave(self, feed: Feed) -> None:
+        """One reader less; a feed without readers stays only for what history it has."""
+        feed.readers -= 1
+        if not feed.readers and feed.start == feed.end:
+            self._discard(feed)
 
-    def fail(self, snapshot: Snapshot, cause: BaseException) -> None:
-        """The handler has failed: its readers are told, nobody else gets it.
+    def clear(self, floor: int, dropped: int) -> tuple[deque[Kept], dict[Subject, Feed]]:
+        """Forgets all commits; who still reads a feed keeps it. Returns them: to free very many takes long."""
+        forgotten = self._log, self.feeds
+        self._log = deque()
+        self.events = 0
+        self.feeds = {}
+        self.floor = floor
+        self.dropped = dropped
+        return forgotten
 
-        An error of a handler that is cancelled is dropped: nobody waits for its snapshot.
-        """
-        if not snapshot.is_gone:
-            if snapshot.stalled:  # the handler has left an append behind
-                self._forget_age(snapshot)
-            snapshot.failure = cause
-            self._give_up(snapshot)
+    def _feed(self, subject: Subject) -> Feed:
+        feed = self.feeds.get(subject)
+        if feed is None:
+            feed = self.feeds[subject] = PlainFeed(subject)
+        return feed
 
-    def evict(self, snapshot: Snapshot) -> None:
-        """Takes it out of the cache, if it is still there; those who read it go on."""
-        self._unshare(snapshot)
-        if snapshot.is_cached:
-            snapshot.is_cached = False
-            if not snapshot.readers:
-                self._retire(snapshot)
-
-    def expire(self) -> None:
-        """Lets go of every snapshot that the history has passed."""
-        if self._ageing and self._ageing[0].index < self.history.dropped:
-            passed = bisect_left(self._ageing, (self.history.dropped, 0), key=_age)
-            let_go = self._ageing[:passed]
-            del self._ageing[:passed]
-            self.parking.in_slices(map(self._pass, let_go), len(let_go))
-
-    def clear(self, floor: int, dropped: int) -> None:
-        """Forgets everything: the state was replaced, and the caller has ended all readers."""
-        self._forget(*self.history.clear(floor, dropped), unread_only=False)
-
-    def close(self) -> None:
-        """Forgets everything, but whole snapshots and what was published stay for those who read them."""
-        self._forget(*self.history.clear(self.timeline.index, 0), unread_only=True)
-
-    def reach(self, snapshot: Snapshot, position: int) -> None:
-        """A reader has come to `position`; a handler that waits goes on with half of the window before it."""
-        if position > snapshot.furthest:
-            snapshot.furthest = position
-            if snapshot.writers.waiting and snapshot.end - position <= WINDOW // 2:
-                self.parking.wake((snapshot.writers,))
-
-    def stall(self, snapshot: Snapshot) -> None:
-        """One of the handler's tasks begins to wait for readers."""
-        if not snapshot.stalled:
-            insort(self._ageing, snapshot, key=_age)
-        snapshot.stalled += 1
-
-    def unstall(self, snapshot: Snapshot) -> None:
-        """One of the handler's tasks no longer waits for readers."""
-        snapshot.stalled -= 1
-        if not (snapshot.stalled or snapshot.is_complete):
-            self._forget_age(snapshot)
-
-    def _is_current(self, snapshot: Snapshot, *, fresh: bool) -> bool:
-        """Whether a new reader of it would not fall off at once."""
-        if not (snapshot.is_complete or snapshot.stalled):
-            return True
-        if snapshot.index < self.history.dropped:
-            return False
-        if not (fresh or snapshot.stalled):
-            return True
-        return self.history.newer_than(snapshot.index) * 2 <= self.history.limit
-
-    def _create(self, subject: Subject, older: Snapshot | None) -> Snapshot:
-        if older is not None:
-            self.evict(older)
-        self._keep_at_most(subject, MOST_KEPT - 1)
-        self._serial += 1
-        snapshot = self.snapshots[subject] = Snapshot(subject, self._serial)
-        self._start(self, snapshot)
-        return snapshot
-
-    def _pass(self, snapshot: Snapshot) -> None:
-        """The history has passed it."""
-        if snapshot.is_passed:  # it was made to its end since, and is kept already
-            return
-        if snapshot.keepers and not snapshot.is_gone:
-            if snapshot.is_complete:  # if not, its handler has just been told to go on
-                self._keep(snapshot)
-                self.parking.wake((snapshot,))
-        else:
-            self._give_up(snapshot)
-
-    def _keep(self, snapshot: Snapshot) -> None:
-        """It stays for those who keep it, and for nobody else."""
-        snapshot.is_passed = True
-        snapshot.is_cached = False
-        self._unshare(snapshot)
-        self._kept.setdefault(snapshot.subject, []).append(snapshot)
-        self._keep_at_most(snapshot.subject, MOST_KEPT)
-
-    def _keep_at_most(self, subject: Subject, count: int) -> None:
-        while len(self._kept.get(subject, ())) > count:
-            self._give_up(self._kept[subject][0])
-
-    def _abandon(self, snapshot: Snapshot) -> None:
-        self._unshare(snapshot)
-        if snapshot.cancel is not None:
-            snapshot.cancel()
-        self.parking.wake((snapshot.writers,))  # those that are not cancelled with the handler
-
-    def _give_up(self, snapshot: Snapshot) -> None:
-        """It ends before its readers have had it."""
-        kept = self._kept.get(snapshot.subject, [])
-        if snapshot in kept:
-            kept.remove(snapshot)
-            if not kept:
-                del self._kept[snapshot.subject]
-        self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete), size)
-        snapshot.is_cached = False
-        self._abandon(snapshot)
-        self._tell(snapshot)
-
-    def _retire(self, snapshot: Snapshot) -> None:
-        """Nobody reads it, and nobody will."""
-        self._forget_age(snapshot)
-        if snapshot.cancel is not None:
-            snapshot.cancel()
-        self.parking.release(snapshot.drop_all(and_more=False), size)
-
-    def _tell(self, snapshot: Snapshot) -> None:
-        """It is whole now, or will not be."""
-        snapshot.whole.end = 1
-        self.parking.wake((snapshot, snapshot.whole))
-
-    def _unshare(self, snapshot: Snapshot) -> None:
-        if self.snapshots.get(snapshot.subject) is snapshot:
-            del self.snapshots[snapshot.subject]
-
-    def _forget_age(self, snapshot: Snapshot) -> None:
-        place = bisect_left(self._ageing, _age(snapshot), key=_age)
-        if self._ageing[place : place + 1] == [snapshot]:  # if not, it is about to be passed
-            del self._ageing[place]
-
-    def _forget(
-        self, log: MutableSequence[Any], feeds: MutableMapping[Subject, Feed], *, unread_only: bool
-    ) -> None:
-        """`unread_only`: what somebody reads stays for them."""
-        snapshots, self.snapshots = self.snapshots, {}
-        ageing, self._ageing = self._ageing, []
-        kept, self._kept = self._kept, {}
-        self._serial += 1
-        self._oldest = self._serial
-        every = [*snapshots.values(), *ageing, *(each for several in kept.values() for each in several)]
-        steps = self._forgetting(every, log, feeds, unread_only=unread_only)
-        self.parking.in_slices(steps, len(every) + len(feeds) + len(log) // PORTION)
-
-    def _forgetting(
-        self,
-        snapshots: MutableSequence[Snapshot],
-        log: MutableSequence[Any],
-        feeds: MutableMapping[Subject, Feed],
-        *,
-        unread_only: bool,
-    ) -> Iterator[None]:
-        while snapshots:
-            snapshot = snapshots.pop()
-            if not (unread_only and snapshot.readers and snapshot.is_complete) and not snapshot.is_gone:
-                self._give_up(snapshot)
-            yield
-        yield from emptying(log)
-        while feeds:
-            _, feed = feeds.popitem()
-            if not (unread_only and feed.readers):
-                yield from emptying(feed.drop_all(and_more=False), size)
-            yield
+    def _discard(self, feed: Feed) -> None:
+        assert isinstance(feed, PlainFeed)
+        if self.feeds.get(feed.subject) is feed:
+            del self.feeds[feed.subject]
 
 
-def _age(snapshot: Snapshot) -> tuple[int, int]:
-    return snapshot.index, snapshot.serial
+class PlainFeed(Feed):
+    """What one subject, or the blank key of one namespace and partition, has."""
+
+    __slots__ = ("subject",)
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.subject: Subject = subject

@@ -27,6 +27,7 @@ from trio_stream import (
     EventPublisher,
     SnapshotAppender,
     SnapshotFunc,
+    Source,
     SubscribeRequest,
     Topic,
     running,
@@ -58,20 +59,29 @@ class _StorePublisher(EventPublisher):
     """A publisher that only its feed feeds."""
 
     @override
-    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None) -> NoReturn:
+    def publish(
+        self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = ""
+    ) -> NoReturn:
         _refuse("publish")
 
     @override
-    def publish_from_thread(self, events: Iterable[Event[Any]], *, index: int | None = None) -> NoReturn:
+    def publish_from_thread(
+        self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = ""
+    ) -> NoReturn:
         _refuse("publish_from_thread")
 
     @override
-    def register_handler(self, topic: Topic[Any], handler: SnapshotFunc[Any]) -> NoReturn:
+    def register_handler(self, topic: Topic[Any], handler: SnapshotFunc[Any] | Source) -> NoReturn:
         _refuse("register_handler")
 
     @override
     def refresh(
-        self, topic: Topic[Any] | None = None, *, index: int | None = None, epoch: str | None = None
+        self,
+        topic: Topic[Any] | None = None,
+        *,
+        index: int | None = None,
+        epoch: str | None = None,
+        mark: str = "",
     ) -> NoReturn:
         _refuse("refresh")
 

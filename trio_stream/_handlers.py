@@ -4,6 +4,8 @@ A subscriber only notes that it needs a snapshot.
 A task of the publisher starts the handler, so the handler runs in the publisher's context, not in that of the
 subscriber who asked first.
 
+The snapshot of several interests is composed of theirs, by the composer that the publisher gives.
+
 A handler fills a snapshot while it is read, but runs ahead of its fastest reader by a window only, unless a reader
 waits for the whole of it.
 Whatever it does, only those who wait for its snapshot are concerned.
@@ -12,8 +14,8 @@ Whatever it does, only those who wait for its snapshot are concerned.
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from itertools import islice, starmap
-from typing import Any, Protocol, TypeAlias
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
@@ -22,8 +24,10 @@ from typing_extensions import TypeVar, override
 from ._arguments import check_events, check_index
 from ._commit import check_event, check_one_index, delivery, subject_in
 from ._errors import FATAL, ClosedResourceError, InvalidCommitError
-from ._events import Event, SubscribeRequest, Topic
-from ._topic import WINDOW, Snapshot, TopicState
+from ._events import Event, Topic
+from ._feeds import Interests
+from ._passages import WINDOW, Passages, Snapshot
+from ._request import Cursor, SubscribeRequest
 from ._wait import SLICE, Parking, Slot
 
 P = TypeVar("P", default=Any)
@@ -47,59 +51,81 @@ class SnapshotAppender(Protocol[P_contra]):
         ...
 
 
-SnapshotFunc: TypeAlias = Callable[[SubscribeRequest[P], SnapshotAppender[P]], Awaitable[int]]
+SnapshotFunc: TypeAlias = Callable[[SubscribeRequest[P], SnapshotAppender[P]], Awaitable[int | Cursor]]
 """Makes a snapshot: appends the state that the request asks for and returns the index of that state.
 
 The index is at least that of every commit published before the call, and 0 if nothing was committed yet.
-One run serves every subscriber of the topic and subject, so the request has no token, index or epoch.
+Where commits have marks it returns a `Cursor`, with the mark of that commit.
+One run serves every subscriber of the same interest, so the request has one interest, and no token, index or epoch.
 A store that is not ready must raise: an empty snapshot says that there is nothing.
 """
-SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any]]
-"""A snapshot function for each topic."""
+
+
+class Source(NamedTuple):
+    """Where the state of a topic comes from. Name the fields: others may come between them."""
+
+    snapshot: SnapshotFunc[Any]
+    """Makes its snapshots."""
+    wide: bool = False
+    """Whether it knows what a request with `prefix` or `ALL` asks for.
+
+    If not, the state of a prefix is made from that of all keys, and `ALL` cannot be asked for.
+    """
+
+
+SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any] | Source]
+"""A snapshot function, or a `Source`, for each topic."""
+
+Compose: TypeAlias = Callable[[Interests, Callable[[Event[Any]], Awaitable[None]]], Awaitable[int | None]]
+"""Puts the snapshots of several interests together and returns the index of it all; None if the history passed it."""
 
 
 class Appender(SnapshotAppender[Any]):
     """The `SnapshotAppender` of one run."""
 
-    __slots__ = ("_is_closed", "_request", "_snapshot", "_state")
+    __slots__ = ("_is_closed", "_passages", "_snapshot")
 
-    def __init__(self, state: TopicState, snapshot: Snapshot, request: SubscribeRequest[Any]) -> None:
-        self._state = state
+    def __init__(self, passages: Passages, snapshot: Snapshot) -> None:
+        self._passages = passages
         self._snapshot = snapshot
-        self._request = request
         self._is_closed = False
 
     @override
     async def append(self, events: Iterable[Event[Any]], /) -> None:
-        state, snapshot = self._state, self._snapshot
         check_events("append", events)
         group = tuple(events)
-        covers = self._request._covers
+        (interest,) = self._snapshot.interests
+        topic = interest.topic
         covered: list[Event[Any]] = []
         for event in group:
             check_event(event)
-            if event.topic is not state.topic and event.topic != state.topic:
+            if event.topic is not topic and event.topic != topic:
                 raise InvalidCommitError(
-                    f"an event of topic {str(event.topic)!r} in a snapshot of {str(state.topic)!r}"
+                    f"an event of topic {str(event.topic)!r} in a snapshot of {str(topic)!r}"
                 )
-            if covers(subject_in(event)):
+            if interest.covers(topic, subject_in(event)):
                 covered.append(event)
         if len(group) > 1:
             check_one_index(group)
-        await state.parking.backend.checkpoint()
+        await self.put(delivery(covered) if covered else None)
+
+    async def put(self, delivered: Event[Any] | None) -> None:
+        """Adds what is as it is to be delivered, or only waits."""
+        parking, snapshot = self._passages.parking, self._snapshot
+        await parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
         if self._is_closed:
             raise ClosedResourceError("the snapshot function of this appender has returned")
-        if covered and snapshot.readers and not snapshot.is_gone:
-            snapshot.append(delivery(covered))
+        if delivered is not None and snapshot.readers and not snapshot.is_gone:
+            snapshot.append(delivered)
             if snapshot.waiting:
-                state.parking.wake((snapshot,))
+                parking.wake((snapshot,))
 
     def close(self) -> None:
         """The snapshot function has returned, or raised."""
         self._is_closed = True
-        self._state.parking.wake((self._snapshot.writers,))
+        self._passages.parking.wake((self._snapshot.writers,))
 
     def _has_to_wait(self) -> bool:
         snapshot = self._snapshot
@@ -108,45 +134,48 @@ class Appender(SnapshotAppender[Any]):
         return snapshot.end - snapshot.furthest >= WINDOW
 
     async def _wait_for_readers(self) -> None:
-        self._state.stall(self._snapshot)
+        self._passages.stall(self._snapshot)
         try:
-            await self._state.parking.wait_in(self._snapshot.writers)
+            await self._passages.parking.wait_in(self._snapshot.writers)
         finally:
-            self._state.unstall(self._snapshot)
+            self._passages.unstall(self._snapshot)
 
 
 class SnapshotMaker:
     """Runs the snapshot functions of a publisher; `ttl` is how long a snapshot stays in the cache, in seconds."""
 
     def __init__(self, parking: Parking, ttl: float) -> None:
-        self.handlers: dict[Topic[Any], SnapshotFunc[Any]] = {}
+        self.sources: dict[Topic[Any], Source] = {}
         self._parking = parking
         self._ttl = ttl
-        # What was asked for and is not started yet, and what is being made; and where.
-        self._asked: dict[Snapshot, TopicState] = {}
-        self._making: dict[Snapshot, TopicState] = {}
+        # What was asked for and is not started yet, and what is being made.
+        self._asked: dict[Snapshot, None] = {}
+        self._making: dict[Snapshot, None] = {}
         self._starter = Slot()
-        # {what is cached: when it leaves the cache in the event loop's seconds, and where}, soonest first: all stay
-        # equally long.
-        self._expiries: dict[Snapshot, tuple[float, TopicState]] = {}
+        # {what is cached: when it leaves the cache in the event loop's seconds}, soonest first: all stay equally long.
+        self._expiries: dict[Snapshot, float] = {}
         self._expirer = Slot()
+
+    def connect(self, passages: Passages, compose: Compose) -> None:
+        """What it makes belongs there; before anything is asked for."""
+        self._passages = passages
+        self._compose = compose
 
     def open(self, tasks: anyio.abc.TaskGroup) -> None:
         """Runs from now on, in the publisher's task group, also what was asked for before."""
         tasks.start_soon(self._start_all, tasks)
         tasks.start_soon(self._expire)
 
-    def start(self, state: TopicState, snapshot: Snapshot) -> None:
+    def start(self, snapshot: Snapshot) -> None:
         """Has the topic's handler fill a snapshot."""
-        self._asked[snapshot] = state
+        self._asked[snapshot] = None
         snapshot.cancel = partial(self._asked.pop, snapshot, None)
         self._parking.wake_each((self._starter,))
 
     def close(self) -> None:
         """Forgets what is left; the task group ends the handlers."""
-        unfinished = [*self._asked.items(), *self._making.items()]
-        steps = starmap(TopicState.give_up, ((state, each) for each, state in unfinished))
-        self._parking.in_slices(steps, len(unfinished))
+        unfinished = [*self._asked, *self._making]
+        self._parking.in_slices(map(self._passages.give_up, unfinished), len(unfinished))
         expiries, self._expiries = self._expiries, {}
         self._parking.release(list(expiries.items()))
 
@@ -159,54 +188,74 @@ class SnapshotMaker:
                 await self._parking.backend.park(self._starter)
 
     def _start_some(self, tasks: anyio.abc.TaskGroup) -> None:
-        some = dict(islice(self._asked.items(), SLICE))
+        some = dict.fromkeys(islice(self._asked, SLICE))
         for snapshot in some:
             del self._asked[snapshot]
         self._making.update(some)
-        for snapshot, state in some.items():
-            tasks.start_soon(self._make, state, snapshot)
+        for snapshot in some:
+            tasks.start_soon(self._make, snapshot)
 
-    async def _make(self, state: TopicState, snapshot: Snapshot) -> None:  # noqa: ASYNC910 - a task, not awaited
+    async def _make(self, snapshot: Snapshot) -> None:  # noqa: ASYNC910 - a task, not awaited
+        passages = self._passages
         try:
             with anyio.CancelScope() as scope:
-                if not snapshot.readers or state.is_void(snapshot):  # nobody waits for it any more
+                if not snapshot.readers or passages.is_void(snapshot):  # nobody waits for it any more
                     return  # noqa: ASYNC910 - as above
                 snapshot.cancel = scope.cancel
-                state.begin(snapshot)
-                index = await self._call_handler(state, snapshot)
-                check_index(index)
-                if not scope.cancel_called:
-                    self._complete(state, snapshot, index)
+                passages.begin(snapshot)
+                index = await self._fill(snapshot)
+                if scope.cancel_called:
+                    return  # noqa: ASYNC910 - as above
+                if index is None:
+                    passages.give_up(snapshot)
+                else:
+                    self._complete(snapshot, *self._reached(index))
         except BaseException as error:
             if _find(error, FATAL):
                 raise
             if _is_cancelled() and (cancelled := _find(error, anyio.get_cancelled_exc_class())):
                 raise cancelled from None
-            state.fail(snapshot, error)  # it belongs to those who wait for the snapshot
+            passages.fail(snapshot, error)  # it belongs to those who wait for the snapshot
         finally:
             if not snapshot.is_cached:
                 snapshot.cancel = None
             del self._making[snapshot]
 
-    async def _call_handler(self, state: TopicState, snapshot: Snapshot) -> int:
-        key, namespace, partition = snapshot.subject
-        request = SubscribeRequest(state.topic, key, namespace=namespace, partition=partition)
-        appender = Appender(state, snapshot, request)
+    async def _fill(self, snapshot: Snapshot) -> int | Cursor | None:
+        """What the handler returns; None if the snapshot is composed of others, and the history has passed it."""
+        appender = Appender(self._passages, snapshot)
         try:
-            returned = self.handlers[state.topic](request, appender)
+            if len(snapshot.interests) > 1:
+                return await self._compose(snapshot.interests, appender.put)
+            (interest,) = snapshot.interests
+            source = self.sources[interest.topic]
+            if interest.prefix and not source.wide:  # the appender keeps what begins with it
+                interest = interest._replace(key="", prefix=False)
+            returned = source.snapshot(SubscribeRequest(interests=(interest,)), appender)
             if not isinstance(returned, Awaitable):
                 raise TypeError(
-                    f"the handler of {str(state.topic)!r} is not async: it returned {type(returned).__name__}"
+                    f"the handler of {str(interest.topic)!r} is not async: it returned {type(returned).__name__}"
                 )
             return await returned
         finally:
             appender.close()
 
-    def _complete(self, state: TopicState, snapshot: Snapshot, index: int) -> None:
+    def _reached(self, returned: int | Cursor) -> tuple[int, str]:
+        """The index and mark that a handler has returned."""
+        if not isinstance(returned, Cursor):
+            check_index(returned)
+            return returned, ""
+        if returned.epoch != self._passages.timeline.epoch:
+            raise ValueError(
+                f"the snapshot is of epoch {returned.epoch!r}, and this is {self._passages.timeline.epoch!r}"
+            )
+        return returned.index, returned.mark
+
+    def _complete(self, snapshot: Snapshot, index: int, mark: str) -> None:
         snapshot.cancel = None
-        state.complete(snapshot, index, cache=self._ttl > 0)
+        self._passages.complete(snapshot, index, mark, cache=self._ttl > 0)
         if snapshot.is_cached and self._ttl < math.inf:
-            self._expiries[snapshot] = anyio.current_time() + self._ttl, state
+            self._expiries[snapshot] = anyio.current_time() + self._ttl
             snapshot.cancel = partial(self._expiries.pop, snapshot, None)
             self._parking.wake_each((self._expirer,))
 
@@ -222,15 +271,14 @@ class SnapshotMaker:
                 await self._parking.backend.checkpoint()
 
     def _next_expiry(self) -> float:
-        return next(iter(self._expiries.values()))[0]
+        return next(iter(self._expiries.values()))
 
     def _evict_some(self) -> None:
         for snapshot in list(islice(self._expiries, SLICE)):
-            when, state = self._expiries[snapshot]
-            if when > anyio.current_time():
+            if self._expiries[snapshot] > anyio.current_time():
                 return
             del self._expiries[snapshot]
-            state.evict(snapshot)
+            self._passages.evict(snapshot)
 
 
 def _is_cancelled() -> bool:

@@ -1,25 +1,39 @@
 """One reader's place in the shared buffers, and how its reading has ended. Decides, and never waits.
 
-The cursor stands in a snapshot first and then in the live feed of its subject, or in the feed from the start:
+A reader stands in one feed at a time, its *source*, at a position; what that is depends on its phase:
 
-    (marker) -> snapshot ... end-of-snapshot -> live ...
-       ^--- until the snapshot is whole <---------'      with on_lag="reset"
+    fresh:   ------------------------> READING -> LIVE
+    stale:   marker -----------------> READING -> LIVE
+    resumed: (JUDGED) -> (FILLING) -------------> LIVE
+    reset:   PENDING -> marker ------> READING -> LIVE
 
-A reader that is reset waits until its new snapshot is whole: its source is `Snapshot.whole` meanwhile, an empty feed
-that gets an end when it is time to look.
+| phase   | the source                 | it ends when                     | then                                    |
+|---------|----------------------------|----------------------------------|-----------------------------------------|
+| JUDGED  | the gate of an index       | the index is published or passed | the mark is right: LIVE; if not: stale  |
+| PENDING | the gate of a snapshot     | the snapshot is whole, or gone   | whole: marker, READING; gone: fallen off|
+| READING | a snapshot                 | its end-of-snapshot was taken    | LIVE; JUDGED if it is ahead, with a mark|
+|         |                            | the history has passed it (D6)   | fallen off                              |
+| FILLING | the gate of the live feed  | what is older was filled in      | LIVE                                    |
+| LIVE    | the live feed              | the history has passed it (D6)   | fallen off                              |
+
+A gate is a feed without items whose end becomes 1 when it is time to look.
+Who has *fallen off* ends, as LAGGED; with on_lag="reset" it is PENDING.
+Who is *stale* gets the marker and reads, or is PENDING with on_lag="reset".
+In which feed the reader is live depends on its interests, and nothing else here does.
 
 It moves only in a synchronous stretch that ends with the event returned: a call that is cancelled, wherever it
-waits, has consumed nothing.
+waits, has consumed nothing (D12).
 How the reading ended lies beside the buffers and is looked at first in that stretch, so that a force-close
-overtakes whatever is queued.
-The publisher may write that end into very many cursors at once; letting go of what they read from follows later.
-When the publisher has stopped, the timeline says so: the cursor goes on to the last event, and ends there.
+overtakes whatever is queued (D9).
+The publisher may write that end into very many readers at once; letting go of what they read from follows later.
+When the publisher has stopped, the timeline says so: the reader goes on to the last event, and ends there (D5).
 
-While the cursor is live, `index` is at once the index reached and the bound at or below which nothing may come.
-That drops late events which the snapshot had already seen, and those before the index of a resume from the future.
+While the reader is live, `index` is at once the index reached and the bound at or below which nothing may come.
+That drops late events which the snapshot had already seen, and those before the index of a resume from the future (D2).
 """
 
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, Literal, NamedTuple, assert_never
 
 from typing_extensions import TypeVar
@@ -32,8 +46,10 @@ from ._errors import (
     SubscriptionForceClosed,
     SubscriptionLagged,
 )
-from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, Subject, SubscribeRequest, readable
-from ._topic import Snapshot, TopicState
+from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, readable
+from ._passages import Passages, Snapshot
+from ._request import Cursor, SubscribeRequest
+from ._timeline import Verdict
 from ._wait import Slot
 
 P = TypeVar("P", default=Any)
@@ -42,7 +58,20 @@ SCAN: Final = 256  # hidden events that are passed over before the loop has its 
 MOST_CHECKED: Final = 4096  # deliveries that one call looks at where each is checked for its reader
 MOST_AT_ONCE: Final = 65_536  # events in one batch
 
-_NOWHERE: Final = Feed(Subject())  # where a cursor stands that has ended
+_NOWHERE: Final = Feed()  # where a reader stands that has ended
+
+
+class Phase(enum.Enum):
+    """See the table on top."""
+
+    JUDGED = enum.auto()
+    PENDING = enum.auto()
+    READING = enum.auto()
+    FILLING = enum.auto()
+    LIVE = enum.auto()
+
+
+_LIVE: Final = Phase.LIVE  # where every event looks
 
 
 class End(NamedTuple):
@@ -57,11 +86,12 @@ class End(NamedTuple):
     horizon: int = 0
 
 
-class Cursor(Slot, Generic[P]):
+class Reader(Slot, Generic[P]):
     """The loop-free part of a subscription; `leave` is called once, when it ends."""
 
     __slots__ = (
         "_authorizer",
+        "_awaited",
         "_burst",
         "_end",
         "_feed",
@@ -69,14 +99,16 @@ class Cursor(Slot, Generic[P]):
         "_is_marker_due",
         "_is_receiving",
         "_keeps",
+        "_known",
         "_leave",
+        "_passages",
         "_passed",
         "_peak_lag",
+        "_phase",
         "_position",
         "_resets",
         "_snapshot",
         "_source",
-        "_state",
         "_stop",
         "_unchecked",
         "_watchers",
@@ -92,27 +124,34 @@ class Cursor(Slot, Generic[P]):
     def __init__(
         self,
         request: SubscribeRequest[P],
-        state: TopicState,
-        leave: "Callable[[Cursor[P]], None]",
+        passages: Passages,
+        leave: "Callable[[Reader[P]], None]",
         *,
-        resume: bool,
-        authorizer: Any,
-        resets: bool,
+        authorizer: Any = None,
+        resets: bool = False,
+        fresh: bool = False,
     ) -> None:
+        """`fresh`: it reads no snapshot behind which it might fall off at once."""
         super().__init__()
+        timeline = passages.timeline
         self.request = request
-        self.epoch = state.timeline.epoch
-        self._state = state
+        self.epoch = timeline.epoch
+        self._passages = passages
         self._leave = leave
         self._authorizer = authorizer
         self._resets = resets
-        # All deliveries of the subject go here; the cursor counts as a reader of it until it has ended.
-        self._feed = state.history.enter(request.subject)
-        # What the position is in: the snapshot if there is one, otherwise the feed; `Snapshot.whole` while it waits.
+        # All deliveries of its interests go here; it counts as a reader of it until it has ended.
+        self._feed = passages.feeds.enter(request.interests)
+        # What the position is in, and the phase, see the table on top.
         self._source: Feed = self._feed
+        self._phase = _LIVE
+        # The snapshot that it waits for or reads.
         self._snapshot: Snapshot | None = None
         # Whether it takes the snapshot as a whole, and keeps it to its end although the history has passed it.
         self._keeps = False
+        # Where it is JUDGED; and where it has come live.
+        self._awaited: Cursor | None = None
+        self._known: Cursor | None = None
         # The feed too, while whatever comes in it is for the reader as it is: no authorizer, and past the bound.
         self._unchecked: Feed = _NOWHERE
         self._position = 0
@@ -129,13 +168,17 @@ class Cursor(Slot, Generic[P]):
         self._peak_lag = 0
         # The slots of the tasks that wait until something is published; None as long as there was none.
         self._watchers: dict[Slot, None] | None = None
-        if resume:
-            self._index = request.index
-            self._leap(self._feed.after(request.index))
+        index = request.index
+        if not index:
+            self._enter_snapshot(fresh=fresh, keeps=False)
+            return
+        verdict = timeline.judge(index, request.epoch, request.mark)
+        if verdict is Verdict.AHEAD:
+            self._wait_for(Cursor(index, timeline.epoch, request.mark))
+        elif verdict is Verdict.GOOD and index >= passages.feeds.floor(request.interests):
+            self._go_live(Cursor(index, timeline.epoch, request.mark))
         else:
-            is_stale = request.index > 0
-            self._enter_snapshot(fresh=False, keeps=is_stale and resets)
-            self._is_marker_due = is_stale and not resets
+            self._begin_anew()
 
     @property
     def _delivered(self) -> int:
@@ -152,17 +195,17 @@ class Cursor(Slot, Generic[P]):
             self._position < self._source.end
             or self._is_marker_due
             or self._end is not None
-            or self._state.timeline.is_stopped
+            or self._passages.timeline.is_stopped
         )
 
     def _lag(self) -> int:
         """How many deliveries are there that were not taken; those behind a snapshot count once it is complete."""
-        snapshot = self._snapshot
+        phase, snapshot = self._phase, self._snapshot
         if snapshot is None:
-            return self._source.end - self._position + self._is_marker_due
-        if self._source is not snapshot and not snapshot.is_complete:
+            return self._source.end - self._position if phase is _LIVE else 0
+        if phase is Phase.PENDING and not snapshot.is_complete:
             return 0
-        lag = snapshot.end - self._position + (self._is_marker_due or self._source is not snapshot)
+        lag = snapshot.end - self._position + (self._is_marker_due or phase is Phase.PENDING)
         if snapshot.is_complete and not snapshot.is_gone:
             lag += self._feed.end - self._feed.after(snapshot.index)
         return lag
@@ -174,18 +217,18 @@ class Cursor(Slot, Generic[P]):
         """
         if self._end is not None:
             raise self._error()
-        if self._state.timeline.is_stopped:
+        if self._passages.timeline.is_stopped:
             self._stop_if_done()
             if self._end is not None:
                 raise self._error()
+        if self._phase is _LIVE:
+            return self._take_live(self._feed, self._position)
         if self._is_marker_due:
             return self._take_marker()
-        snapshot = self._snapshot
-        if snapshot is None:
-            return self._take_live(self._feed, self._position)
-        if self._source is not snapshot:
-            return self._take_whole(snapshot)
-        return self._take_of_snapshot(snapshot)
+        if self._phase is Phase.READING:
+            assert self._snapshot is not None
+            return self._take_of_snapshot(self._snapshot)
+        return self._look()
 
     def _take_live(self, feed: Feed, position: int) -> Event[P] | None:
         lag = feed.end - position
@@ -234,14 +277,30 @@ class Cursor(Slot, Generic[P]):
             self._position += 1
             self._passed += 1
 
-    def _take_whole(self, snapshot: Snapshot) -> Event[P] | None:
-        """The marker, once the snapshot behind it is whole."""
-        if not snapshot.whole.end:
+    def _look(self) -> Event[P] | None:
+        """At a gate: goes on if it is open. The marker, if that is for the reader; otherwise None."""
+        if not self._source.end:
             return None
-        if snapshot.is_gone:
-            return self._fall_off(0)
-        self._source = snapshot
-        return self._take_marker()
+        match self._phase:
+            case Phase.PENDING:
+                assert self._snapshot is not None
+                if self._snapshot.is_gone:
+                    return self._fall_off(0)
+                self._source = self._snapshot
+                self._phase = Phase.READING
+                return self._take_marker()
+            case Phase.JUDGED:
+                assert self._awaited is not None
+                awaited = self._awaited
+                self._leave_passage()
+                if self._passages.timeline.mark_at(awaited.index) == awaited.mark:
+                    self._go_live(awaited)
+                else:
+                    self._begin_anew()
+            case Phase.FILLING:
+                assert self._known is not None
+                self._go_live(self._known)
+        return None
 
     def _take_of_snapshot(self, snapshot: Snapshot) -> Event[P] | None:
         if (lag := self._lag()) > self._peak_lag:
@@ -261,14 +320,14 @@ class Cursor(Slot, Generic[P]):
     def _has_lost(self, snapshot: Snapshot) -> bool:
         if self._position < snapshot.start:
             return True
-        return not self._keeps and snapshot.is_complete and snapshot.index < self._state.history.dropped
+        return not self._keeps and snapshot.is_complete and self._passages.is_passed(snapshot)
 
     def _take_marker(self) -> Event[P]:
         self._is_marker_due = False
         self._index = 0
         self._passed -= 1
         self._burst -= 1
-        return Event(self.request.topic, 0, NEW_SNAPSHOT_TO_FOLLOW)
+        return Event(self.request.interests[0].topic, 0, NEW_SNAPSHOT_TO_FOLLOW)
 
     def _take_batch(self, most: int | None) -> list[Event[P]]:
         """Moves to behind all that is ready, at most `most` events, and returns it; empty like None of `_take`."""
@@ -286,10 +345,7 @@ class Cursor(Slot, Generic[P]):
         return events
 
     def _is_delicate(self) -> bool:
-        """Whether there is more to look at than the events that are ready, or at most one of these.
-
-        `Snapshot.whole`, where a reader waits, never has more than one.
-        """
+        """Whether there is more to look at than the events that are ready, or at most one of these; so at a gate."""
         source, snapshot = self._source, self._snapshot
         if (
             self._is_marker_due
@@ -299,7 +355,7 @@ class Cursor(Slot, Generic[P]):
             return True
         if snapshot is None:
             return False
-        return self._state.timeline.is_stopped or self._has_lost(snapshot)
+        return self._passages.timeline.is_stopped or self._has_lost(snapshot)
 
     def _take_checked(self, limit: int) -> list[Event[P]]:
         events: list[Event[P]] = []
@@ -313,7 +369,7 @@ class Cursor(Slot, Generic[P]):
             try:
                 event = self._take()
             except BaseException as error:
-                # Raised by a payload that was asked who may read it: the cursor stands before it, and the next call
+                # Raised by a payload that was asked who may read it: the reader stands before it, and the next call
                 # raises it again. But if that has closed this subscription nothing may be returned any more.
                 if self._end is not None:
                     self._index, self._passed = index, self._position - delivered
@@ -335,7 +391,7 @@ class Cursor(Slot, Generic[P]):
         source = self._source
         self._peak_lag = max(self._peak_lag, self._lag())
         first = source.items[self._position - source.base]
-        if self._snapshot is None and first.index <= self._index:
+        if self._phase is _LIVE and first.index <= self._index:
             self._leap(source.after(self._index))
         begin = self._position - source.base
         events = source.items[begin : begin + limit]
@@ -356,43 +412,87 @@ class Cursor(Slot, Generic[P]):
             raise self._error()
         return shown
 
+    def _begin_anew(self) -> None:
+        """The cursor that it came with, or that of its snapshot, is stale."""
+        self._index = 0
+        self._enter_snapshot(fresh=False, keeps=self._resets)
+        self._is_marker_due = not self._resets
+
     def _enter_snapshot(self, *, fresh: bool, keeps: bool) -> None:
-        snapshot = self._state.join(self.request.subject, fresh=fresh, keeps=keeps)
+        snapshot = self._passages.join(self.request.interests, fresh=fresh, keeps=keeps)
         self._snapshot = snapshot
         self._keeps = keeps
         self._source = snapshot.whole if keeps else snapshot
+        self._phase = Phase.PENDING if keeps else Phase.READING
+        self._unchecked = _NOWHERE
+        self._leap(0)
+
+    def _wait_for(self, cursor: Cursor) -> None:
+        """Is judged when the index is published, or passed over."""
+        self._source = self._passages.timeline.enter(cursor.index)
+        self._phase = Phase.JUDGED
+        self._awaited = cursor
+        self._leap(0)
+
+    def _go_live(self, cursor: Cursor) -> None:
+        """Everything up to this commit was had."""
+        feed, index = self._feed, cursor.index
+        self._known = cursor
+        self._index = index
+        self._tell_watchers()
+        if feed.dropped <= index < feed.born:
+            self._source = self._passages.feeds.filled(feed)
+            self._phase = Phase.FILLING
+            self._leap(0)
+            if not self._source.end:
+                return
+        self._source = feed
+        self._phase = _LIVE
+        # If the history has passed a snapshot that was kept, the reader stands before what is gone.
+        self._leap(feed.after(index) - (feed.dropped > index))
 
     def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> None:
         self._position += count
-        self._state.reach(snapshot, self._position)
+        self._passages.reach(snapshot, self._position)
         if last.payload is END_OF_SNAPSHOT:
-            feed = self._feed
-            self._index = snapshot.index
-            self._source = feed
-            # If the history has passed a snapshot that was kept, the cursor stands before what is gone.
-            self._leap(feed.after(snapshot.index) - (feed.dropped > snapshot.index))
+            timeline = self._passages.timeline
+            index, mark = snapshot.index, snapshot.mark
+            self._leave_passage()
+            cursor = Cursor(index, self.epoch, last.mark)
+            if timeline.contradicts(index, mark):
+                self._begin_anew()
+            elif mark and index > timeline.index:
+                self._known = cursor
+                self._index = index
+                self._wait_for(cursor)
+                self._tell_watchers()
+            else:
+                self._go_live(cursor)
+
+    def _leave_passage(self) -> None:
+        """Lets go of the snapshot that it waits for or reads, or of the gate of an index."""
+        if self._snapshot is not None:
+            self._passages.leave(self._snapshot, keeps=self._keeps)
             self._snapshot = None
-            self._state.leave(snapshot, keeps=self._keeps)
+        if self._awaited is not None:
+            self._passages.timeline.leave(self._awaited.index, self._source)
+            self._awaited = None
 
     def _fall_off(self, missed: int) -> Event[P] | None:
-        """What the cursor stood before is gone: the end, or a new snapshot."""
+        """What the reader stood before is gone: the end, or a new snapshot."""
         snapshot = self._snapshot
         if snapshot is not None and snapshot.failure is not None:
             self._finish(End(CloseReason.SNAPSHOT_FAILED, cause=snapshot.failure))
             raise self._error()
-        if self._state.timeline.is_stopped:
+        if self._passages.timeline.is_stopped:
             self._finish(End(CloseReason.STOPPED))
             raise self._error()
         if not self._resets:
             self._finish(End(CloseReason.LAGGED, missed))
             raise self._error()
-        if snapshot is not None:
-            self._state.leave(snapshot, keeps=self._keeps)
+        self._leave_passage()
         self._enter_snapshot(fresh=True, keeps=True)
-        self._unchecked = _NOWHERE
-        self._leap(0)
-        assert self._snapshot is not None
-        return self._take_whole(self._snapshot)
+        return self._look()
 
     def _stop_if_done(self) -> None:
         """The publisher has stopped: ends the reading, if there is nothing more to read and it has not ended yet."""
@@ -404,8 +504,11 @@ class Cursor(Slot, Generic[P]):
                 self._finish(End(CloseReason.SNAPSHOT_FAILED, cause=snapshot.failure))
             elif not snapshot.is_complete:
                 self._finish(End(CloseReason.STOPPED))
-        elif self._position == self._feed.end:
-            horizon = max(self._index, self._state.timeline.index)
+        elif self._phase is Phase.JUDGED:
+            if not self._source.end:
+                self._finish(End(CloseReason.STOPPED))
+        elif self._phase is _LIVE and self._position == self._feed.end:
+            horizon = max(self._index, self._passages.timeline.index)
             self._finish(End(CloseReason.STOPPED, horizon=horizon))
 
     def _finish(self, end: End) -> None:
@@ -417,20 +520,21 @@ class Cursor(Slot, Generic[P]):
     def _detach(self) -> None:
         """Lets go of everything, after the end."""
         self._source.waiting.pop(self, None)
-        self._state.history.leave(self._feed)
-        if self._snapshot is not None:
-            self._state.leave(self._snapshot, keeps=self._keeps)
-        self._snapshot = None
+        self._leave_passage()
+        self._passages.feeds.leave(self.request.interests, self._feed)
         self._source = self._feed = self._unchecked = _NOWHERE
         self._is_marker_due = False
         self._leap(0)
-        if self._watchers:
-            self._state.parking.wake_each(tuple(self._watchers))
+        self._tell_watchers()
 
-    def _scout(self) -> "Cursor[P]":
-        """A second cursor in the same place, which reads ahead; nobody else knows of it."""
-        scout: Cursor[P] = Cursor.__new__(Cursor)
-        for name in Cursor.__slots__:
+    def _tell_watchers(self) -> None:
+        if self._watchers:
+            self._passages.parking.wake_each(tuple(self._watchers))
+
+    def _scout(self) -> "Reader[P]":
+        """A second reader in the same place, which reads ahead; nobody else knows of it."""
+        scout: Reader[P] = Reader.__new__(Reader)
+        for name in Reader.__slots__:
             setattr(scout, name, getattr(self, name))
         scout._parked = None
         scout._leave = _no_leave
@@ -438,36 +542,55 @@ class Cursor(Slot, Generic[P]):
         scout._is_receiving = False
         scout._feed.readers += 1
         if scout._snapshot is not None:
-            self._state.enter(scout._snapshot, keeps=scout._keeps)
+            self._passages.enter(scout._snapshot, keeps=scout._keeps)
+        if scout._awaited is not None:
+            scout._source.readers += 1
         return scout
 
-    def _unfinished(self) -> Snapshot | None:
-        """The snapshot that it reads, if that is not known to be whole or not."""
-        snapshot = self._snapshot
-        if snapshot is None or snapshot.whole.end or self._state.timeline.is_stopped:
+    def _gate(self) -> Feed | None:
+        """Where to wait for what it is about to read; None if that is there, or known not to come."""
+        if self._phase is _LIVE or self._passages.timeline.is_stopped:
             return None
-        return snapshot
+        gate = self._source if self._snapshot is None else self._snapshot.whole
+        return None if gate.end else gate
 
     def _has_all(self, index: int) -> bool:
         """Whether it has everything up to an index that is published."""
-        return self._snapshot is None and (self._index >= index or self._position == self._feed.end)
+        return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
+
+    def _take_up_to(self, index: int) -> Iterator[Event[P]]:
+        """What comes up to this index, which is published, one by one; raises how the reading ended."""
+        while self._end is not None or self._position < self._feed.after(index):
+            if (event := self._take()) is not None:
+                yield event
 
     def _retire(self) -> None:
         """Leaves, if it is a scout that has neither ended nor been followed."""
         if self._end is None and self._feed is not _NOWHERE:
             self._detach()
 
-    def _follow(self, scout: "Cursor[P]") -> None:
+    def _follow(self, scout: "Reader[P]") -> None:
         """Moves to where the scout stands, which leaves."""
-        if self._snapshot is not None:
-            self._state.leave(self._snapshot, keeps=self._keeps)
-        for name in ("_source", "_snapshot", "_keeps", "_is_marker_due", "_position", "_passed", "_index"):
+        self._leave_passage()
+        for name in _PLACE:
             setattr(self, name, getattr(scout, name))
         self._unchecked = _NOWHERE
         self._burst = self._stop = 0
         self._peak_lag = max(self._peak_lag, scout._peak_lag)
         self._feed.readers -= 1
-        scout._feed = _NOWHERE  # its places are those of this cursor now
+        scout._feed = _NOWHERE  # its places are those of this reader now
+        self._tell_watchers()
+
+    def _cursor_at(self, index: int) -> Cursor:
+        """With the mark of that commit, if it is known: the index reached, or a newer one up to which all was had."""
+        timeline = self._passages.timeline
+        mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
+        if not mark and self._known is not None and self._known.index == index:
+            mark = self._known.mark
+        if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
+            last = self._feed.items[self._position - 1 - self._feed.base]
+            mark = last.mark if last.index == index else None
+        return Cursor(index, self.epoch, mark or "")
 
     def _error(self) -> Exception:
         """For how it ended; a new one each time, because one that was raised before drags its traceback along."""
@@ -488,5 +611,19 @@ class Cursor(Slot, Generic[P]):
                 assert_never(reason)
 
 
-def _no_leave(_: Cursor[Any]) -> None:
+_PLACE: Final = (
+    "_awaited",
+    "_index",
+    "_is_marker_due",
+    "_keeps",
+    "_known",
+    "_passed",
+    "_phase",
+    "_position",
+    "_snapshot",
+    "_source",
+)
+
+
+def _no_leave(_: Reader[Any]) -> None:
     """A scout is no subscription."""

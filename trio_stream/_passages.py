@@ -1,0 +1,451 @@
+"""What readers pass through before they are live: the snapshots, which they share. Decides, and never waits.
+
+A snapshot is a feed that its handler fills and that ends in the end-of-snapshot event.
+It is shared from the moment it is asked for until its time in the cache is over; every reader has a position of
+its own in it.
+
+    asked -> filling <-> stalled
+                |           |
+                v           v
+              whole ------> gone
+
+| state   | the handler             | the snapshot is                                                 |
+|---------|-------------------------|-----------------------------------------------------------------|
+| asked   | is to be started        | shared                                                          |
+| filling | appends                 | shared; `index` is the newest commit when the handler started   |
+| stalled | waits for readers       | shared, and ageing                                              |
+| whole   | has returned            | cached or not, ageing; `index` is what the handler returned     |
+| gone    | is cancelled, or failed | empty; who still reads it has fallen off                        |
+
+*Ageing*: when a history has dropped a commit that is newer than the snapshot, there would be a gap behind it.
+Then the snapshot is *passed*: it is emptied there and then, and its readers have fallen off.
+One whose handler waits for readers, while the history passes the point at which it was started, goes the same way.
+A snapshot of several topics ages by each of them.
+
+A reader that is reset must still make progress, however slow it is.
+So it begins a snapshot only when that is whole, and *keeps* it: one that is passed stays for those who keep it, to its
+end, and the next one is asked for behind it.
+At most two snapshots of the same interests are kept like this; a third takes the oldest from its readers.
+
+The snapshot of several interests is composed of theirs, see `_compose`.
+It is shared while it is made, and never cached: its parts are.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, MutableSequence
+from typing import Any, Final, TypeVar
+
+from ._buffer import Feed
+from ._events import END_OF_SNAPSHOT, Event, Topic, size
+from ._feeds import Feeds, Interests, is_wide
+from ._timeline import Timeline
+from ._wait import PORTION, Lot, Parking, emptying
+
+T = TypeVar("T")
+
+WINDOW: Final = 1024  # deliveries that a handler may be ahead of its fastest reader
+MOST_KEPT: Final = (
+    2  # snapshots of the same interests, with one that is asked for, that are kept although they are passed
+)
+
+
+class Snapshot(Feed):
+    """The state of some interests at one index, perhaps still being made."""
+
+    __slots__ = (
+        "cancel",
+        "dropped_before",
+        "failure",
+        "feed",
+        "furthest",
+        "index",
+        "interests",
+        "is_cached",
+        "is_complete",
+        "is_passed",
+        "keepers",
+        "mark",
+        "serial",
+        "stalled",
+        "topics",
+        "urgent",
+        "whole",
+        "writers",
+    )
+
+    def __init__(self, interests: Interests, serial: int) -> None:
+        super().__init__()
+        self.interests: Interests = interests
+        self.topics: tuple[Topic[Any], ...] = tuple({each.topic: None for each in interests})
+        self.serial: int = serial
+        # The topics' newest commit when the handler was started; when complete, what the handler returned.
+        self.index: int = 0
+        # The mark of that commit, if the handler said it.
+        self.mark: str = ""
+        # The newest commit that was dropped when the handler was started: it must have seen at least that.
+        self.dropped_before: int = 0
+        self.is_complete: bool = False
+        # Whether it is there only for those who keep it: the history has passed it.
+        self.is_passed: bool = False
+        self.failure: BaseException | None = None
+        # Whether it is kept for new subscribers although nobody may be reading it.
+        self.is_cached: bool = False
+        # Ends the making of it, or its time in the cache. Written by the maker; None when there is nothing to end.
+        self.cancel: Callable[[], object] | None = None
+        # A wide feed that it keeps alive as long as it is shared, so that what follows is there for who comes next.
+        self.feed: Feed | None = None
+        # The greatest position that any reader has reached.
+        self.furthest: int = 0
+        # How many of its readers keep it.
+        self.keepers: int = 0
+        # How many of its readers wait for its end besides, so that the handler need not wait for them.
+        self.urgent: int = 0
+        # Where those wait who take it only as a whole: opens when it is complete, or will not be.
+        self.whole: Feed = Feed()
+        # The handler's tasks that wait for a reader to come closer, and how many they are.
+        self.writers: Lot = Lot()
+        self.stalled: int = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was emptied, because of a failure or because the history has passed it."""
+        return self.start > 0
+
+
+class Passages:
+    """The snapshots of a publisher."""
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        timeline: Timeline,
+        parking: Parking,
+        start: Callable[[Snapshot], None],
+    ) -> None:
+        self.feeds = feeds
+        self.timeline = timeline
+        self.parking = parking
+        # Has the handler make a new snapshot, as soon as the publisher runs.
+        self._start = start
+        # {interests: what a new subscriber is given}; being made, or cached.
+        self.shared: dict[Interests, Snapshot] = {}
+        self._serial: int = 0
+        # {topic: the serial of the oldest snapshot that is of the present state}
+        self._oldest: dict[Topic[Any], int] = {}
+        # {topic: what dies when its history passes its index, lowest first}: the complete ones that are cached or
+        # read, and those whose handler waits for readers.
+        self._ageing: dict[Topic[Any], list[Snapshot]] = {}
+        # {interests: those that are passed and kept, oldest first}
+        self._kept: dict[Interests, list[Snapshot]] = {}
+
+    def join(self, interests: Interests, *, fresh: bool, keeps: bool) -> Snapshot:
+        """The snapshot to share, for one more reader; a new one if there is none.
+
+        A `fresh` one leaves at least half of the history to its reader: one that has just lagged would fall off
+        again at once behind an old snapshot.
+        `keeps`: the reader waits until it is whole, and reads it to its end.
+        """
+        snapshot = self.shared.get(interests)
+        if snapshot is None or not self._is_current(snapshot, fresh=fresh):
+            snapshot = self._create(interests, snapshot)
+        self.enter(snapshot, keeps=keeps)
+        return snapshot
+
+    def enter(self, snapshot: Snapshot, *, keeps: bool) -> None:
+        """One reader more."""
+        snapshot.readers += 1
+        if keeps:
+            snapshot.keepers += 1
+            self.parking.wake((snapshot.writers,))
+
+    def leave(self, snapshot: Snapshot, *, keeps: bool) -> None:
+        """One reader less; without one a snapshot lives in the cache only, and its handler has nothing to do."""
+        snapshot.readers -= 1
+        snapshot.keepers -= keeps
+        if snapshot.is_passed and not (snapshot.keepers or snapshot.is_gone):
+            self._give_up(snapshot)
+        elif snapshot.readers or snapshot.is_gone or snapshot.is_cached:
+            return
+        elif snapshot.is_complete:
+            self._retire(snapshot)
+        else:
+            self._give_up(snapshot)
+
+    def hurry(self, snapshot: Snapshot) -> None:
+        """One of its readers waits for its end."""
+        snapshot.urgent += 1
+        self.parking.wake((snapshot.writers,))
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """The handler starts now."""
+        histories = self.feeds.histories
+        snapshot.index = max([histories[topic].newest for topic in snapshot.topics])
+        snapshot.dropped_before = self._dropped(snapshot)
+
+    def is_void(self, snapshot: Snapshot) -> bool:
+        """Whether it is of a state that was replaced, or of a publisher that has stopped."""
+        return any([snapshot.serial < self._oldest.get(topic, 0) for topic in snapshot.topics])
+
+    def is_passed(self, snapshot: Snapshot) -> bool:
+        """Whether the history has dropped a commit that is newer than it."""
+        if len(snapshot.topics) == 1:
+            return snapshot.index < self.feeds.histories[snapshot.topics[0]].dropped
+        return snapshot.index < self._dropped(snapshot)
+
+    def complete(self, snapshot: Snapshot, index: int, mark: str, *, cache: bool) -> None:
+        """The handler has returned: end-of-snapshot, unless the history has passed the snapshot already."""
+        if index < snapshot.dropped_before:
+            raise ValueError(
+                f"the snapshot's index {index} is older than commit {snapshot.dropped_before}, "
+                "which was published before the snapshot was asked for"
+            )
+        if self.timeline.contradicts(index, mark):
+            raise ValueError(
+                f"the snapshot is of commit {index} with mark {mark!r}, and the one that was published has another"
+            )
+        if snapshot.stalled:  # the handler has left an append behind
+            self._forget_age(snapshot)
+        is_passed = index < self._dropped(snapshot)
+        if self.is_void(snapshot) or snapshot.is_gone or (is_passed and not snapshot.keepers):
+            self._give_up(snapshot)
+            return
+        snapshot.index = index
+        snapshot.mark = mark
+        snapshot.is_complete = True
+        for topic in snapshot.topics:
+            history = self.feeds.histories[topic]
+            history.farthest = max(history.farthest, index)
+        marked = self.timeline.cursor(index, mark).mark
+        snapshot.append(Event(snapshot.topics[0], index, END_OF_SNAPSHOT, mark=marked))
+        if is_passed:
+            self._keep(snapshot)
+        else:
+            self._remember_age(snapshot)
+            snapshot.is_cached = cache and len(snapshot.interests) == 1
+            if not snapshot.is_cached:
+                self._unshare(snapshot)
+        self._tell(snapshot)
+
+    def give_up(self, snapshot: Snapshot) -> None:
+        """It will not be complete: the publisher stops, or a part of it cannot be had."""
+        if not (snapshot.is_complete or snapshot.is_gone):
+            if snapshot.stalled:
+                self._forget_age(snapshot)
+            self._give_up(snapshot)
+
+    def fail(self, snapshot: Snapshot, cause: BaseException) -> None:
+        """The handler has failed: its readers are told, nobody else gets it.
+
+        An error of a handler that is cancelled is dropped: nobody waits for its snapshot.
+        """
+        if not snapshot.is_gone:
+            if snapshot.stalled:  # the handler has left an append behind
+                self._forget_age(snapshot)
+            snapshot.failure = cause
+            self._give_up(snapshot)
+
+    def evict(self, snapshot: Snapshot) -> None:
+        """Takes it out of the cache, if it is still there; those who read it go on."""
+        self._unshare(snapshot)
+        if snapshot.is_cached:
+            snapshot.is_cached = False
+            if not snapshot.readers:
+                self._retire(snapshot)
+
+    def expire(self, topic: Topic[Any]) -> None:
+        """Lets go of every snapshot that the history of the topic has passed."""
+        ageing = self._ageing.get(topic)
+        if ageing and ageing[0].index < (dropped := self.feeds.histories[topic].dropped):
+            passed = bisect_left(ageing, (dropped, 0), key=_age)
+            let_go = ageing[:passed]
+            del ageing[:passed]
+            for snapshot in let_go:
+                if len(snapshot.topics) > 1:
+                    self._forget_age(snapshot)
+            self.parking.in_slices(map(self._pass, let_go), len(let_go))
+
+    def clear(self, floors: Mapping[Topic[Any], tuple[int, int]]) -> None:
+        """Forgets everything of these topics, which have now this floor, and this as what was dropped.
+
+        Their state was replaced, and the caller has ended all readers.
+        """
+        self._forget(floors, unread_only=False)
+
+    def close(self) -> None:
+        """Forgets everything, but whole snapshots and what was published stay for those who read them."""
+        self._forget(dict.fromkeys(self.feeds.histories, (self.timeline.index, 0)), unread_only=True)
+
+    def reach(self, snapshot: Snapshot, position: int) -> None:
+        """A reader has come to `position`; a handler that waits goes on with half of the window before it."""
+        if position > snapshot.furthest:
+            snapshot.furthest = position
+            if snapshot.writers.waiting and snapshot.end - position <= WINDOW // 2:
+                self.parking.wake((snapshot.writers,))
+
+    def stall(self, snapshot: Snapshot) -> None:
+        """One of the handler's tasks begins to wait for readers."""
+        if not snapshot.stalled:
+            self._remember_age(snapshot)
+        snapshot.stalled += 1
+
+    def unstall(self, snapshot: Snapshot) -> None:
+        """One of the handler's tasks no longer waits for readers."""
+        snapshot.stalled -= 1
+        if not (snapshot.stalled or snapshot.is_complete):
+            self._forget_age(snapshot)
+
+    def _dropped(self, snapshot: Snapshot) -> int:
+        histories = self.feeds.histories
+        return max([histories[topic].dropped for topic in snapshot.topics])
+
+    def _is_current(self, snapshot: Snapshot, *, fresh: bool) -> bool:
+        """Whether a new reader of it would not fall off at once, or learn that it is of another copy of the store."""
+        if not (snapshot.is_complete or snapshot.stalled):
+            return True
+        if self.is_passed(snapshot):
+            return False
+        if snapshot.is_complete and self.timeline.contradicts(snapshot.index, snapshot.mark):
+            return False
+        if not (fresh or snapshot.stalled):
+            return True
+        histories = [self.feeds.histories[topic] for topic in snapshot.topics]
+        return all([each.newer_than(snapshot.index) * 2 <= each.limit for each in histories])
+
+    def _create(self, interests: Interests, older: Snapshot | None) -> Snapshot:
+        if older is not None:
+            self.evict(older)
+        self._keep_at_most(interests, MOST_KEPT - 1)
+        self._serial += 1
+        snapshot = self.shared[interests] = Snapshot(interests, self._serial)
+        if is_wide(interests):
+            snapshot.feed = self.feeds.enter(interests)
+        self._start(snapshot)
+        return snapshot
+
+    def _pass(self, snapshot: Snapshot) -> None:
+        """The history has passed it."""
+        if snapshot.is_passed:  # it was made to its end since, and is kept already
+            return
+        if snapshot.keepers and not snapshot.is_gone:
+            if snapshot.is_complete:  # if not, its handler has just been told to go on
+                self._keep(snapshot)
+                self.parking.wake((snapshot,))
+        else:
+            self._give_up(snapshot)
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        """It stays for those who keep it, and for nobody else."""
+        snapshot.is_passed = True
+        snapshot.is_cached = False
+        self._unshare(snapshot)
+        self._kept.setdefault(snapshot.interests, []).append(snapshot)
+        self._keep_at_most(snapshot.interests, MOST_KEPT)
+
+    def _keep_at_most(self, interests: Interests, count: int) -> None:
+        while len(self._kept.get(interests, ())) > count:
+            self._give_up(self._kept[interests][0])
+
+    def _abandon(self, snapshot: Snapshot) -> None:
+        self._unshare(snapshot)
+        if snapshot.cancel is not None:
+            snapshot.cancel()
+        self.parking.wake((snapshot.writers,))  # those that are not cancelled with the handler
+
+    def _give_up(self, snapshot: Snapshot) -> None:
+        """It ends before its readers have had it."""
+        kept = self._kept.get(snapshot.interests, [])
+        if snapshot in kept:
+            kept.remove(snapshot)
+            if not kept:
+                del self._kept[snapshot.interests]
+        self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete), size)
+        snapshot.is_cached = False
+        self._abandon(snapshot)
+        self._tell(snapshot)
+
+    def _retire(self, snapshot: Snapshot) -> None:
+        """Nobody reads it, and nobody will."""
+        self._forget_age(snapshot)
+        self._unshare(snapshot)
+        if snapshot.cancel is not None:
+            snapshot.cancel()
+        self.parking.release(snapshot.drop_all(and_more=False), size)
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        """It is whole now, or will not be."""
+        snapshot.whole.end = 1
+        self.parking.wake((snapshot, snapshot.whole))
+
+    def _unshare(self, snapshot: Snapshot) -> None:
+        """No new subscriber gets it."""
+        if self.shared.get(snapshot.interests) is snapshot:
+            del self.shared[snapshot.interests]
+        if snapshot.feed is not None:
+            feed, snapshot.feed = snapshot.feed, None
+            self.feeds.leave(snapshot.interests, feed)
+
+    def _remember_age(self, snapshot: Snapshot) -> None:
+        for topic in snapshot.topics:
+            insort(self._ageing.setdefault(topic, []), snapshot, key=_age)
+
+    def _forget_age(self, snapshot: Snapshot) -> None:
+        for topic in snapshot.topics:
+            ageing = self._ageing.get(topic, [])
+            place = bisect_left(ageing, _age(snapshot), key=_age)
+            if ageing[place : place + 1] == [snapshot]:  # if not, it is about to be passed
+                del ageing[place]
+
+    def _forget(self, floors: Mapping[Topic[Any], tuple[int, int]], *, unread_only: bool) -> None:
+        """`unread_only`: what somebody reads stays for them."""
+        self._serial += 1
+        logs: list[MutableSequence[Any]] = []
+        feeds: list[MutableMapping[Any, Feed]] = []
+        mine: dict[Snapshot, None] = {}
+        for topic, (floor, dropped) in floors.items():
+            log, plain = self.feeds.histories[topic].clear(floor, dropped)
+            logs.append(log)
+            feeds.append(plain)
+            self.feeds.forget(topic)
+            self._oldest[topic] = self._serial
+            mine.update(dict.fromkeys(self._ageing.pop(topic, ())))
+        for snapshot in mine:
+            if len(snapshot.topics) > 1:
+                self._forget_age(snapshot)
+        mine.update(dict.fromkeys(_taken(self.shared, floors)))
+        mine.update(dict.fromkeys(each for kept in _taken(self._kept, floors) for each in kept))
+        steps = self._forgetting(list(mine), logs, feeds, unread_only=unread_only)
+        count = len(mine) + sum(map(len, feeds)) + sum(map(len, logs)) // PORTION
+        self.parking.in_slices(steps, count)
+
+    def _forgetting(
+        self,
+        snapshots: MutableSequence[Snapshot],
+        logs: MutableSequence[MutableSequence[Any]],
+        feeds: MutableSequence[MutableMapping[Any, Feed]],
+        *,
+        unread_only: bool,
+    ) -> Iterator[None]:
+        while snapshots:
+            snapshot = snapshots.pop()
+            if not (unread_only and snapshot.readers and snapshot.is_complete) and not snapshot.is_gone:
+                self._give_up(snapshot)
+            yield
+        while logs:
+            yield from emptying(logs.pop())
+        while feeds:
+            of_topic = feeds.pop()
+            while of_topic:
+                _, feed = of_topic.popitem()
+                if not (unread_only and feed.readers):
+                    yield from emptying(feed.drop_all(and_more=False), size)
+                yield
+
+
+def _taken(held: dict[Interests, T], topics: Container[Topic[Any]]) -> list[T]:
+    """Takes out what is of one of these topics."""
+    taken = [each for each in held if any([interest.topic in topics for interest in each])]
+    return [held.pop(interests) for interests in taken]
+
+
+def _age(snapshot: Snapshot) -> tuple[int, int]:
+    return snapshot.index, snapshot.serial

@@ -1,0 +1,137 @@
+"""How far the publisher has come, and whether a cursor lies on the way: one timeline for all of its topics.
+
+An index alone does not say which commit is meant: after a restore of the store another commit may have it.
+The *epoch* names the timeline, and changes when the publisher knows of a restore.
+A *mark* is what the store wrote with one commit; where a timeline has marks, a cursor needs the right one, also when
+nobody knew of a restore.
+The timeline keeps the marks of its newest commits, of whatever topic, as many as a history keeps.
+
+A cursor is judged at once, but for one that is ahead of what was published: that has to wait until its index is
+published or passed over.
+Where somebody waits for an index there is a *gate*: an empty feed that gets an end when the index is reached.
+"""
+
+import enum
+from bisect import bisect_left, insort
+from collections import deque
+from operator import itemgetter
+
+from ._buffer import Feed
+from ._request import Cursor
+from ._wait import Slot
+
+
+class Verdict(enum.Enum):
+    """What is known of a cursor."""
+
+    GOOD = enum.auto()
+    """It lies on this timeline, or cannot be doubted."""
+    STALE = enum.auto()
+    """It does not, or nobody can know."""
+    AHEAD = enum.auto()
+    """It is to be judged when its index is reached."""
+
+
+class Timeline:
+    """The indexes, and the marks of the newest of them."""
+
+    __slots__ = ("_awaited", "_limit", "_marks", "_order", "epoch", "index", "is_stopped", "mark")
+
+    def __init__(self, index: int, epoch: str, mark: str, limit: int) -> None:
+        # Of the newest commit; `mark` is "" if it has none.
+        self.index: int = index
+        self.mark: str = mark
+        self.epoch: str = epoch
+        # Nothing will be published any more.
+        self.is_stopped: bool = False
+        # (index, mark) of the newest commits from the first one on that had a mark, oldest first, at most `limit`.
+        self._marks: deque[tuple[int, str]] = deque([(index, mark)] if mark else ())
+        self._limit: int = limit
+        # {index: the gate of those who wait for it}; and these indexes, lowest first.
+        self._awaited: dict[int, Feed] = {}
+        self._order: list[int] = []
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether its commits have marks."""
+        return bool(self._marks)
+
+    def advance(self, index: int, mark: str) -> None:
+        """A commit is published."""
+        self.index = index
+        self.mark = mark
+        if mark or self._marks:
+            self._marks.append((index, mark))
+            if len(self._marks) > self._limit:
+                self._marks.popleft()
+
+    def restart(self, index: int, epoch: str, mark: str) -> None:
+        """Goes on after this commit; on another timeline, if the epoch is another."""
+        if epoch != self.epoch:
+            self._marks.clear()
+        self.epoch = epoch
+        if self._marks and self._marks[-1][0] == index:
+            return
+        self.advance(index, mark)
+
+    def mark_at(self, index: int) -> str | None:
+        """The mark of the commit with this index; None if it is not known, or there is no such commit."""
+        place = bisect_left(self._marks, index, key=itemgetter(0))
+        if place < len(self._marks) and self._marks[place][0] == index:
+            return self._marks[place][1]
+        return None
+
+    def judge(self, index: int, epoch: str | None, mark: str) -> Verdict:
+        """Of a cursor with an index above 0. Without an epoch and a mark it is trusted, unless it is ahead."""
+        if epoch not in (None, self.epoch):
+            return Verdict.STALE
+        if index > self.index:
+            if epoch is None or (self.is_marked and not mark):
+                return Verdict.STALE
+            return Verdict.AHEAD if mark else Verdict.GOOD
+        if not mark and (epoch is None or not self.is_marked):
+            return Verdict.GOOD
+        return Verdict.GOOD if mark and self.mark_at(index) == mark else Verdict.STALE
+
+    def contradicts(self, index: int, mark: str) -> bool:
+        """Whether the commit with this index is known here to be another one than that with this mark."""
+        if not mark or index > self.index or not self._marks or index < self._marks[0][0]:
+            return False
+        return self.mark_at(index) != mark
+
+    def cursor(self, index: int, mark: str = "") -> Cursor:
+        """A cursor at this index, with the mark that is known here or else with this one."""
+        return Cursor(index, self.epoch, self.mark_at(index) or mark)
+
+    def enter(self, index: int) -> Feed:
+        """The gate of an index that is not reached, for one more who waits."""
+        gate = self._awaited.get(index)
+        if gate is None:
+            gate = self._awaited[index] = Feed()
+            insort(self._order, index)
+        gate.readers += 1
+        return gate
+
+    def leave(self, index: int, gate: Feed) -> None:
+        """One less."""
+        gate.readers -= 1
+        if not gate.readers and self._awaited.get(index) is gate:
+            del self._awaited[index]
+            del self._order[bisect_left(self._order, index)]
+
+    def reached(self) -> list[Feed]:
+        """The gates of the indexes that are published now, which open."""
+        order = self._order
+        if not order or order[0] > self.index:
+            return []
+        count = bisect_left(order, self.index + 1)
+        passed, self._order = order[:count], order[count:]
+        gates = [self._awaited.pop(index) for index in passed]
+        for gate in gates:
+            gate.end = 1
+        return gates
+
+    def everybody(self) -> list[Slot]:
+        """All who wait; they are forgotten."""
+        gates, self._awaited, self._order = self._awaited, {}, []
+        return [slot for gate in gates.values() for slot in gate.waiting]
