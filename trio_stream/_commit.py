@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import getattr_static, ismemberdescriptor
 from operator import is_
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from ._arguments import check_index
 from ._errors import InvalidCommitError
@@ -49,6 +49,18 @@ def split(events: Iterable[Event[Any]]) -> tuple[Pairs, dict[Topic[Any], Groups]
         if subject.key:
             groups.setdefault(Subject("", subject.namespace, subject.partition), []).append(event)
     return pairs, {**topics}
+
+
+def plain_subject_in(event: Event[Any]) -> Subject:
+    """The same as `subject_in`, but perhaps as a plain tuple, which takes less time and finds the same in a dict."""
+    payload: Any = event.payload
+    try:
+        given = payload.subject
+    except AttributeError:
+        return subject_in(event)
+    if type(given) is str:
+        return cast("Subject", (given, "default", "default"))
+    return subject_in(event)
 
 
 def subject_in(event: Event[Any]) -> Subject:

@@ -23,10 +23,10 @@ from trio.lowlevel import enable_ki_protection
 from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_handler, check_index, check_integer, check_seconds
-from ._commit import Groups, Pairs, check_event, check_one_index, split
+from ._commit import Groups, Pairs, check_event, check_one_index, plain_subject_in, split
 from ._compose import Composer
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
-from ._events import CloseSubscriptions, Event, Topic, check_topic, token_set
+from ._events import CloseSubscriptions, Event, Framing, PayloadEvents, Topic, check_topic, token_set
 from ._feeds import Feeds
 from ._handlers import SnapshotFunc, SnapshotHandlers, SnapshotMaker, Source
 from ._inbox import Inbox
@@ -36,11 +36,13 @@ from ._reader import End, Reader
 from ._request import Cursor, SubscribeRequest
 from ._statistics import PublisherStatistics, TopicStatistics
 from ._subscription import Subscription
-from ._tokens import Tokens
 from ._timeline import Timeline
+from ._tokens import Tokens
 from ._wait import Lot, Parking
 
 P = TypeVar("P", default=Any)
+
+_UNUSUAL: Final = frozenset({Framing, PayloadEvents, CloseSubscriptions})  # payloads
 
 NO_HANDLERS: Final[SnapshotHandlers] = MappingProxyType({})
 
@@ -156,6 +158,15 @@ class EventPublisher:
         """
         self._check("publish", unless_reading=True)
         check_events("publish", events)
+        if (
+            index is None
+            and not mark
+            and (type(events) is list or type(events) is tuple)
+            and len(events) == 1
+        ):
+            (event,) = events
+            if self._publish_single(event):
+                return
         if self._timeline.is_stopped:
             events = _only_closing(events)
         closing: set[str] = set()
@@ -166,7 +177,7 @@ class EventPublisher:
                 closing |= event.payload.token_secret_ids
             else:
                 commit.append(event)
-        if mark or any([event.mark for event in commit]):
+        if mark or any(event.mark for event in commit):
             mark, commit = _marked(commit, mark)
         pairs, parts = split(commit)
         for topic in parts:
@@ -362,11 +373,37 @@ class EventPublisher:
             )
         return index
 
+    def _publish_single(self, event: Event[Any]) -> bool:
+        """Publishes it, if it is an ordinary one; otherwise False, and nothing has changed."""
+        timeline = self._timeline
+        if (
+            type(event) is not Event
+            or type(event.payload) in _UNUSUAL
+            or event.mark
+            or timeline.is_marked
+            or timeline.is_stopped
+            or type(index := event.index) is not int
+            or index <= timeline.index
+            or type(event.topic) is not Topic
+            or (history := self._feeds.histories.get(event.topic)) is None
+        ):
+            return False
+        subject = plain_subject_in(event)
+        timeline.index = index
+        lots = self._feeds.append_single(history, event, subject)
+        if history.ageing:
+            self._passages.expire(history)
+        if timeline.is_awaited:
+            lots = (*timeline.reached(), *lots)
+        if lots:
+            self._parking.wake(lots)
+        return True
+
     def _append(self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups]) -> None:
         lots: list[Lot] = [*self._timeline.reached()]
         lots += self._feeds.append(index, pairs, parts)
         for topic in parts:
-            self._passages.expire(topic)
+            self._passages.expire(self._feeds.histories[topic])
         self._parking.wake(lots)
 
     def _forget(self, reader: Reader[Any]) -> None:
@@ -432,4 +469,6 @@ def _marked(commit: list[Event[Any]], mark: str) -> tuple[str, list[Event[Any]]]
         if event.mark and mark not in ("", event.mark):
             raise InvalidCommitError(f"events of different marks in one commit: {mark!r} and {event.mark!r}")
         mark = mark or event.mark
-    return mark, [each if each.mark else Event(each.topic, each.index, each.payload, mark=mark) for each in commit]
+    return mark, [
+        each if each.mark else Event(each.topic, each.index, each.payload, mark=mark) for each in commit
+    ]
