@@ -89,11 +89,13 @@ class _Composition:
             await part._wait_at(gate, None)
         for event in part._take_up_to(index):
             if event.is_framing:
-                return False
+                return False  # noqa: ASYNC910 - as above
             await self._put(event)
         return True  # noqa: ASYNC910 - as above
 
-    async def _pump(self, part: Subscription[Any], everything: anyio.CancelScope) -> None:  # noqa: ASYNC910 - a task, not awaited
+    async def _pump(  # noqa: ASYNC910 - a task, not awaited
+        self, part: Subscription[Any], everything: anyio.CancelScope
+    ) -> None:
         while self._index is None:
             try:
                 for event in await self._receive(part):

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Self, TypeAlias, overload
-from urllib.parse import quote, unquote
 
 from typing_extensions import TypeVar, override
 
@@ -68,6 +67,8 @@ def _quoted(text: str) -> str:
     """With everything but letters, digits, '-', '_' and '~' of ASCII as in a URL."""
     if text.isascii() and text.replace("-", "").replace("_", "").isalnum():
         return text
+    from urllib.parse import quote  # noqa: PLC0415 - rare, and takes long to import
+
     return quote(text, safe="", errors="surrogatepass").replace(".", "%2E")
 
 
@@ -76,6 +77,8 @@ def _unquoted(text: str) -> str:
         return text
     if len(_ESCAPED.findall(text)) != text.count("%"):
         raise ValueError("'%' is followed by two hexadecimal digits")
+    from urllib.parse import unquote  # noqa: PLC0415 - as above
+
     return unquote(text, errors="surrogatepass")
 
 
