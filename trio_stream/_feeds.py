@@ -18,7 +18,7 @@ it: what several topics have together reaches back as far as the one that reache
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
 from operator import itemgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
@@ -159,7 +159,7 @@ class Feeds:
         """The feed of these interests, for one more reader."""
         if not is_wide(interests):
             topic, key, _, namespace, partition = interests[0]
-            return self.histories[topic].enter(Subject(key, namespace, partition))  # type: ignore[arg-type]
+            return self.histories[topic].enter(cast("Subject", (key, namespace, partition)))
         feed = self._wide.get(interests)
         if feed is None:
             feed = self._wide[interests] = WideFeed(interests)
@@ -182,6 +182,8 @@ class Feeds:
 
     def floor(self, interests: Interests) -> int:
         """The lowest index that one can resume from."""
+        if len(interests) == 1:
+            return self.histories[interests[0].topic].floor
         return max([self.histories[each.topic].floor for each in interests])
 
     def dropped(self, interests: Interests) -> int:
@@ -274,4 +276,7 @@ class Feeds:
 
 def is_wide(interests: Interests) -> bool:
     """Whether their feed is there only while it is read."""
-    return len(interests) > 1 or not interests[0].is_plain
+    if len(interests) > 1:
+        return True
+    _, _, prefix, namespace, partition = interests[0]
+    return prefix or namespace is ALL or partition is ALL

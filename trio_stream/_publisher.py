@@ -227,9 +227,9 @@ class EventPublisher:
             raise TypeError(f"a request is a SubscribeRequest, not {type(request).__name__}")
         if on_lag not in ("close", "reset"):
             raise ValueError(f"on_lag is 'close' or 'reset', not {on_lag!r}")
-        for interest in request.interests:
-            self._check_topic(topic := interest.topic)
-            if ALL in (interest.namespace, interest.partition) and not self._maker.sources[topic].wide:
+        for topic, _, _, namespace, partition in request.interests:
+            self._check_topic(topic)
+            if (namespace is ALL or partition is ALL) and not self._maker.sources[topic].wide:
                 raise ValueError(f"the source of topic {str(topic)!r} is not wide: it does not know ALL")
         subscription: Subscription[P] = Subscription(
             request, self._passages, self._forget, authorizer=authorizer, resets=on_lag == "reset"

@@ -155,8 +155,10 @@ class History:
         return kept
 
     def enter(self, subject: Subject) -> PlainFeed:
-        """The feed of a subject, for one more reader."""
-        feed = self._feed(subject)
+        """The feed of a subject, which may be a plain tuple, for one more reader."""
+        feed = self.feeds.get(subject)
+        if feed is None:
+            feed = self._feed(Subject(*subject))
         feed.readers += 1
         return feed
 
