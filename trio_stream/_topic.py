@@ -101,7 +101,7 @@ class History:
 
     def append(self, index: int, pairs: Pairs, groups: Groups) -> tuple[PlainFeed, ...]:
         """Adds a commit; returns the feeds that got something."""
-        feeds = tuple(map(self._feed, groups))
+        feeds = tuple([self.feeds.get(subject) or self._feed(Subject(*subject)) for subject in groups])
         item: Event[Any] | None = None
         count = 0
         for feed, events in zip(feeds, groups.values(), strict=True):
