@@ -49,6 +49,7 @@ class History:
     """The newest commits of one topic."""
 
     __slots__ = (
+        "_blanks",
         "_log",
         "_more",
         "_most_events",
@@ -69,6 +70,8 @@ class History:
         self.floor: int = floor
         self.dropped: int = 0
         self.feeds: dict[Subject, PlainFeed] = {}
+        # Those of a blank key among them.
+        self._blanks: dict[Subject, PlainFeed] = {}
         # Oldest first, at most `limit`; and how many events they have besides one each.
         self._log: deque[Kept] = deque()
         self._more: int = 0
@@ -90,6 +93,12 @@ class History:
         """Whether the oldest commit is to be dropped."""
         count = len(self._log)
         return count > self.limit or (count + self._more > self._most_events and count > 1)
+
+    @property
+    def used(self) -> int:
+        """How many of the feeds have history or readers. Any thread may ask."""
+        idle = [each for each in list(self._blanks.values()) if each.start == each.end and not each.readers]
+        return len(self.feeds) - len(idle)
 
     def newer_than(self, index: int) -> int:
         """How many of the commits that are kept have a greater index."""
@@ -177,6 +186,7 @@ class History:
         self._log = deque()
         self._more = 0
         self.feeds = {}
+        self._blanks = {}
         self.ageing = []
         self.floor = floor
         self.dropped = dropped
@@ -190,6 +200,8 @@ class History:
                 blank = self._feed(Subject("", subject.namespace, subject.partition))
                 blank.keys += 1
             feed = self.feeds[subject] = PlainFeed(subject, blank)
+            if blank is None:
+                self._blanks[subject] = feed
         return feed
 
     def _discard_if_unused(self, feed: PlainFeed) -> None:
@@ -200,7 +212,9 @@ class History:
             and self.feeds.get(feed.subject) is feed
         ):
             del self.feeds[feed.subject]
-            if feed.blank is not None:
+            if feed.blank is None:
+                del self._blanks[feed.subject]
+            else:
                 feed.blank.keys -= 1
                 self._discard_if_unused(feed.blank)
 
