@@ -25,9 +25,9 @@ from ._arguments import check_events, check_index
 from ._commit import check_event, check_one_index, delivery, subject_in
 from ._errors import FATAL, ClosedResourceError, InvalidCommitError
 from ._events import Event, Topic
-from ._feeds import Interests
 from ._passages import WINDOW, Passages, Snapshot
 from ._request import Cursor, SubscribeRequest
+from ._routes import Interests
 from ._wait import SLICE, Parking, Slot
 
 P = TypeVar("P", default=Any)

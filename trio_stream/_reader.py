@@ -447,7 +447,7 @@ class Reader(Slot, Generic[P]):
         self._known = Place(index, mark) if mark else None
         self._index = index
         self._tell_watchers()
-        if feed.dropped <= index < feed.born:
+        if index < feed.born and self._passages.feeds.reach(feed) <= index:
             self._source = self._passages.feeds.filled(feed)
             self._phase = Phase.FILLING
             self._leap(0)

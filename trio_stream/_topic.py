@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic
+from ._routes import Routes
 
 
 class PlainFeed(Feed):
@@ -43,6 +44,8 @@ Single: TypeAlias = tuple[int, Event[Any], PlainFeed]
 Several: TypeAlias = tuple[int, Pairs, tuple[PlainFeed, ...], int]
 """Any other: its index, its events, the feeds of this topic that have it, and how many events of this topic it has."""
 Kept: TypeAlias = Single | Several
+Forgotten: TypeAlias = tuple[deque[Kept], dict[Subject, PlainFeed], list[Any]]
+"""The commits, the feeds and the ageing snapshots of a topic; to free very many takes long."""
 
 
 class History:
@@ -59,6 +62,7 @@ class History:
         "feeds",
         "floor",
         "limit",
+        "routes",
         "topic",
     )
 
@@ -72,6 +76,8 @@ class History:
         self.feeds: dict[Subject, PlainFeed] = {}
         # Those of a blank key among them.
         self._blanks: dict[Subject, PlainFeed] = {}
+        # The wide feeds that its events get into; written by `Feeds`.
+        self.routes: Routes = Routes()
         # Oldest first, at most `limit`; and how many events they have besides one each.
         self._log: deque[Kept] = deque()
         self._more: int = 0
@@ -177,16 +183,14 @@ class History:
         feed.readers -= 1
         self._discard_if_unused(feed)
 
-    def clear(self, floor: int, dropped: int) -> tuple[deque[Kept], dict[Subject, PlainFeed], list[Any]]:
-        """Forgets everything; who still reads a feed keeps it.
-
-        Returns the commits, the feeds and the ageing snapshots: to free very many takes long.
-        """
+    def clear(self, floor: int, dropped: int) -> Forgotten:
+        """Forgets everything; who still reads a feed keeps it."""
         forgotten = self._log, self.feeds, self.ageing
         self._log = deque()
         self._more = 0
         self.feeds = {}
         self._blanks = {}
+        self.routes = Routes()
         self.ageing = []
         self.floor = floor
         self.dropped = dropped
