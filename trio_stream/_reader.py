@@ -342,10 +342,16 @@ class Reader(Slot, Generic[P]):
             if (event := self._take()) is None:
                 return events
             events.append(event)
-        while len(events) < limit and self._source.start <= self._position < self._source.end:
+        while len(events) < limit and self._stands_before_events():
             more = self._slice(limit - len(events))
             events = events + more if events else more
         return events
+
+    def _stands_before_events(self) -> bool:
+        """Whether there are events, and none that is gone, where it stands."""
+        source = self._source
+        is_at_gate = self._phase is not _LIVE and self._phase is not Phase.READING
+        return source.start <= self._position < source.end and not is_at_gate
 
     def _is_delicate(self) -> bool:
         """Whether there is more to look at than the events that are ready, or at most one of these; so at a gate."""
