@@ -311,7 +311,7 @@ class EventPublisher:
                 topic.name: TopicStatistics(
                     commits=len(history),
                     floor=history.floor,
-                    feeds=history.used + len(history.routes.feeds()),
+                    feeds=history.used + self._feeds.wide_of(topic),
                     snapshots=sum(topic in snapshot.topics for snapshot in snapshots),
                 )
                 for topic, history in list(self._feeds.histories.items())
