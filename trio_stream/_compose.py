@@ -34,7 +34,8 @@ class Composer:
         self._passages = passages
 
     async def compose(self, interests: Interests, put: Put) -> int | None:
-        """Puts everything; returns the index, or None if the history has passed a part, or the publisher stops.
+        """Puts everything; returns the index, or None if it cannot be had: the history has passed a part, or a part is
+        of another copy of the store than what was published, or the publisher stops.
 
         Raises what the snapshot function of a part has raised.
         """
@@ -43,16 +44,24 @@ class Composer:
         try:
             composition = _Composition(parts, put)
             index = await composition.pump()
+            if index is None:
+                return None  # noqa: ASYNC910 - something was awaited
             await parts[0].wait_published(index)
             for part in parts:
+                while (gate := part._gate()) is not None:
+                    await part._wait_at(gate, None)
+                if self._passages.timeline.is_stopped:
+                    return None  # noqa: ASYNC910 - as above
                 for event in part._take_up_to(index):
+                    if event.is_new_snapshot_to_follow:
+                        return None  # noqa: ASYNC910 - as above
                     await put(event)
         except SnapshotFailed as failed:
             assert failed.__cause__ is not None
             raise failed.__cause__ from None
         except SubscriptionForceClosed as ended:
             if ended.reason in (CloseReason.LAGGED, CloseReason.STOPPED):
-                return None  # noqa: ASYNC910 - something was awaited
+                return None  # noqa: ASYNC910 - as above
             raise
         else:
             return index
@@ -70,18 +79,22 @@ class _Composition:
         self._unfinished = len(parts)
         self._index: int | None = None
         self._ended: SubscriptionForceClosed | None = None
+        # Whether a part has begun anew: what was put of it is no longer right.
+        self._is_stale = False
         # What waits for more of a part; to be left when no more is wanted.
         self._waits: dict[anyio.CancelScope, None] = {}
 
-    async def pump(self) -> int:
-        """Puts everything up to the greatest index that any part comes to, and returns that; or raises an end."""
+    async def pump(self) -> int | None:
+        """Puts everything up to the greatest index that any part comes to, and returns that; or raises an end.
+
+        None if a part has begun anew.
+        """
         async with anyio.create_task_group() as tasks:
             for part in self._parts:
                 tasks.start_soon(self._pump, part, tasks.cancel_scope)
         if self._ended is not None:
             raise self._ended
-        assert self._index is not None
-        return self._index
+        return None if self._is_stale else self._index
 
     async def _pump(self, part: Subscription[Any], everything: anyio.CancelScope) -> None:
         while self._index is None:
@@ -89,6 +102,10 @@ class _Composition:
                 for event in await self._receive(part):
                     if event.is_end_of_snapshot:
                         self._unfinished -= 1
+                    elif event.is_new_snapshot_to_follow:
+                        self._is_stale = True
+                        everything.cancel()
+                        return
                     else:
                         await self._put(event)
             except SubscriptionForceClosed as error:

@@ -184,6 +184,12 @@ class Feeds:
             self._parking.in_slices(self._filling(feed, logs), count)
         return feed.filled
 
+    def fill_after(self, interests: Interests, index: int) -> None:
+        """Fills the feed of these interests, if it is there and does not have all that is newer than this index."""
+        feed = self._wide.get(interests)
+        if feed is not None and index < feed.born:
+            self.filled(feed)
+
     def forget(self, topic: Topic[Any]) -> None:
         """Nobody else comes into the wide feeds that this topic has a part in."""
         for feed in self.routes[topic].feeds() if topic in self.routes else ():

@@ -217,6 +217,8 @@ class Passages:
             history.farthest = max(history.farthest, index)
         marked = self.timeline.cursor(index, mark).mark
         snapshot.append(Event(snapshot.topics[0], index, END_OF_SNAPSHOT, mark=marked))
+        if not is_passed:
+            self.feeds.fill_after(snapshot.interests, index)  # a publisher that stops forgets what is older
         if is_passed:
             self._keep(snapshot)
         else:

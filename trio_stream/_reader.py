@@ -339,10 +339,19 @@ class Reader(Slot, Generic[P]):
             if (event := self._take()) is None:
                 return events
             events.append(event)
-        while len(events) < limit and self._source.start <= self._position < self._source.end:
+        while len(events) < limit and self._is_flowing():
             more = self._slice(limit - len(events))
             events = events + more if events else more
         return events
+
+    def _is_flowing(self) -> bool:
+        """Whether what comes next for the reader is the next event of its source."""
+        source = self._source
+        return (
+            source.start <= self._position < source.end
+            and not self._is_marker_due
+            and (self._phase is _LIVE or self._phase is Phase.READING)
+        )
 
     def _is_delicate(self) -> bool:
         """Whether there is more to look at than the events that are ready, or at most one of these; so at a gate."""
@@ -414,6 +423,9 @@ class Reader(Slot, Generic[P]):
 
     def _begin_anew(self) -> None:
         """The cursor that it came with, or that of its snapshot, is stale."""
+        if self._passages.timeline.is_stopped:
+            self._finish(End(CloseReason.STOPPED))
+            return
         self._index = 0
         self._enter_snapshot(fresh=False, keeps=self._resets)
         self._is_marker_due = not self._resets
@@ -559,8 +571,11 @@ class Reader(Slot, Generic[P]):
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:
-        """What comes up to this index, which is published, one by one; raises how the reading ended."""
-        while self._end is not None or self._position < self._feed.after(index):
+        """What comes up to this index, which is published, one by one; raises how the reading ended.
+
+        The reader has nothing to wait for; if it has to begin anew the marker comes, and is the last.
+        """
+        while self._end is not None or self._phase is not _LIVE or self._position < self._feed.after(index):
             if (event := self._take()) is not None:
                 yield event
 

@@ -15,6 +15,7 @@ from model.manual import Cancelled, ManualLoop, Task
 from model.world import World
 from typing_extensions import override
 
+import trio_stream._compose
 import trio_stream._handlers
 import trio_stream._passages
 import trio_stream._wait
@@ -73,6 +74,7 @@ class PublisherMachine(RuleBasedStateMachine):
         self.receives: dict[Task, Reader] = {}
         self._undo: list[Callable[[], None]] = []
         self._patch(trio_stream._handlers, "anyio", self.loop)
+        self._patch(trio_stream._compose, "anyio", self.loop)
         self._patch(trio_stream._handlers, "WINDOW", WINDOW)
         self._patch(trio_stream._passages, "WINDOW", WINDOW)
         for name, value in FEW.items():
@@ -85,12 +87,20 @@ class PublisherMachine(RuleBasedStateMachine):
 
     @initialize(
         history=st.sampled_from([3, 1, 2, 6, 20]),
+        history_events=st.sampled_from([65_536, 65_536, 5]),
         ttl=st.sampled_from([0.0, 1.0, math.inf]),
         index=st.sampled_from([0, 7]),
     )
-    def begin(self, history: int, ttl: float, index: int) -> None:
+    def begin(self, history: int, history_events: int, ttl: float, index: int) -> None:
         loop = self.loop
-        world = World(self._pause, loop.current_time, history=history, ttl=ttl, index=index)
+        world = World(
+            self._pause,
+            loop.current_time,
+            history=history,
+            history_events=history_events,
+            ttl=ttl,
+            index=index,
+        )
         self.world = world
         world.publisher._parking._backend = loop
 
