@@ -66,9 +66,11 @@ numbers = st.integers(0, 1000)  # picks one of what is there
 class PublisherMachine(RuleBasedStateMachine):
     """A publisher on the manual loop, and the model beside it."""
 
+    KIND = "model"  # of what it counts
+
     def __init__(self) -> None:
         super().__init__()
-        count("model", "courses of events")
+        count(self.KIND, "courses of events")
         self.loop = ManualLoop()
         self.world: World
         self.receives: dict[Task, Reader] = {}
@@ -360,14 +362,12 @@ class PublisherMachine(RuleBasedStateMachine):
         if really == 0 and not self.world.is_stopped:
             self.world.stopping()
             self.world.publisher._stop()
-            for task in self.loop.tasks:
-                if task not in self.receives:
-                    task.is_cancelled = True
+            self.loop.cancel(task for task in self.loop.tasks if task not in self.receives)
             self.loop.start_soon(self.world.publisher._parking.finish)
 
     @invariant()
     def check(self) -> None:
-        count("model", "states checked, one after each rule")
+        count(self.KIND, "states checked, one after each rule")
         self.world.check()
 
     @override
@@ -377,14 +377,17 @@ class PublisherMachine(RuleBasedStateMachine):
             if hasattr(self, "world"):
                 self._leave_nothing()
         finally:
-            count("model", "steps of tasks, each chosen by the test", self.loop.steps)
+            count(self.KIND, "steps of tasks, each chosen by the test", self.loop.steps)
             self.loop.close()
-            for undo in reversed(self._undo):
-                undo()
+            self.restore_modules()
+
+    def restore_modules(self) -> None:
+        for undo in reversed(self._undo):
+            undo()
 
     def _leave_nothing(self) -> None:
         world = self.world
-        count("model", "events received and judged", world.events)
+        count(self.KIND, "events received and judged", world.events)
         if not world.is_stopped:
             self._run()
         self.settle()

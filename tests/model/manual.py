@@ -46,8 +46,10 @@ class Task:
         self.why = Woken()
         self.scopes: list[Scope] = []
         self.is_cancelled = False  # natively: once
+        self.is_started = False  # its scopes wait for that, as in anyio
         self.is_shielded = False  # its scopes have had their say, and it waits for others that are in them
         self.is_done = False
+        self.tell: Callable[[Task], None] | None = None  # that it has ended
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -58,7 +60,7 @@ class Task:
     @property
     def must_be_cancelled(self) -> bool:
         in_scope = any(scope.cancel_called for scope in self.scopes)
-        return self.is_cancelled or (in_scope and not self.is_shielded)
+        return self.is_cancelled or (in_scope and self.is_started and not self.is_shielded)
 
     @property
     def can_go_on(self) -> bool:
@@ -103,20 +105,18 @@ class Group:
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: object) -> None:
         self._tasks += 1
-        task = self._loop.spawn(self._run(function, *args), function.__name__)
+        task = self._loop.spawn(function(*args), function.__name__)
         task.scopes = list(self.cancel_scope.task.scopes)
+        task.tell = self._tell
 
-    async def _run(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: object) -> None:
-        try:
-            await function(*args)
-        except Cancelled:
-            pass
-        except BaseException as error:  # noqa: BLE001 - as a task group has it
-            self._errors.append(error)
+    def _tell(self, task: Task) -> None:
+        """One of its tasks has ended."""
+        self._tasks -= 1
+        self._loop.wake((self._host,))
+        if task.error is not None and not isinstance(task.error, Cancelled):
+            self._errors.append(task.error)
             self.cancel_scope.cancel()
-        finally:
-            self._tasks -= 1
-            self._loop.wake((self._host,))
+            task.error = None
 
     async def __aenter__(self) -> Self:
         self.cancel_scope.__enter__()
@@ -162,6 +162,13 @@ class ManualLoop(Backend):
         """As a task group has it."""
         self.spawn(function(*args), function.__name__)
 
+    def cancel(self, tasks: Iterable[Task]) -> None:
+        """As one does who cancels the task group that they are all in."""
+        scope = Scope(self)
+        scope.cancel()
+        for task in tasks:
+            task.scopes.insert(0, scope)
+
     def ready(self) -> list[Task]:
         return [task for task in self.tasks if task.can_go_on]
 
@@ -170,8 +177,9 @@ class ManualLoop(Backend):
         assert task.can_go_on
         self.steps += 1
         self.current = task
+        must_be_cancelled, task.is_started = task.must_be_cancelled, True
         try:
-            if task.must_be_cancelled:
+            if must_be_cancelled:
                 cancelled = Cancelled(is_native=task.is_cancelled)
                 task.is_cancelled = False
                 task.why = task.coroutine.throw(cancelled)
@@ -203,6 +211,8 @@ class ManualLoop(Backend):
     def _end(self, task: Task) -> None:
         task.is_done = True
         self.tasks.remove(task)
+        if task.tell is not None:
+            task.tell(task)
 
     @override
     def check(self) -> None:
