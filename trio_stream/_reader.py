@@ -49,7 +49,7 @@ from ._errors import (
 from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, readable
 from ._passages import Passages, Snapshot
 from ._request import Cursor, SubscribeRequest
-from ._timeline import Verdict
+from ._timeline import Gate, Verdict
 from ._wait import Slot
 
 P = TypeVar("P", default=Any)
@@ -290,10 +290,10 @@ class Reader(Slot, Generic[P]):
                 self._phase = Phase.READING
                 return self._take_marker()
             case Phase.JUDGED:
-                assert self._awaited is not None
-                awaited = self._awaited
+                assert self._awaited is not None and isinstance(self._source, Gate)  # noqa: PT018
+                awaited, is_right = self._awaited, self._source.mark == self._awaited.mark
                 self._leave_passage()
-                if self._passages.timeline.mark_at(awaited.index) == awaited.mark:
+                if is_right:
                     self._go_live(awaited)
                 else:
                     self._begin_anew()
@@ -575,7 +575,13 @@ class Reader(Slot, Generic[P]):
 
         The reader has nothing to wait for; if it has to begin anew the marker comes, and is the last.
         """
-        while self._end is not None or self._phase is not _LIVE or self._position < self._feed.after(index):
+        while True:
+            feed = self._feed
+            if self._end is None and self._phase is _LIVE and feed.dropped <= self._index:
+                # Late events are passed here: behind them `_take` would go on to what is newer than `index`.
+                self._leap(max(self._position, feed.after(self._index)))
+                if self._position >= feed.after(index):
+                    return
             if (event := self._take()) is not None:
                 yield event
 

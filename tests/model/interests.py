@@ -208,9 +208,9 @@ class InterestsWorld:
             return True
         return any(min(run.newest, dropped if run.index is None else run.index) < dropped for run in runs)
 
-    def is_right(self, cursor: Cursor) -> bool:
+    def is_right(self, request: SubscribeRequest[Health]) -> bool:
         """Whether a commit with this index and mark was published in this epoch."""
-        return self.marks.get(cursor.index) == cursor.mark
+        return request.index <= self.store.published and self.marks.get(request.index) == request.mark
 
     def begins(self, request: SubscribeRequest[Health]) -> Literal["fresh", "resume", "judged", "stale"]:
         """D7."""
@@ -388,6 +388,7 @@ class InterestsWorld:
         assert held is None or held == truth, f"D1, D7: the client holds {held}, the store {truth}"
 
     def unsubscribe(self, reader: Watcher) -> None:
+        self.sync(reader)
         has_ended = reader.subscription.statistics().state is SubscriptionState.FORCE_CLOSED
         if reader.is_open and has_ended:
             self._expect_stopped(reader)
@@ -398,6 +399,7 @@ class InterestsWorld:
 
     def resume(self, reader: Watcher) -> Watcher:
         """Subscribes again with what the subscription says itself; the client keeps its state if it may."""
+        self.sync(reader)
         request = reader.subscription.resume_request()
         self._check_resume(reader, request)
         held = dict(reader.held) if request.index and reader.held is not None else None
@@ -405,7 +407,19 @@ class InterestsWorld:
 
     # What a receiving call gave:
 
+    def sync(self, reader: Watcher) -> None:
+        """A cursor that had to wait may have turned out to be right."""
+        request = reader.subscription.request
+        is_waiting = reader.subscription._phase is core.Phase.JUDGED
+        if reader.is_open and reader.phase is Phase.BEGIN and reader.begins == "judged" and not is_waiting:
+            assert request.index <= self.store.published, "D7: judged before its index is published"
+            if self.is_right(request):
+                self._go_live(reader, reader.held)
+            else:
+                reader.begins = "stale"
+
     def took(self, reader: Watcher, events: Sequence[Event[Health]]) -> None:
+        self.sync(reader)
         for event in events:
             assert reader.is_open, f"D9: {event} after {reader.end}"
             self.events += 1
@@ -429,25 +443,12 @@ class InterestsWorld:
                 assert reader.sees(single), f"D3: not for this reader: {single}"
                 reader.hold(single)
         else:
-            assert not is_begin or reader.begins == "judged", f"D5: {event} in answer to a stale request"
-            if is_begin:
-                self._accept(reader)
+            assert not is_begin, f"D5: {event} in answer to a request that is {reader.begins}"
             self._take_change(reader, event)
 
-    def _accept(self, reader: Watcher) -> None:
-        """A cursor that had to wait turns out to be right."""
-        request = reader.subscription.request
-        assert request.epoch is not None
-        assert self.is_right(Cursor(request.index, request.epoch, request.mark)), "D7: not a right cursor"
-        self._go_live(reader, reader.held)
-
     def _check_marker(self, reader: Watcher) -> None:
-        request, published = reader.subscription.request, self.store.published
-        if reader.phase is Phase.BEGIN and reader.begins == "judged":
-            # If its mark was forgotten before anybody looked, nobody knows.
-            assert request.index <= published, "D7: a cursor that is ahead waits"
-            assert self.marks.get(request.index) != request.mark or request.index not in self.known
-        elif reader.phase is not Phase.BEGIN or reader.begins != "stale":
+        published = self.store.published
+        if reader.phase is not Phase.BEGIN or reader.begins != "stale":
             is_false = reader.is_false and reader.index <= published
             assert is_false or (reader.resets and self.is_lost(reader)), "D6: nothing was lost"
 
@@ -486,6 +487,7 @@ class InterestsWorld:
         assert reader.held == self.state(reader, event.index), "D1"
 
     def raised(self, reader: Watcher, error: Exception) -> None:
+        self.sync(reader)
         if reader.is_open and isinstance(error, SubscriptionForceClosed):
             match error:
                 case SubscriptionLagged():
@@ -525,12 +527,7 @@ class InterestsWorld:
             is_missing = self.next(reader, self.store.published) is not None
             assert not is_missing or self.is_lost(reader) or reader.is_false, "D5: stopped before its end"
         elif reader.phase is Phase.BEGIN and reader.begins == "judged":
-            request = reader.subscription.request
-            reader.index = request.index
-            is_missing = self.next(reader, self.store.published) is not None and request.index in self.known
-            assert not (is_missing and self.is_right(Cursor(request.index, self.store.epoch, request.mark))), (
-                "D5: stopped before its end"
-            )
+            assert not self.is_right(reader.subscription.request), "D5: stopped although its cursor is right"
         else:
             assert not reader.was_whole, "D5: stopped although its snapshot was whole"
 
@@ -538,6 +535,7 @@ class InterestsWorld:
         """The call would wait."""
         assert reader.is_open, "D16: waits after its end"
         assert not self.is_stopped, "D5: waits after the stop"
+        self.sync(reader)
         subscription, published = reader.subscription, self.store.published
         if reader.phase is not Phase.LIVE:
             return
