@@ -466,12 +466,12 @@ class Reader(Slot, Generic[P]):
         self._position += count
         self._passages.reach(snapshot, self._position)
         if last.payload is END_OF_SNAPSHOT:
-            timeline = self._passages.timeline
             index, mark = snapshot.index, snapshot.mark
+            is_false = self._passages.is_false(snapshot)
             self._leave_passage()
-            if timeline.contradicts(index, mark):
+            if is_false:
                 self._begin_anew()
-            elif mark and index > timeline.index:
+            elif mark and index > self._passages.timeline.index:
                 self._known = place = Place(index, mark)
                 self._index = index
                 self._wait_for(place)
@@ -565,6 +565,8 @@ class Reader(Slot, Generic[P]):
 
     def _has_all(self, index: int) -> bool:
         """Whether it has everything up to an index that is published."""
+        if self._phase is Phase.JUDGED:  # it has had a snapshot that is ahead of what is published
+            return 0 < self._index >= index
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:

@@ -404,5 +404,6 @@ class PublisherMachine(RuleBasedStateMachine):
         if world.ttl < math.inf:
             passages = world.publisher._passages
             assert not passages.shared, "D13: a snapshot is left"
-            assert not any(passages._ageing.values()), "D13: a snapshot is left"
+            histories = world.publisher._feeds.histories.values()
+            assert not any(history.ageing for history in histories), "D13: a snapshot is left"
             assert not passages._kept, "D13: a snapshot is left"
