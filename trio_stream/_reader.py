@@ -603,10 +603,10 @@ class Reader(Slot, Generic[P]):
 
     def _cursor_at(self, index: int) -> Cursor:
         """With the mark of that commit, if it is known: the index reached, or a newer one up to which all was had."""
+        if self._known is not None and self._known.at == index:
+            return Cursor(index, self.epoch, self._known.mark)  # also if another commit has that index since
         timeline = self._passages.timeline
         mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
-        if not mark and self._known is not None and self._known.at == index:
-            mark = self._known.mark
         if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
             last = self._feed.items[self._position - 1 - self._feed.base]
             mark = last.mark if last.index == index else None

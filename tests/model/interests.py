@@ -209,8 +209,11 @@ class InterestsWorld:
         dropped = max(self.store.lines[topic].dropped for topic in topics)
         runs = [run for run in self.runs.values() if run.topic in topics]
         is_union = len(reader.subscription.request.interests) > 1
-        if is_union and (dropped > reader.asked or any(run.is_false and run.index is not None for run in runs)):
-            return True  # it may have been begun when it was asked for, and have waited for its readers
+        if is_union:  # it may have been begun when it was first asked for, and have waited for its readers
+            interests = reader.subscription.request.interests
+            asked = [each.asked for each in self.readers if each.subscription.request.interests == interests]
+            if min(asked) < dropped or any(run.is_false and run.index is not None for run in runs):
+                return True
         return any(min(run.newest, dropped if run.index is None else run.index) < dropped for run in runs)
 
     def is_right(self, request: SubscribeRequest[Health]) -> bool:
