@@ -303,6 +303,8 @@ class Reader(Slot, Generic[P]):
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
+                    if self._end is not None:
+                        raise self._error()
             case Phase.FILLING:
                 self._go_live(self._index, "" if self._known is None else self._known.mark)
         return None
