@@ -34,9 +34,7 @@ class Made:
     mark: str = ""
     rows: Sequence[Event[Health]] = field(default_factory=list)
 
-    async def __call__(
-        self, _: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]
-    ) -> int | Cursor:
+    async def __call__(self, _: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int | Cursor:
         index, mark = self.index, self.mark
         for row in self.rows:
             await snapshot.append([row])
@@ -122,9 +120,7 @@ async def test_a_batch_ends_where_a_snapshot_turns_out_to_be_of_another_copy(on_
     """D5, D24: the marker comes next, and not the snapshot behind it."""
     health = Made(2, "false", [marked(1, "web", "false")])
     async with open_publisher({HEALTH: health}, epoch=HERE, index=1, mark="one") as publisher:
-        slow = publisher.subscribe(
-            SubscribeRequest(HEALTH), on_lag="reset" if on_lag == "reset" else "close"
-        )
+        slow = publisher.subscribe(SubscribeRequest(HEALTH), on_lag="reset" if on_lag == "reset" else "close")
         await quiet()
         health.index, health.mark, health.rows = 2, "true", [marked(2, "db", "true")]
         publisher.publish([marked(2, "db", "true")])
