@@ -645,9 +645,9 @@ class InterestsWorld:
             else:
                 assert subscription._position < feed.start, "F2: what is gone is passed in silence"
         if snapshot is not None and snapshot.is_complete and not snapshot.is_gone:
-            if len(snapshot.topics) > 1:
+            if len(snapshot.interests) > 1:
                 assert snapshot.index <= self.store.published, "S1"
-            dropped = max(self.store.lines[topic].dropped for topic in snapshot.topics)
+            dropped = max(self.store.lines[interest.topic].dropped for interest in snapshot.interests)
             has_work = bool(self.publisher._parking._work)
             assert has_work or snapshot.keepers or snapshot.index >= dropped, (
                 "S3: a snapshot with a gap behind it"
