@@ -38,7 +38,7 @@ from trio_stream import (
     _reader as core,
     close_subscription_event,
 )
-from trio_stream._routes import WideFeed
+from trio_stream._feeds import WideFeed
 
 State: TypeAlias = dict[tuple[str, Subject], str]
 DROP = (CloseReason.TOKEN, CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED)

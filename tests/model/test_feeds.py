@@ -13,8 +13,7 @@ from proof import amount
 from trio_stream import Event, Subject, SubscribeRequest
 from trio_stream._buffer import Feed
 from trio_stream._commit import split
-from trio_stream._feeds import Feeds
-from trio_stream._routes import WideFeed
+from trio_stream._feeds import Feeds, WideFeed
 from trio_stream._timeline import Timeline
 from trio_stream._topic import History
 from trio_stream._wait import Parking
@@ -175,7 +174,7 @@ def test_of_whatever_is_published_a_feed_has_what_its_interests_ask_for() -> Non
             if read and rng.random() < 0.2:
                 feed = rng.choice(list(read))
                 while feed.readers:
-                    world.feeds.leave(read[feed][0].interests, feed)
+                    world.feeds.leave(feed)
                 del read[feed]
             commits.append([_event(rng, index) for _ in range(rng.choice([1, 1, 2, 4]))])
             world.publish(*commits[-1])
@@ -219,6 +218,6 @@ def test_nothing_is_left_of_a_feed_that_nobody_reads(request_: SubscribeRequest[
     assert len(set(map(id, feeds))) == 1
     world.publish(event(1, "web"))
     for feed in feeds:
-        world.feeds.leave(request_.interests, feed)
+        world.feeds.leave(feed)
     assert not world.feeds._wide
     assert not any(history.routes.shapes for history in world.feeds.histories.values())
