@@ -50,8 +50,10 @@ class Interest(NamedTuple):
         """Whether it is one key or all keys, of one namespace and partition."""
         return not self.prefix and self.namespace is not ALL and self.partition is not ALL
 
-    def covers(self, topic: Topic[Any], subject: Subject) -> bool:
-        """Whether it asks for an event of this topic and subject."""
+    def covers(self, topic: Topic[Any], subject: Subject | str) -> bool:
+        """Whether it asks for an event of this topic and subject; a string means `Subject(that)`."""
+        if isinstance(subject, str):
+            subject = Subject(subject)
         mine, key, prefix, namespace, partition = self
         its_key, its_namespace, its_partition = subject
         return (
