@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from catalogue import HEALTH, JOBS, Health, event, kinds, ready, until_live
+from catalogue import HEALTH, JOBS, Health, event, kinds, until_live
 from hypothesis import given, strategies as st
 from marked import EPOCH, marked
 from scenes import WEB, Held, opened, quiet, settled
