@@ -48,7 +48,7 @@ class Marked(Catalogue):
         return Marked(
             index=index,
             states={at: state for at, state in self.states.items() if at <= index},
-            modified={name: at for name, at in self.modified.items() if at <= index},
+            modified={name: min(at, index) for name, at in self.modified.items()},
             copy=chr(ord(self.copy) + 1),
             marks={at: mark for at, mark in self.marks.items() if at <= index},
         )

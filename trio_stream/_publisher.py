@@ -266,6 +266,11 @@ class EventPublisher:
                     f"epoch {epoch!r} is at {self._timeline.index}: a new start at {start} needs another name"
                 )
             _check_mark(mark)
+            if goes_on and start == self.index and mark and self._timeline.mark not in ("", mark):
+                raise ValueError(
+                    f"commit {start} of epoch {epoch!r} has mark {self._timeline.mark!r}, not {mark!r}: "
+                    "another commit needs another epoch"
+                )
             self._timeline.restart(start, _new_epoch(epoch), mark)
             self._force_close(self._subscriptions.take_all(), CloseReason.REFRESH)
             floors: dict[Topic[Any], tuple[int, int]] = {}
@@ -432,4 +437,6 @@ def _marked(commit: list[Event[Any]], mark: str) -> tuple[str, list[Event[Any]]]
         if event.mark and mark not in ("", event.mark):
             raise InvalidCommitError(f"events of different marks in one commit: {mark!r} and {event.mark!r}")
         mark = mark or event.mark
-    return mark, [each if each.mark else Event(each.topic, each.index, each.payload, mark=mark) for each in commit]
+    return mark, [
+        each if each.mark else Event(each.topic, each.index, each.payload, mark=mark) for each in commit
+    ]
