@@ -17,8 +17,8 @@ it: what several topics have together reaches back as far as the one that reache
 
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
-from operator import attrgetter
-from typing import Any, Final, TypeAlias
+from operator import itemgetter
+from typing import Any, Final, TypeAlias, cast
 
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
@@ -26,7 +26,7 @@ from ._events import Event, Subject, Topic, size
 from ._interest import ALL, Interest, Name
 from ._request import covered
 from ._timeline import Timeline
-from ._topic import History, Kept
+from ._topic import History, Kept, events_of
 from ._wait import PORTION, Parking
 
 Interests: TypeAlias = tuple[Interest, ...]
@@ -136,16 +136,30 @@ class Feeds:
         for topic in parts:
             history = self.histories[topic]
             while history.is_full:
-                commit = history.drop_oldest()
-                if self.routes:
-                    self._drop_wide(topic, commit)
+                self._drop_wide(topic, history.drop_oldest())
         return touched
+
+    def append_single(self, history: History, event: Event[Any], subject: Subject) -> Iterable[Feed]:
+        """`append` for a commit of one event, in half of its time; `subject` may be a plain tuple.
+
+        Returns those of the feeds that somebody waits in.
+        """
+        feed = history.append_single(event.index, event, subject)
+        if history.is_full:
+            self._drop_wide(history.topic, history.drop_oldest())
+        blank = feed.blank
+        if self.routes:
+            wide = self._append_wide(((event, feed.subject),))
+            return (feed, *wide) if blank is None else (feed, blank, *wide)
+        if feed.waiting:
+            return (feed,) if blank is None else (feed, blank)
+        return (blank,) if blank is not None and blank.waiting else ()
 
     def enter(self, interests: Interests) -> Feed:
         """The feed of these interests, for one more reader."""
         if not is_wide(interests):
             topic, key, _, namespace, partition = interests[0]
-            return self.histories[topic].enter(Subject(key, namespace, partition))  # type: ignore[arg-type]
+            return self.histories[topic].enter(cast("Subject", (key, namespace, partition)))
         feed = self._wide.get(interests)
         if feed is None:
             feed = self._wide[interests] = WideFeed(interests)
@@ -168,6 +182,8 @@ class Feeds:
 
     def floor(self, interests: Interests) -> int:
         """The lowest index that one can resume from."""
+        if len(interests) == 1:
+            return self.histories[interests[0].topic].floor
         return max([self.histories[each.topic].floor for each in interests])
 
     def dropped(self, interests: Interests) -> int:
@@ -180,8 +196,7 @@ class Feeds:
         if feed.filled is None:
             feed.filled = Feed()
             logs = [self.histories[topic].kept() for topic in {each.topic for each in feed.interests}]
-            count = sum(commit.events for log in logs for commit in log)
-            self._parking.in_slices(self._filling(feed, logs), count)
+            self._parking.in_slices(self._filling(feed, logs), sum(map(len, logs)))
         return feed.filled
 
     def forget(self, topic: Topic[Any]) -> None:
@@ -210,13 +225,14 @@ class Feeds:
             feed.append(item)
         return groups
 
-    def _drop_wide(self, topic: Topic[Any], commit: Kept) -> None:
-        routes = self.routes.get(topic)
+    def _drop_wide(self, topic: Topic[Any], kept: Kept) -> None:
+        """The history of the topic has dropped this commit."""
+        routes = self.routes.get(topic) if self.routes else None
         if routes is not None:
-            for event, subject in commit.pairs:
+            for event, subject in events_of(kept):
                 if event.topic == topic:
                     for feed in routes.find(subject):
-                        feed.drop_through(commit.at)
+                        feed.drop_through(kept[0])
 
     def _filling(self, feed: WideFeed, logs: Iterable[list[Kept]]) -> Iterator[None]:
         """Steps of about an event each."""
@@ -224,17 +240,18 @@ class Feeds:
         born, interests = feed.born, feed.interests
         done = 0
         item: Event[Any] | None = None
-        for commit in merge(*logs, key=attrgetter("at")):
-            if commit.at > born or not feed.readers:
+        for kept in merge(*logs, key=itemgetter(0)):
+            index = kept[0]
+            if index > born or not feed.readers:
                 break
-            if commit.at == done:  # it is of several topics
+            if index == done:  # it is of several topics
                 continue
-            done = commit.at
+            done = index
             events: list[Event[Any]] = []
-            for count, (event, subject) in enumerate(commit.pairs):
+            for count, (event, subject) in enumerate(events_of(kept), 1):
                 if covered(interests, event.topic, subject):
                     events.append(event)
-                if count % PORTION == PORTION - 1:
+                if not count % PORTION:
                     yield
             if events:
                 item = delivery(events, item)
@@ -259,4 +276,7 @@ class Feeds:
 
 def is_wide(interests: Interests) -> bool:
     """Whether their feed is there only while it is read."""
-    return len(interests) > 1 or not interests[0].is_plain
+    if len(interests) > 1:
+        return True
+    _, _, prefix, namespace, partition = interests[0]
+    return prefix or namespace is ALL or partition is ALL

@@ -86,6 +86,14 @@ class End(NamedTuple):
     horizon: int = 0
 
 
+class Place(NamedTuple):
+    """A commit on the timeline."""
+
+    at: int
+    """Its index."""
+    mark: str
+
+
 class Reader(Slot, Generic[P]):
     """The loop-free part of a subscription; `leave` is called once, when it ends."""
 
@@ -149,9 +157,9 @@ class Reader(Slot, Generic[P]):
         self._snapshot: Snapshot | None = None
         # Whether it takes the snapshot as a whole, and keeps it to its end although the history has passed it.
         self._keeps = False
-        # Where it is JUDGED; and where it has come live.
-        self._awaited: Cursor | None = None
-        self._known: Cursor | None = None
+        # The commit that it is JUDGED by; and that behind which it has come live, if that has a mark.
+        self._awaited: Place | None = None
+        self._known: Place | None = None
         # The feed too, while whatever comes in it is for the reader as it is: no authorizer, and past the bound.
         self._unchecked: Feed = _NOWHERE
         self._position = 0
@@ -174,9 +182,9 @@ class Reader(Slot, Generic[P]):
             return
         verdict = timeline.judge(index, request.epoch, request.mark)
         if verdict is Verdict.AHEAD:
-            self._wait_for(Cursor(index, timeline.epoch, request.mark))
+            self._wait_for(Place(index, request.mark))
         elif verdict is Verdict.GOOD and index >= passages.feeds.floor(request.interests):
-            self._go_live(Cursor(index, timeline.epoch, request.mark))
+            self._go_live(index, request.mark)
         else:
             self._begin_anew()
 
@@ -291,15 +299,14 @@ class Reader(Slot, Generic[P]):
                 return self._take_marker()
             case Phase.JUDGED:
                 assert self._awaited is not None
-                awaited = self._awaited
+                index, mark = self._awaited
                 self._leave_passage()
-                if self._passages.timeline.mark_at(awaited.index) == awaited.mark:
-                    self._go_live(awaited)
+                if self._passages.timeline.mark_at(index) == mark:
+                    self._go_live(index, mark)
                 else:
                     self._begin_anew()
             case Phase.FILLING:
-                assert self._known is not None
-                self._go_live(self._known)
+                self._go_live(self._index, "" if self._known is None else self._known.mark)
         return None
 
     def _take_of_snapshot(self, snapshot: Snapshot) -> Event[P] | None:
@@ -427,17 +434,17 @@ class Reader(Slot, Generic[P]):
         self._unchecked = _NOWHERE
         self._leap(0)
 
-    def _wait_for(self, cursor: Cursor) -> None:
+    def _wait_for(self, place: "Place") -> None:
         """Is judged when the index is published, or passed over."""
-        self._source = self._passages.timeline.enter(cursor.index)
+        self._source = self._passages.timeline.enter(place.at)
         self._phase = Phase.JUDGED
-        self._awaited = cursor
+        self._awaited = place
         self._leap(0)
 
-    def _go_live(self, cursor: Cursor) -> None:
+    def _go_live(self, index: int, mark: str) -> None:
         """Everything up to this commit was had."""
-        feed, index = self._feed, cursor.index
-        self._known = cursor
+        feed = self._feed
+        self._known = Place(index, mark) if mark else None
         self._index = index
         self._tell_watchers()
         if feed.dropped <= index < feed.born:
@@ -458,16 +465,15 @@ class Reader(Slot, Generic[P]):
             timeline = self._passages.timeline
             index, mark = snapshot.index, snapshot.mark
             self._leave_passage()
-            cursor = Cursor(index, self.epoch, last.mark)
             if timeline.contradicts(index, mark):
                 self._begin_anew()
             elif mark and index > timeline.index:
-                self._known = cursor
+                self._known = place = Place(index, mark)
                 self._index = index
-                self._wait_for(cursor)
+                self._wait_for(place)
                 self._tell_watchers()
             else:
-                self._go_live(cursor)
+                self._go_live(index, last.mark)
 
     def _leave_passage(self) -> None:
         """Lets go of the snapshot that it waits for or reads, or of the gate of an index."""
@@ -475,7 +481,7 @@ class Reader(Slot, Generic[P]):
             self._passages.leave(self._snapshot, keeps=self._keeps)
             self._snapshot = None
         if self._awaited is not None:
-            self._passages.timeline.leave(self._awaited.index, self._source)
+            self._passages.timeline.leave(self._awaited.at, self._source)
             self._awaited = None
 
     def _fall_off(self, missed: int) -> Event[P] | None:
@@ -585,7 +591,7 @@ class Reader(Slot, Generic[P]):
         """With the mark of that commit, if it is known: the index reached, or a newer one up to which all was had."""
         timeline = self._passages.timeline
         mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
-        if not mark and self._known is not None and self._known.index == index:
+        if not mark and self._known is not None and self._known.at == index:
             mark = self._known.mark
         if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
             last = self._feed.items[self._position - 1 - self._feed.base]

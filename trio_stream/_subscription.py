@@ -345,7 +345,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         parked = parking.backend.park(slot)
         self._watchers[slot] = None
         if index is None and self._awaited is not None:
-            index = self._awaited.index
+            index = self._awaited.at
         gate = None if index is None else timeline.enter(index)
         if gate is not None:
             gate.waiting[slot] = None
