@@ -103,7 +103,7 @@ def test_a_bad_text_is_a_value_error(text: str) -> None:
         ((-1, "e"), ValueError, "an index is not negative"),
         ((True, "e"), TypeError, "an index is an integer"),
         ((1.0, "e"), TypeError, "an index is an integer"),
-        ((1, ""), ValueError, "an epoch must not be empty"),
+        ((1, ""), ValueError, "epoch of a cursor must not be empty"),
         ((1, None), TypeError, "epoch is a string"),
         ((1, "e", None), TypeError, "mark is a string"),
     ],

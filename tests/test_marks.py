@@ -34,7 +34,7 @@ OnLag = Literal["close", "reset"]
 
 
 async def everything(subscription: Subscription[Health]) -> list[Event[Health]]:
-    """All that comes if nothing else happens: it is asked again when a snapshot was made that the last look asked for."""
+    """All that comes if nothing else happens; a look may ask for a snapshot, which the next one finds."""
     events: list[Event[Health]] = []
     looks = 2
     while looks:
@@ -131,7 +131,7 @@ async def test_on_a_timeline_without_marks_one_that_has_a_mark_is_stale(index: i
 
 async def test_where_a_publisher_begins_its_mark_counts() -> None:
     """D7: a cursor at that commit is good or not, and so is one that comes when there are others."""
-    async with opened(index=5, mark="a5", epoch=EPOCH) as (store, publisher):
+    async with opened(index=5, mark="a5", epoch=EPOCH) as (_, publisher):
         good = WEB.after(Cursor(5, EPOCH, "a5"))
         bad = WEB.after(Cursor(5, EPOCH, "b5"))
         assert await all_of(publisher.subscribe(good)) == []
@@ -168,63 +168,58 @@ LATER: dict[str, tuple[list[tuple[int, str]], list[str]]] = {
 }
 
 
+def publish(publisher: EventPublisher, *commits: tuple[int, str]) -> None:
+    for index, mark in commits:
+        publisher.publish([event(index, "web", str(index))], mark=mark)
+
+
 @every_request
 @every_policy
-@pytest.mark.parametrize("taken", ["late", "by who waits", "all at once"])
+@pytest.mark.parametrize("how", ["late", "waiting", "until current"])
 @pytest.mark.parametrize(("commits", "received"), LATER.values(), ids=LATER)
 async def test_a_cursor_that_is_ahead_is_judged_when_its_index_is_reached(
     commits: list[tuple[int, str]],
     received: list[str],
-    taken: str,
+    how: str,
     on_lag: OnLag,
     request_: SubscribeRequest[Health],
 ) -> None:
     """D2, D7, D24: nothing comes until then, and never what is older."""
-    async with marked() as (store, publisher):
-        await eight_commits(store)
+    got: list[Event[Health]] = []
+
+    async def newest(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
+        await snapshot.append(
+            [event(publisher.index, "web", str(publisher.index))] * (request.topic == HEALTH)
+        )
+        return publisher.cursor
+
+    async def take() -> None:
+        if how == "until current":
+            got.extend(await again.receive_until_current())
+        while True:
+            got.append(await again.receive())
+
+    async with (
+        open_publisher({HEALTH: newest, JOBS: newest}, index=8, mark="a8", epoch=EPOCH) as publisher,
+        anyio.create_task_group() as tasks,
+    ):
         again = publisher.subscribe(request_.after(Cursor(10, EPOCH, "a10")), on_lag=on_lag)
-        got: list[Event[Health]] = []
-
-        async def take() -> None:
-            if taken == "all at once":
-                got.extend(await again.receive_until_current())
-            while True:
-                got.append(await again.receive())
-
-        async with anyio.create_task_group() as tasks:
-            if taken != "late":
-                tasks.start_soon(take)
-                await quiet()
-            assert again.state is SubscriptionState.RESUMING
-            for index, mark in commits:
-                assert (again.state, again.horizon) == (SubscriptionState.RESUMING, 0)
-                assert again.cursor == Cursor(10, EPOCH, "a10")
-                assert again.resume_request() == request_.after(again.cursor)
-                store.index, store.copy = index - 1, mark[0]
-                store.states[index - 1] = store.states[max(store.states)]
-                store.commit(("web", str(index)))
-                if index >= 10:
-                    break
-                await quiet()
-                assert got == []
-            for index, mark in commits[commits.index((index, mark)) + 1 :]:
-                store.commit(("web", str(index)))
-            if taken == "late":
-                tasks.start_soon(take)
-            await quiet()
-            tasks.cancel_scope.cancel()
-        if (
-            received[0] == "marker" and taken != "late"
-        ):  # what was published after the judgement may come as a change
-            assert kinds(got)[0] == "marker"
-            state: dict[Any, str] = {}
-            for each in got:
-                apply(state, each)
-            assert state == store.state_at(store.index, WEB)
-        else:
-            assert kinds(got) == received
+        if how != "late":
+            tasks.start_soon(take)
+        await quiet()
+        publish(publisher, *[each for each in commits if each[0] < 10])
+        await quiet()
+        assert (again.state, again.horizon, got) == (SubscriptionState.RESUMING, 0, [])
+        assert again.cursor == Cursor(10, EPOCH, "a10")
+        assert again.resume_request() == request_.after(again.cursor)
+        publish(publisher, *[each for each in commits if each[0] >= 10])
+        if how == "late":
+            tasks.start_soon(take)
+        await quiet()
+        assert kinds(got) == received
         assert again.state is SubscriptionState.LIVE
-        assert again.cursor == store.cursor()
+        assert again.cursor == publisher.cursor
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_cursor_that_is_ahead_is_judged_by_the_next_commit_of_a_timeline_without_marks() -> None:
