@@ -132,6 +132,8 @@ class EventPublisher:
         check_topic(topic)
         source = handler if isinstance(handler, Source) else Source(handler)
         check_handler(topic.name, source.snapshot)
+        if not isinstance(source.wide, bool):
+            raise TypeError(f"wide is True or False, not {source.wide!r}")
         if topic in self._maker.sources:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
         self._feeds.add(topic)
