@@ -17,10 +17,10 @@ import anyio
 
 from ._errors import CloseReason, SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
-from ._feeds import Interests
 from ._passages import Passages
 from ._reader import Reader
 from ._request import SubscribeRequest
+from ._routes import Interests
 from ._subscription import BURST, Subscription
 
 Put: TypeAlias = Callable[[Event[Any]], Awaitable[None]]

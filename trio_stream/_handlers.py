@@ -25,9 +25,9 @@ from ._arguments import check_events, check_index
 from ._commit import check_event, check_one_index, delivery, subject_in
 from ._errors import FATAL, ClosedResourceError, InvalidCommitError
 from ._events import Event, Topic
-from ._feeds import Interests
 from ._passages import WINDOW, Passages, Snapshot
 from ._request import Cursor, SubscribeRequest
+from ._routes import Interests
 from ._wait import SLICE, Parking, Slot
 
 P = TypeVar("P", default=Any)
@@ -222,7 +222,7 @@ class SnapshotMaker:
             del self._making[snapshot]
 
     async def _fill(self, snapshot: Snapshot) -> tuple[int, str] | None:
-        """The index and mark reached; None if the snapshot is composed of others, and the history has passed it."""
+        """The index and mark that the handler returns; None if it is composed of others, and they were passed."""
         appender = Appender(self._passages, snapshot)
         try:
             if len(snapshot.interests) > 1:

@@ -37,7 +37,8 @@ from typing import Any, Final, TypeVar
 
 from ._buffer import Feed
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
-from ._feeds import Feeds, Interests, is_wide
+from ._feeds import Feeds, is_wide
+from ._routes import Interests
 from ._timeline import Timeline
 from ._topic import History, PlainFeed
 from ._wait import PORTION, Lot, Parking, emptying
@@ -401,10 +402,9 @@ class Passages:
         feeds: list[dict[Subject, PlainFeed]] = []
         mine: dict[Snapshot, None] = {}
         for topic, (floor, dropped) in floors.items():
-            log, plain, ageing = self.feeds.histories[topic].clear(floor, dropped)
+            log, plain, ageing = self.feeds.clear(topic, floor, dropped)
             logs.append(log)
             feeds.append(plain)
-            self.feeds.forget(topic)
             self._oldest[topic] = self._serial
             mine.update(dict.fromkeys(ageing))
         for snapshot in mine:

@@ -42,6 +42,8 @@ from ._wait import Lot, Parking
 
 P = TypeVar("P", default=Any)
 
+HISTORY_EVENTS: Final = 65_536
+
 NO_HANDLERS: Final[SnapshotHandlers] = MappingProxyType({})
 
 
@@ -52,6 +54,7 @@ class EventPublisher:
     `snapshot_cache_ttl`: seconds that a complete snapshot is kept for others who ask for the same.
     `history`, `history_events`: commits, and events of them, kept for each topic, for those who resume or are slow; the
     newest commit is kept in any case.
+    Without `history_events` that is 65,536, or `history` if that is more.
     `index`, `mark`: those of the last commit before this publisher; it takes greater indexes.
     `epoch`: names the timeline of the indexes; None makes a random name, so that the index of another publisher is
     never misread.
@@ -70,7 +73,7 @@ class EventPublisher:
         *,
         snapshot_cache_ttl: float = 10.0,
         history: int = 4096,
-        history_events: int = 65_536,
+        history_events: int | None = None,
         index: int = 0,
         epoch: str | None = None,
         mark: str = "",
@@ -81,6 +84,8 @@ class EventPublisher:
         check_integer("history", history)
         if history < 1:
             raise ValueError(f"history is at least one commit, not {history}")
+        if history_events is None:
+            history_events = max(HISTORY_EVENTS, history)
         check_integer("history_events", history_events)
         if history_events < 1:
             raise ValueError(f"history_events is at least one event, not {history_events}")
@@ -313,7 +318,7 @@ class EventPublisher:
                 topic.name: TopicStatistics(
                     commits=len(history),
                     floor=history.floor,
-                    feeds=len(history.feeds) + self._feeds.wide_of(topic),
+                    feeds=history.used + self._feeds.wide_of(topic),
                     snapshots=sum(topic in snapshot.topics for snapshot in snapshots),
                 )
                 for topic, history in list(self._feeds.histories.items())
@@ -376,15 +381,13 @@ class EventPublisher:
         timeline = self._timeline
         if (
             not is_ordinary(event)
-            or event.mark
-            or timeline.is_marked
             or timeline.is_stopped
             or event.index <= timeline.index
             or (history := self._feeds.histories.get(event.topic)) is None
         ):
             return False
         subject = plain_subject_in(event)
-        timeline.index = event.index
+        timeline.advance(event.index, event.mark)
         lots = self._feeds.append_single(history, event, subject)
         if history.ageing:
             self._passages.expire(history)

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic
+from ._routes import Routes
 
 
 class PlainFeed(Feed):
@@ -43,12 +44,15 @@ Single: TypeAlias = tuple[int, Event[Any], PlainFeed]
 Several: TypeAlias = tuple[int, Pairs, tuple[PlainFeed, ...], int]
 """Any other: its index, its events, the feeds of this topic that have it, and how many events of this topic it has."""
 Kept: TypeAlias = Single | Several
+Forgotten: TypeAlias = tuple[deque[Kept], dict[Subject, PlainFeed], list[Any]]
+"""The commits, the feeds and the ageing snapshots of a topic; to free very many takes long."""
 
 
 class History:
     """The newest commits of one topic."""
 
     __slots__ = (
+        "_blanks",
         "_log",
         "_more",
         "_most_events",
@@ -58,6 +62,7 @@ class History:
         "feeds",
         "floor",
         "limit",
+        "routes",
         "topic",
     )
 
@@ -69,6 +74,10 @@ class History:
         self.floor: int = floor
         self.dropped: int = 0
         self.feeds: dict[Subject, PlainFeed] = {}
+        # Those of a blank key among them.
+        self._blanks: dict[Subject, PlainFeed] = {}
+        # The wide feeds that its events get into; written by `Feeds`.
+        self.routes: Routes = Routes()
         # Oldest first, at most `limit`; and how many events they have besides one each.
         self._log: deque[Kept] = deque()
         self._more: int = 0
@@ -90,6 +99,12 @@ class History:
         """Whether the oldest commit is to be dropped."""
         count = len(self._log)
         return count > self.limit or (count + self._more > self._most_events and count > 1)
+
+    @property
+    def used(self) -> int:
+        """How many of the feeds have history or readers. Any thread may ask."""
+        idle = [each for each in list(self._blanks.values()) if each.start == each.end and not each.readers]
+        return len(self.feeds) - len(idle)
 
     def newer_than(self, index: int) -> int:
         """How many of the commits that are kept have a greater index."""
@@ -168,15 +183,14 @@ class History:
         feed.readers -= 1
         self._discard_if_unused(feed)
 
-    def clear(self, floor: int, dropped: int) -> tuple[deque[Kept], dict[Subject, PlainFeed], list[Any]]:
-        """Forgets everything; who still reads a feed keeps it.
-
-        Returns the commits, the feeds and the ageing snapshots: to free very many takes long.
-        """
+    def clear(self, floor: int, dropped: int) -> Forgotten:
+        """Forgets everything; who still reads a feed keeps it."""
         forgotten = self._log, self.feeds, self.ageing
         self._log = deque()
         self._more = 0
         self.feeds = {}
+        self._blanks = {}
+        self.routes = Routes()
         self.ageing = []
         self.floor = floor
         self.dropped = dropped
@@ -190,6 +204,8 @@ class History:
                 blank = self._feed(Subject("", subject.namespace, subject.partition))
                 blank.keys += 1
             feed = self.feeds[subject] = PlainFeed(subject, blank)
+            if blank is None:
+                self._blanks[subject] = feed
         return feed
 
     def _discard_if_unused(self, feed: PlainFeed) -> None:
@@ -200,7 +216,9 @@ class History:
             and self.feeds.get(feed.subject) is feed
         ):
             del self.feeds[feed.subject]
-            if feed.blank is not None:
+            if feed.blank is None:
+                del self._blanks[feed.subject]
+            else:
                 feed.blank.keys -= 1
                 self._discard_if_unused(feed.blank)
 
