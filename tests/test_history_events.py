@@ -146,7 +146,17 @@ async def test_very_many_small_commits_are_bounded_by_their_number() -> None:
         assert publisher.statistics().topics["health"].commits == 3
 
 
-@pytest.mark.parametrize("most", [0, -1, 1.5, True, None, "9", math.inf], ids=repr)
+@pytest.mark.parametrize(("history", "kept"), [(3, 2), (65_540, 65_540)])
+def test_by_default_65_536_events_are_kept_or_as_many_as_commits(history: int, kept: int) -> None:
+    """D11: so that `history` alone says how many commits of one event are kept."""
+    publisher = EventPublisher({HEALTH: Catalogue().snapshot}, history=history)
+    size = 30_000 if history == 3 else 1
+    for index in range(1, history + 1):
+        publisher.publish(commit(index, (HEALTH, size)))
+    assert publisher.statistics().topics["health"].commits == kept
+
+
+@pytest.mark.parametrize("most", [0, -1, 1.5, True, "9", math.inf], ids=repr)
 def test_how_many_events_are_kept_is_a_whole_number_from_1(most: Any) -> None:
     """D18."""
     kind = ValueError if type(most) is int else TypeError
