@@ -20,6 +20,7 @@ from trio_stream import (
     SnapshotFunc,
     SubscribeRequest,
     Subscription,
+    SubscriptionLagged,
     SubscriptionState,
     open_publisher,
 )
@@ -407,6 +408,42 @@ async def test_a_snapshot_that_was_contradicted_is_given_to_nobody_else(reading:
         assert await all_of(publisher.subscribe(WEB)) == ["1:web=1", "eos@9"]
         rest = await all_of(subscription)
         assert rest == ["1:web=2", "eos@9"] * reading + ["marker", "1:web=1", "eos@9"]
+
+
+@every_policy
+@pytest.mark.parametrize("touches", ["web", "db", None], ids=["the part", "its topic", "nothing"])
+@pytest.mark.parametrize("over", [9, 10], ids=["contradicted", "passed over"])
+async def test_no_part_of_a_union_may_be_of_another_copy(
+    on_lag: OnLag, touches: str | None, over: int
+) -> None:
+    """D22, D24: whether the commit that shows it is about that part or not."""
+    answers = [Cursor(9, EPOCH, "b9")]
+
+    async def snapshot_of(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
+        cursor = answers.pop() if answers and request.topic == HEALTH else publisher.cursor
+        await snapshot.append(
+            [event(1, "web" if request.topic == HEALTH else "a", cursor.mark[0], topic=request.topic)]
+        )
+        return cursor
+
+    async with open_publisher(
+        {HEALTH: snapshot_of, JOBS: snapshot_of}, epoch=EPOCH, index=8, mark="a8"
+    ) as publisher:
+        subscription = publisher.subscribe(BOTH, on_lag=on_lag)
+        await quiet()
+        received = ready(subscription)
+        assert not any(each.is_framing for each in received)
+        publisher.publish([event(over, touches)] if touches else [], index=over, mark=f"a{over}")
+        try:
+            received += await everything(subscription)
+        except SubscriptionLagged as lagged:
+            assert (on_lag, lagged.index) == ("close", 0)
+            received = await everything(publisher.subscribe(BOTH))
+        assert sum(each.is_end_of_snapshot for each in received) == 1
+        state: dict[Any, str] = {}
+        for each in received:
+            apply(state, each)
+        assert "b" not in state.values()
 
 
 async def test_every_event_of_a_commit_has_its_mark() -> None:

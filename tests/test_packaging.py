@@ -42,8 +42,8 @@ def test_the_names_of_the_contract_can_be_imported_from_the_top() -> None:
         ALL BusyResourceError CloseReason ClosedResourceError Cursor Event EventPublisher Interest InvalidCommitError
         NoOpEventPublisher Payload PayloadEvents PublisherDisabledError PublisherStatistics SnapshotAppender
         SnapshotFailed SnapshotFunc SnapshotHandlers Source Subject SubscribeRequest Subscription
-        SubscriptionForceClosed SubscriptionLagged SubscriptionState SubscriptionStatistics Topic UnknownTopicError WouldBlock
-        close_subscription_event open_publisher
+        SubscriptionForceClosed SubscriptionLagged SubscriptionState SubscriptionStatistics Topic UnknownTopicError
+        WouldBlock close_subscription_event open_publisher
     """
     assert set(contract.split()) <= set(PUBLIC)
 
