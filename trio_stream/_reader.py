@@ -315,7 +315,9 @@ class Reader(Slot, Generic[P]):
         while self._position < snapshot.end and self._position < scanned and not self._has_lost(snapshot):
             event = snapshot.items[self._position]
             shown = event if self._authorizer is None else self._readable(event)
-            self._move_in_snapshot(snapshot, 1, event)
+            if not self._move_in_snapshot(snapshot, 1, event):
+                self._passed += 1
+                return None
             if shown is not None:
                 return shown
             self._passed += 1
@@ -403,7 +405,9 @@ class Reader(Slot, Generic[P]):
         begin = self._position - source.base
         events = source.items[begin : begin + limit]
         if self._snapshot is not None:
-            self._move_in_snapshot(self._snapshot, len(events), events[-1])
+            if not self._move_in_snapshot(self._snapshot, len(events), events[-1]):
+                events.pop()
+                self._passed += 1
         elif events:
             self._position += len(events)
             self._index = events[-1].index
@@ -463,7 +467,8 @@ class Reader(Slot, Generic[P]):
         # If the history has passed a snapshot that was kept, the reader stands before what is gone.
         self._leap(feed.after(index) - (feed.dropped > index))
 
-    def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> None:
+    def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> bool:
+        """False if the last one is not to be returned: it is the end of a snapshot that is of another copy."""
         self._position += count
         self._passages.reach(snapshot, self._position)
         if last.payload is END_OF_SNAPSHOT:
@@ -472,13 +477,15 @@ class Reader(Slot, Generic[P]):
             self._leave_passage()
             if timeline.contradicts(index, mark):
                 self._begin_anew()
-            elif mark and index > timeline.index:
+                return False
+            if mark and index > timeline.index:
                 self._known = place = Place(index, mark)
                 self._index = index
                 self._wait_for(place)
                 self._tell_watchers()
             else:
                 self._go_live(index, last.mark)
+        return True
 
     def _leave_passage(self) -> None:
         """Lets go of the snapshot that it waits for or reads, or of the gate of an index."""
@@ -593,10 +600,10 @@ class Reader(Slot, Generic[P]):
 
     def _cursor_at(self, index: int) -> Cursor:
         """With the mark of that commit, if it is known: the index reached, or a newer one up to which all was had."""
+        if self._known is not None and self._known.at == index:
+            return Cursor(index, self.epoch, self._known.mark)  # perhaps of another commit than the timeline's
         timeline = self._passages.timeline
         mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
-        if not mark and self._known is not None and self._known.at == index:
-            mark = self._known.mark
         if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
             last = self._feed.items[self._position - 1 - self._feed.base]
             mark = last.mark if last.index == index else None
