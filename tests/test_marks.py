@@ -243,13 +243,27 @@ async def test_older_events_cannot_make_a_reader_lag_that_is_not_judged_yet() ->
         assert await all_of(ahead) == ["21:web=21"]
 
 
-async def test_a_reader_that_is_judged_too_late_is_stale() -> None:
-    """D7: when the timeline no longer knows the commit, although it was the right one."""
+async def test_a_reader_that_is_judged_when_the_history_has_passed_it_is_stale() -> None:
+    """D7: although it was right about its commit."""
     async with marked(history=2) as (store, publisher):
         ahead = publisher.subscribe(WEB.after(Cursor(2, EPOCH, "a2")))
         for index in range(1, 6):
             store.commit(("web", str(index)))
         assert await all_of(ahead) == ["marker", "5:web=5", "eos@5"]
+
+
+async def test_a_reader_may_be_judged_when_the_timeline_no_longer_knows_its_commit() -> None:
+    """D7: it is known as long as somebody waits for it; commits of other topics do no harm."""
+    async with marked(history=2) as (store, publisher):
+        good = publisher.subscribe(WEB.after(Cursor(2, EPOCH, "a2")))
+        bad = publisher.subscribe(WEB.after(Cursor(2, EPOCH, "b2")))
+        store.commit(("web", "1"))
+        store.commit(("web", "2"))
+        for index in range(3, 9):
+            store.commit(("a", str(index)), topic=JOBS)
+        store.commit(("web", "9"))
+        assert await all_of(good) == ["9:web=9"]
+        assert await all_of(bad) == ["marker", "9:web=9", "eos@9"]
 
 
 @pytest.mark.parametrize("when", ["before", "between", "after"])
@@ -427,6 +441,49 @@ async def test_the_end_of_a_snapshot_that_was_contradicted_is_not_returned(
         first = ["1:web=2", "eos@9"] if had else ["1:web=2"]
         assert kinds(received) == [*first, "marker", "1:web=1", "eos@9"]
         assert subscription.statistics().delivered == len(received)
+
+
+@pytest.mark.parametrize("reading", [True, False], ids=["while it is read", "in the cache"])
+async def test_a_contradiction_is_remembered_as_long_as_the_snapshot(reading: bool) -> None:
+    """D14, D24: although the timeline no longer knows the mark, after more commits about other topics."""
+    answers = [Cursor(9, EPOCH, "b9")]
+
+    async def snapshot_of(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
+        cursor = answers.pop() if answers else publisher.cursor
+        await snapshot.append([event(1, "web", cursor.mark[0])])
+        return cursor
+
+    async with open_publisher(
+        {HEALTH: snapshot_of, JOBS: snapshot_of}, history=2, epoch=EPOCH, index=8, mark="a8"
+    ) as publisher:
+        subscription = publisher.subscribe(WEB)
+        await quiet()
+        if not reading:
+            assert kinds(await until_live(subscription)) == ["1:web=b", "eos@9"]
+        for index in range(9, 20):
+            publisher.publish([event(index, "a", topic=JOBS)], mark=f"a{index}")
+        assert await all_of(publisher.subscribe(WEB)) == ["1:web=a", "eos@19"]
+        first = ["1:web=b"] if reading else []
+        assert await all_of(subscription) == [*first, "marker", "1:web=a", "eos@19"]
+
+
+async def test_a_snapshot_that_was_confirmed_stays_good() -> None:
+    """D14: also when the timeline no longer knows its mark."""
+    async with marked(history=2) as (store, publisher):
+        store.publisher = None
+        store.commit(("web", "1"))
+        early = publisher.subscribe(WEB)
+        assert kinds(await until_live(early)) == ["1:web=1", "eos@1"]
+        slow = publisher.subscribe(WEB)
+        publisher.publish([event(1, "web", "1")], mark="a1")
+        for index in range(2, 9):
+            publisher.publish([event(index, "a", topic=JOBS)], mark=f"a{index}")
+        late = publisher.subscribe(WEB)
+        for each in (slow, late):
+            assert await all_of(each) == ["1:web=1", "eos@1"]
+        assert await all_of(early) == []
+        assert {each.state for each in (early, slow, late)} == {SubscriptionState.LIVE}
+        assert store.runs == 1
 
 
 @every_policy

@@ -39,7 +39,7 @@ from ._buffer import Feed
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
 from ._feeds import Feeds, is_wide
 from ._routes import Interests
-from ._timeline import Timeline
+from ._timeline import Gate, Timeline
 from ._topic import History, PlainFeed
 from ._wait import PORTION, Lot, Parking, emptying
 
@@ -60,6 +60,7 @@ class Snapshot(Feed):
         "failure",
         "feed",
         "furthest",
+        "gate",
         "histories",
         "index",
         "interests",
@@ -88,6 +89,8 @@ class Snapshot(Feed):
         # The newest commit that was dropped when the handler was started: it must have seen at least that.
         self.dropped_before: int = 0
         self.is_complete: bool = False
+        # Of its index, if that was ahead and has a mark: knows for good which commit it was.
+        self.gate: Gate | None = None
         # Whether it is there only for those who keep it: the history has passed it.
         self.is_passed: bool = False
         self.failure: BaseException | None = None
@@ -113,6 +116,11 @@ class Snapshot(Feed):
     def is_gone(self) -> bool:
         """Whether it was emptied, because of a failure or because the history has passed it."""
         return self.start > 0
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether another commit was published in the place of the one that it is of."""
+        return self.gate is not None and self.gate.end > 0 and self.gate.mark != self.mark
 
     @property
     def newest_dropped(self) -> int:
@@ -211,6 +219,8 @@ class Passages:
         snapshot.index = index
         snapshot.mark = mark
         snapshot.is_complete = True
+        if mark and index > self.timeline.index:
+            snapshot.gate = self.timeline.enter(index)
         for history in snapshot.histories:
             history.farthest = max(history.farthest, index)
         marked = self.timeline.cursor(index, mark).mark
@@ -298,7 +308,7 @@ class Passages:
             return True
         if snapshot.index < snapshot.newest_dropped:
             return False
-        if snapshot.is_complete and self.timeline.contradicts(snapshot.index, snapshot.mark):
+        if snapshot.is_refuted:
             return False
         if not (fresh or snapshot.stalled):
             return True
@@ -352,6 +362,7 @@ class Passages:
             kept.remove(snapshot)
             if not kept:
                 del self._kept[snapshot.interests]
+        self._leave_gate(snapshot)
         self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete), size)
         snapshot.is_cached = False
         self._abandon(snapshot)
@@ -363,7 +374,13 @@ class Passages:
         self._unshare(snapshot)
         if snapshot.cancel is not None:
             snapshot.cancel()
+        self._leave_gate(snapshot)
         self.parking.release(snapshot.drop_all(and_more=False), size)
+
+    def _leave_gate(self, snapshot: Snapshot) -> None:
+        if snapshot.gate is not None:
+            self.timeline.leave(snapshot.index, snapshot.gate)
+            snapshot.gate = None
 
     def _tell(self, snapshot: Snapshot) -> None:
         """It is whole now, or will not be."""

@@ -50,7 +50,7 @@ from ._errors import (
 from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, readable
 from ._passages import Passages, Snapshot
 from ._request import Cursor, SubscribeRequest
-from ._timeline import Verdict
+from ._timeline import Gate, Verdict
 from ._wait import Slot
 
 P = TypeVar("P", default=Any)
@@ -297,8 +297,11 @@ class Reader(Slot, Generic[P]):
             case Phase.JUDGED:
                 assert self._awaited is not None
                 index, mark = self._awaited
+                gate = self._source
+                assert isinstance(gate, Gate)
                 self._leave_passage()
-                if self._passages.timeline.mark_at(index) == mark:
+                is_kept = self._index > 0 or index >= self._feed.floor
+                if gate.mark == mark and is_kept:
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
@@ -472,13 +475,13 @@ class Reader(Slot, Generic[P]):
         self._position += count
         self._passages.reach(snapshot, self._position)
         if last.payload is END_OF_SNAPSHOT:
-            timeline = self._passages.timeline
             index, mark = snapshot.index, snapshot.mark
+            gate, is_refuted = snapshot.gate, snapshot.is_refuted
             self._leave_passage()
-            if timeline.contradicts(index, mark):
+            if is_refuted:
                 self._begin_anew()
                 return False
-            if mark and index > timeline.index:
+            if gate is not None and not gate.end:
                 self._known = place = Place(index, mark)
                 self._index = index
                 self._wait_for(place)
@@ -601,7 +604,9 @@ class Reader(Slot, Generic[P]):
     def _cursor_at(self, index: int) -> Cursor:
         """With the mark of that commit, if it is known: the index reached, or a newer one up to which all was had."""
         if self._known is not None and self._known.at == index:
-            return Cursor(index, self.epoch, self._known.mark)  # perhaps of another commit than the timeline's
+            return Cursor(
+                index, self.epoch, self._known.mark
+            )  # perhaps of another commit than the timeline's
         timeline = self._passages.timeline
         mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
         if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
