@@ -23,8 +23,8 @@ from stores.storehouse import (
 from typing_extensions import override
 
 from trio_stream import (
-    Cursor,
     CloseReason,
+    Cursor,
     EventPublisher,
     SnapshotAppender,
     SnapshotFailed,
@@ -283,6 +283,7 @@ async def test_history_lost_while_it_is_loaded_is_loaded_again(unreliable: Unrel
         def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
             if not self.compacted:
                 self.compacted = True
+                assert isinstance(after, int)
                 raise HistoryLostError(after, 2, "another")
             return super().changes(after)
 

@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 from typing_extensions import override
 
-from trio_stream import Cursor, Event, SnapshotAppender, SubscribeRequest, Subject
+from trio_stream import Cursor, Event, SnapshotAppender, Subject, SubscribeRequest
 from trio_stream.stores import (
     JSON,
     Commit,

@@ -60,9 +60,7 @@ class _StorePublisher(EventPublisher):
     """A publisher that only its feed feeds."""
 
     @override
-    def publish(
-        self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = ""
-    ) -> NoReturn:
+    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = "") -> NoReturn:
         _refuse("publish")
 
     @override

@@ -47,12 +47,13 @@ _DECODER: Final = json.JSONDecoder()
 _COLUMNS: Final = 'SELECT state.key, state.value, state."index", state.namespace FROM '
 _KEYS: Final = "state.key >= :first AND state.key < :after"
 _ONE_NAMESPACE: Final = (
-    f"{_COLUMNS} state WHERE state.topic = :topic AND state.namespace = :namespace AND {_KEYS} ORDER BY state.key"
+    f"{_COLUMNS} state WHERE state.topic = :topic AND state.namespace = :namespace"
+    f" AND {_KEYS} ORDER BY state.key"
 )
 # Leaps from one namespace to the next, so that it reads no keys but those between the bounds. CROSS JOIN keeps SQLite
 # to this order of the loops, which is that of the rows.
 _ALL_NAMESPACES: Final = (
-    "WITH RECURSIVE present (name) AS ("
+    "WITH RECURSIVE present (name) AS ("  # noqa: S608 - both are ours
     "SELECT min(namespace) FROM state WHERE topic = :topic UNION ALL "
     "SELECT (SELECT min(namespace) FROM state WHERE topic = :topic AND namespace > name)"
     " FROM present WHERE name IS NOT NULL) "
@@ -200,9 +201,7 @@ class _Reader:
 class _Scan:
     """The part that blocks, in worker threads; its public fields may be read from anywhere."""
 
-    def __init__(
-        self, database: Database, lender: "_Lender", queue: Queue, rows: Range
-    ) -> None:
+    def __init__(self, database: Database, lender: "_Lender", queue: Queue, rows: Range) -> None:
         self._database = database
         self._lender = lender
         self._queue = queue
