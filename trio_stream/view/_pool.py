@@ -154,19 +154,20 @@ class ViewPool(Generic[K, V]):
         For an answer within some time, wait inside `anyio.move_on_after` and then ask with 0.
         Raises `ViewEnded` and `ViewLimitError`.
         """
-        mark = ""
-        if isinstance(cursor := min_index, Cursor):
+        if isinstance(min_index, Cursor):
             if epoch:
                 raise ValueError("a cursor has an epoch: do not give another")
-            min_index, epoch, mark = cursor.index, cursor.epoch, cursor.mark
-        check_index(min_index)
+            index, epoch, mark = min_index.index, min_index.epoch, min_index.mark
+        else:
+            check_index(min_index)
+            index, mark = min_index, ""
         async with self.view(request, raise_on_end=False) as view:
             epoch = epoch or view.epoch
             first = await view.wait_current()
             epoch = epoch or first.epoch
-            least = min_index + 1 if min_index else 0
+            least = index + 1 if index else 0
             if first.epoch == epoch and first.index >= least > 0:
-                after = request.after(Cursor(min_index, epoch, mark))
+                after = request.after(Cursor(index, epoch, mark))
                 least = await self._first_change(view, first, after)
             return await view.wait_for(lambda state: state.index >= least or state.epoch != epoch)
 
