@@ -112,6 +112,11 @@ BROKEN: dict[str, tuple[str, int | None, Trace]] = {
     "a commit of another key": ("D4", 7, [*WHOLE[:-1], event(7, "mail", "g")]),
     "an event of another topic": ("D3", 3, [*SNAPSHOT, event(3, "build", "c", topic=JOBS)]),
     "an event of no commit": ("D3", 5, [*SNAPSHOT, LIVE[0], event(5, "web", "x")]),
+    "a commit with a part of another topic": (
+        "D4",
+        7,
+        [*WHOLE[:-1], batch(WHOLE[-1], event(7, "web", topic=JOBS))],
+    ),
     "another value": ("D4", 6, [*SNAPSHOT, LIVE[0], event(6, "web", "x")]),
     "half of a commit": ("D4", 4, [*SNAPSHOT, event(4, "web", "d")]),
     "a commit in the wrong order": ("D4", 4, [*SNAPSHOT, batch(*reversed(COMMITS[3]))]),
