@@ -42,9 +42,9 @@ from ._watched import Watched
 @click.option(
     "--from",
     "start",
-    metavar="INDEX@EPOCH",
+    metavar="CURSOR",
     callback=check_cursor,
-    help="Go on from here, without a snapshot.",
+    help="Go on from here, INDEX@EPOCH, without a snapshot.",
 )
 @click.option(
     "--view",
