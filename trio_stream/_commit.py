@@ -3,16 +3,28 @@
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import getattr_static, ismemberdescriptor
 from operator import is_
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from ._arguments import check_index
 from ._errors import InvalidCommitError
-from ._events import Event, Framing, PayloadEvents, Subject, Topic, check_topic, subject_of
+from ._events import (
+    CloseSubscriptions,
+    Event,
+    Framing,
+    PayloadEvents,
+    Subject,
+    Topic,
+    check_topic,
+    subject_of,
+)
 
 Groups: TypeAlias = Mapping[Subject, list[Event[Any]]]
 """The events of one commit and topic for each plain feed, in order."""
 Pairs: TypeAlias = Sequence[tuple[Event[Any], Subject]]
 """The events of a commit with their subjects, of all topics, in the order they were published."""
+
+
+_UNUSUAL: Final = frozenset({Framing, PayloadEvents, CloseSubscriptions})  # payloads
 
 
 def check_event(event: Event[Any]) -> None:
@@ -37,18 +49,74 @@ def check_one_index(events: Sequence[Event[Any]]) -> int:
     return index
 
 
+def is_ordinary(event: Event[Any]) -> bool:
+    """Whether `check_event` has nothing against it, and it closes nothing: the common case, in a third of the time."""
+    return (
+        type(event) is Event
+        and type(event.index) is int
+        and event.index >= 0
+        and type(event.topic) is Topic
+        and type(event.mark) is str
+        and type(event.payload) not in _UNUSUAL
+    )
+
+
+def checked(events: Iterable[Event[Any]]) -> tuple[list[Event[Any]], set[str]]:
+    """The events that are about the state, and the tokens of close events; raises what `check_event` raises."""
+    commit: list[Event[Any]] = []
+    closing: set[str] = set()
+    for event in events:
+        if is_ordinary(event):
+            commit.append(event)
+            continue
+        check_event(event)
+        if isinstance(event.payload, CloseSubscriptions):
+            closing |= event.payload.token_secret_ids
+        else:
+            commit.append(event)
+    return commit, closing
+
+
 def split(events: Iterable[Event[Any]]) -> tuple[Pairs, dict[Topic[Any], Groups]]:
-    """The events with their subjects; and by topic and plain feed: that of the subject and that of the blank key."""
+    """The events with their subjects; and by topic and plain feed: that of the subject and that of the blank key.
+
+    The subjects are perhaps plain tuples.
+    """
     pairs: list[tuple[Event[Any], Subject]] = []
     topics: dict[Topic[Any], dict[Subject, list[Event[Any]]]] = {}
+    topic: Topic[Any] | None = None
+    groups: dict[Subject, list[Event[Any]]] = {}
     for event in events:
-        groups = topics.setdefault(event.topic, {})
-        subject = subject_in(event)
+        if event.topic is not topic:
+            topic = event.topic
+            groups = topics.setdefault(topic, {})
+        subject = plain_subject_in(event)
         pairs.append((event, subject))
-        groups.setdefault(subject, []).append(event)
-        if subject.key:
-            groups.setdefault(Subject("", subject.namespace, subject.partition), []).append(event)
+        _add(groups, subject, event)
+        key, namespace, partition = subject
+        if key:
+            _add(groups, cast("Subject", ("", namespace, partition)), event)
     return pairs, {**topics}
+
+
+def _add(groups: dict[Subject, list[Event[Any]]], subject: Subject, event: Event[Any]) -> None:
+    group = groups.get(subject)
+    if group is None:
+        groups[subject] = [event]
+    else:
+        group.append(event)
+
+
+def plain_subject_in(event: Event[Any]) -> Subject:
+    """The same as `subject_in`, but perhaps as a plain tuple, which takes less time and finds the same in a dict."""
+    payload: Any = event.payload
+    try:
+        given = payload.subject
+    except AttributeError:
+        return subject_in(event)
+    if type(given) is str:
+        return cast("Subject", (given, "default", "default"))
+    return subject_in(event)
 
 
 def subject_in(event: Event[Any]) -> Subject:

@@ -10,17 +10,17 @@ Where interests overlap, a row may come by several parts.
 What came last is right: each part ends in the state at that index, and its events keep their order.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import anyio
 
 from ._errors import CloseReason, SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
-from ._feeds import Interests
 from ._passages import Passages
 from ._reader import Reader
 from ._request import SubscribeRequest
+from ._routes import Interests
 from ._subscription import BURST, Subscription
 
 Put: TypeAlias = Callable[[Event[Any]], Awaitable[None]]
@@ -34,35 +34,29 @@ class Composer:
         self._passages = passages
 
     async def compose(self, interests: Interests, put: Put) -> int | None:
-        """Puts everything; returns the index, or None if the history has passed a part, or the publisher stops.
+        """Puts everything and returns the index.
+
+        None if the history has passed a part, if that is of another copy of the store, or if the publisher stops.
 
         Raises what the snapshot function of a part has raised.
         """
         requests = [SubscribeRequest[Any](interests=(each,)) for each in interests]
         parts = [Subscription(each, self._passages, _no_leave, fresh=True) for each in requests]
         try:
-            composition = _Composition(parts, put)
-            index = await composition.pump()
-            await parts[0].wait_published(index)
-            for part in parts:
-                for event in part._take_up_to(index):
-                    await put(event)
+            return await _Composition(parts, put).run()
         except SnapshotFailed as failed:
-            assert failed.__cause__ is not None
-            raise failed.__cause__ from None
+            raise failed.__cause__ or failed from None
         except SubscriptionForceClosed as ended:
             if ended.reason in (CloseReason.LAGGED, CloseReason.STOPPED):
                 return None  # noqa: ASYNC910 - something was awaited
             raise
-        else:
-            return index
         finally:
             for part in parts:
                 part.unsubscribe()
 
 
 class _Composition:
-    """The parts, until each has had its end-of-snapshot."""
+    """One snapshot that is made of these parts."""
 
     def __init__(self, parts: list[Subscription[Any]], put: Put) -> None:
         self._parts = parts
@@ -70,23 +64,45 @@ class _Composition:
         self._unfinished = len(parts)
         self._index: int | None = None
         self._ended: SubscriptionForceClosed | None = None
+        self._is_void = False  # a part begins anew
         # What waits for more of a part; to be left when no more is wanted.
         self._waits: dict[anyio.CancelScope, None] = {}
 
-    async def pump(self) -> int:
-        """Puts everything up to the greatest index that any part comes to, and returns that; or raises an end."""
+    async def run(self) -> int | None:
+        """See `Composer.compose`; raises how a part ended."""
         async with anyio.create_task_group() as tasks:
             for part in self._parts:
                 tasks.start_soon(self._pump, part, tasks.cancel_scope)
         if self._ended is not None:
             raise self._ended
-        assert self._index is not None
+        if self._is_void or self._index is None:
+            return None
+        await self._parts[0].wait_published(self._index)
+        for part in self._parts:
+            if not await self._finish(part, self._index):
+                return None
         return self._index
 
-    async def _pump(self, part: Subscription[Any], everything: anyio.CancelScope) -> None:
+    async def _finish(self, part: Subscription[Any], index: int) -> bool:  # noqa: ASYNC910 - there may be nothing
+        """Puts what comes up to the index; False if the part begins anew."""
+        if (gate := part._gate()) is not None:
+            await part._wait_at(gate, None)
+        for event in part._take_up_to(index):
+            if event.is_framing:
+                return False  # noqa: ASYNC910 - as above
+            await self._put(event)
+        return True  # noqa: ASYNC910 - as above
+
+    async def _pump(  # noqa: ASYNC910 - a task, not awaited
+        self, part: Subscription[Any], everything: anyio.CancelScope
+    ) -> None:
         while self._index is None:
             try:
                 for event in await self._receive(part):
+                    if event.is_new_snapshot_to_follow:
+                        self._is_void = True
+                        everything.cancel()
+                        return  # noqa: ASYNC910 - a task, not awaited
                     if event.is_end_of_snapshot:
                         self._unfinished -= 1
                     else:
@@ -94,21 +110,21 @@ class _Composition:
             except SubscriptionForceClosed as error:
                 self._ended = self._ended or error
                 everything.cancel()
-                return
+                return  # noqa: ASYNC910 - a task, not awaited
             if not self._unfinished and self._index is None:
                 self._index = max([each.index for each in self._parts])
                 for scope in self._waits:
                     scope.cancel()
 
-    async def _receive(self, part: Subscription[Any]) -> "list[Event[Any]]":
+    async def _receive(self, part: Subscription[Any]) -> Sequence[Event[Any]]:
         """What is ready of it; nothing if no more is wanted."""
         with anyio.CancelScope() as scope:
             self._waits[scope] = None
             try:
-                return [*await part.receive_batch(BURST)]
+                return await part.receive_batch(BURST)
             finally:
                 del self._waits[scope]
-        return []
+        return ()
 
 
 def _no_leave(_: Reader[Any]) -> None:

@@ -131,8 +131,6 @@ class Event(Generic[P_co]):
     `index` is that of the commit; of the snapshot for end-of-snapshot; 0 for new-snapshot-to-follow.
     Inside a snapshot it is what its handler gave, mostly that of the commit which the state is from; how far a
     subscriber has come is `Subscription.index`.
-    `topic` is that of the first of them where an event stands for several, and of framing events in a subscription of
-    several topics.
     Several events of one commit come as one event whose payload is a `PayloadEvents`; `events` has
     them one by one in every case.
     """
@@ -142,7 +140,7 @@ class Event(Generic[P_co]):
     payload: "P_co | PayloadEvents[P_co] | Framing"
     _: KW_ONLY
     mark: str = field(default="", repr=False)
-    """What the store wrote with the commit, so that its index is never taken for that of another copy; "" if nothing."""
+    """What the store wrote with this commit, and with no other; "" if nothing."""
 
     @property
     def is_end_of_snapshot(self) -> bool:

@@ -15,99 +15,20 @@ When a history drops a commit, the commit is looked up again, and the wide feeds
 it: what several topics have together reaches back as far as the one that reaches least.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
-from operator import attrgetter
-from typing import Any, Final, TypeAlias
+from operator import itemgetter
+from typing import Any, cast
 
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic, size
-from ._interest import ALL, Interest, Name
+from ._interest import ALL
 from ._request import covered
+from ._routes import Interests, WideFeed
 from ._timeline import Timeline
-from ._topic import History, Kept
+from ._topic import Forgotten, History, Kept, events_of
 from ._wait import PORTION, Parking
-
-Interests: TypeAlias = tuple[Interest, ...]
-
-_ORIGIN: Final = 1 << 29  # room for what is filled in; below 1 << 30 an int is small
-
-_Shape: TypeAlias = tuple[int | None, bool, bool]
-"""Of an interest: the length of its prefix, or None if it is one key; whether it is of all namespaces, partitions."""
-_Place: TypeAlias = tuple[str, Name, Name]
-
-
-class WideFeed(Feed):
-    """What several interests, or one that is not plain, have together."""
-
-    __slots__ = ("filled", "interests")
-
-    def __init__(self, interests: Interests) -> None:
-        super().__init__(_ORIGIN)
-        self.interests: Interests = interests
-        # Where those wait who need what is older; None as long as nobody did.
-        self.filled: Feed | None = None
-
-
-class Routes:
-    """The wide feeds that events of one topic get into."""
-
-    __slots__ = ("shapes",)
-
-    def __init__(self) -> None:
-        # {shape: {place: the feeds that have such an interest}}, without empty entries.
-        self.shapes: dict[_Shape, dict[_Place, dict[WideFeed, None]]] = {}
-
-    def add(self, interest: Interest, feed: WideFeed) -> None:
-        shape, place = _located(interest)
-        self.shapes.setdefault(shape, {}).setdefault(place, {})[feed] = None
-
-    def remove(self, interest: Interest, feed: WideFeed) -> None:
-        shape, place = _located(interest)
-        places = self.shapes[shape]
-        del places[place][feed]
-        if not places[place]:
-            del places[place]
-            if not places:
-                del self.shapes[shape]
-
-    def find(self, subject: Subject) -> Iterable[WideFeed]:
-        """The feeds that an event of this subject gets into, each once."""
-        key, namespace, partition = subject
-        found: dict[WideFeed, None] | None = None
-        is_own = False
-        for (length, any_namespace, any_partition), places in self.shapes.items():
-            feeds = places.get(
-                (
-                    key if length is None else key[:length],
-                    ALL if any_namespace else namespace,
-                    ALL if any_partition else partition,
-                )
-            )
-            if feeds is None:
-                continue
-            if found is None:
-                found = feeds
-            elif is_own:
-                found.update(feeds)
-            else:
-                found, is_own = {**found, **feeds}, True
-        return found or ()
-
-    def feeds(self) -> dict[WideFeed, None]:
-        """All of them."""
-        every: dict[WideFeed, None] = {}
-        for places in self.shapes.values():
-            for feeds in places.values():
-                every.update(feeds)
-        return every
-
-
-def _located(interest: Interest) -> tuple[_Shape, _Place]:
-    _, key, prefix, namespace, partition = interest
-    length = len(key) if prefix or not key else None
-    return (length, namespace is ALL, partition is ALL), (key, namespace, partition)
 
 
 class Feeds:
@@ -119,8 +40,6 @@ class Feeds:
         self._parking = parking
         self._limits = history, history_events
         self._wide: dict[Interests, WideFeed] = {}
-        # {topic: which wide feeds there are for it}, for those that have one.
-        self.routes: dict[Topic[Any], Routes] = {}
 
     def add(self, topic: Topic[Any]) -> None:
         """A topic more; it begins at the newest index."""
@@ -131,28 +50,48 @@ class Feeds:
         touched: list[Feed] = []
         for topic, groups in parts.items():
             touched += self.histories[topic].append(index, pairs, groups)
-        if self.routes:
+        if self._wide:
             touched += self._append_wide(pairs)
         for topic in parts:
             history = self.histories[topic]
             while history.is_full:
-                commit = history.drop_oldest()
-                if self.routes:
-                    self._drop_wide(topic, commit)
+                _drop(history)
         return touched
+
+    def append_single(self, history: History, event: Event[Any], subject: Subject) -> Sequence[Feed]:
+        """`append` for a commit of one event, in half of its time; `subject` may be a plain tuple.
+
+        Returns those of the feeds that somebody waits in.
+        """
+        feed = history.append_single(event.index, event, subject)
+        blank = feed.blank
+        waited: list[Feed] = []
+        if feed.waiting:
+            waited.append(feed)
+        if blank is not None and blank.waiting:
+            waited.append(blank)
+        if history.routes.shapes and (found := history.routes.find(subject)):
+            history.routes.routed.append(event.index)
+            for wide in found:
+                wide.items.append(event)
+                wide.end += 1
+                if wide.waiting:
+                    waited.append(wide)
+        if history.is_full:
+            _drop(history)
+        return waited
 
     def enter(self, interests: Interests) -> Feed:
         """The feed of these interests, for one more reader."""
         if not is_wide(interests):
             topic, key, _, namespace, partition = interests[0]
-            return self.histories[topic].enter(Subject(key, namespace, partition))  # type: ignore[arg-type]
+            return self.histories[topic].enter(cast("Subject", (key, namespace, partition)))
         feed = self._wide.get(interests)
         if feed is None:
             feed = self._wide[interests] = WideFeed(interests)
             feed.born = self._timeline.index
-            feed.dropped = self.dropped(interests)
             for each in interests:
-                self.routes.setdefault(each.topic, Routes()).add(each, feed)
+                self.histories[each.topic].routes.add(each, feed)
         feed.readers += 1
         return feed
 
@@ -168,55 +107,64 @@ class Feeds:
 
     def floor(self, interests: Interests) -> int:
         """The lowest index that one can resume from."""
+        if len(interests) == 1:
+            return self.histories[interests[0].topic].floor
         return max([self.histories[each.topic].floor for each in interests])
 
     def dropped(self, interests: Interests) -> int:
         """The index of the newest commit of these topics that was here and no longer is."""
         return max([self.histories[each.topic].dropped for each in interests])
 
+    def reach(self, feed: Feed) -> int:
+        """The index above which the feed has everything, or can be filled with it; only a wide feed has to be asked."""
+        if isinstance(feed, WideFeed) and feed.filled is None:
+            # Who has stopped keeps nothing to fill it with.
+            gone = feed.born if self._timeline.is_stopped else min(feed.born, self.dropped(feed.interests))
+            feed.dropped = max(feed.dropped, gone)
+        return feed.dropped
+
     def filled(self, feed: Feed) -> Feed:
         """The gate that opens when the feed has what is older than itself; it is filled in now, if it is not yet."""
         assert isinstance(feed, WideFeed)
         if feed.filled is None:
             feed.filled = Feed()
-            logs = [self.histories[topic].kept() for topic in {each.topic for each in feed.interests}]
-            count = sum(commit.events for log in logs for commit in log)
-            self._parking.in_slices(self._filling(feed, logs), count)
+            histories = [self.histories[topic] for topic in {each.topic for each in feed.interests}]
+            for history in histories:
+                history.routes.filled = max(history.routes.filled, feed.born)
+            logs = [history.kept() for history in histories]
+            self._parking.in_slices(self._filling(feed, logs), sum(map(len, logs)))
         return feed.filled
 
-    def forget(self, topic: Topic[Any]) -> None:
-        """Nobody else comes into the wide feeds that this topic has a part in."""
-        for feed in self.routes[topic].feeds() if topic in self.routes else ():
+    def clear(self, topic: Topic[Any], floor: int, dropped: int) -> Forgotten:
+        """Forgets everything of a topic; nobody else comes into the wide feeds that it has a part in."""
+        history = self.histories[topic]
+        for feed in history.routes.feeds():
             self._discard(feed)
+        return history.clear(floor, dropped)
 
     def wide_of(self, topic: Topic[Any]) -> int:
-        """How many wide feeds there are that events of this topic may get into."""
-        routes = self.routes.get(topic)
-        return 0 if routes is None else len(routes.feeds())
+        """How many wide feeds this topic has a part in. Any thread may ask."""
+        return sum(any(each.topic == topic for each in interests) for interests in list(self._wide))
 
     def _append_wide(self, pairs: Pairs) -> Iterable[Feed]:
         groups: dict[WideFeed, list[Event[Any]]] = {}
+        routed: dict[Topic[Any], None] = {}
         for event, subject in pairs:
-            routes = self.routes.get(event.topic)
-            if routes is not None:
-                for feed in routes.find(subject):
-                    if feed in groups:
-                        groups[feed].append(event)
-                    else:
-                        groups[feed] = [event]
+            found = self.histories[event.topic].routes.find(subject)
+            if found:
+                routed[event.topic] = None
+            for feed in found:
+                if feed in groups:
+                    groups[feed].append(event)
+                else:
+                    groups[feed] = [event]
+        for topic in routed:
+            self.histories[topic].routes.routed.append(pairs[0][0].index)
         item: Event[Any] | None = None
         for feed, events in groups.items():
             item = delivery(events, item)
             feed.append(item)
         return groups
-
-    def _drop_wide(self, topic: Topic[Any], commit: Kept) -> None:
-        routes = self.routes.get(topic)
-        if routes is not None:
-            for event, subject in commit.pairs:
-                if event.topic == topic:
-                    for feed in routes.find(subject):
-                        feed.drop_through(commit.at)
 
     def _filling(self, feed: WideFeed, logs: Iterable[list[Kept]]) -> Iterator[None]:
         """Steps of about an event each."""
@@ -224,17 +172,18 @@ class Feeds:
         born, interests = feed.born, feed.interests
         done = 0
         item: Event[Any] | None = None
-        for commit in merge(*logs, key=attrgetter("at")):
-            if commit.at > born or not feed.readers:
+        for kept in merge(*logs, key=itemgetter(0)):
+            index = kept[0]
+            if index > born or not feed.readers:
                 break
-            if commit.at == done:  # it is of several topics
+            if index == done:  # it is of several topics
                 continue
-            done = commit.at
+            done = index
             events: list[Event[Any]] = []
-            for count, (event, subject) in enumerate(commit.pairs):
+            for count, (event, subject) in enumerate(events_of(kept), 1):
                 if covered(interests, event.topic, subject):
                     events.append(event)
-                if count % PORTION == PORTION - 1:
+                if not count % PORTION:
                     yield
             if events:
                 item = delivery(events, item)
@@ -251,12 +200,22 @@ class Feeds:
             return
         del self._wide[feed.interests]
         for each in feed.interests:
-            routes = self.routes[each.topic]
-            routes.remove(each, feed)
-            if not routes.shapes:
-                del self.routes[each.topic]
+            self.histories[each.topic].routes.remove(each, feed)
+
+
+def _drop(history: History) -> None:
+    """Has the history, and the wide feeds that have its oldest commit, forget that."""
+    kept = history.drop_oldest()
+    if history.routes.has_dropped(kept[0]):
+        for event, subject in events_of(kept):
+            if event.topic == history.topic:
+                for feed in history.routes.find(subject):
+                    feed.drop_through(kept[0])
 
 
 def is_wide(interests: Interests) -> bool:
     """Whether their feed is there only while it is read."""
-    return len(interests) > 1 or not interests[0].is_plain
+    if len(interests) > 1:
+        return True
+    _, _, prefix, namespace, partition = interests[0]
+    return prefix or namespace is ALL or partition is ALL

@@ -25,9 +25,9 @@ from ._arguments import check_events, check_index
 from ._commit import check_event, check_one_index, delivery, subject_in
 from ._errors import FATAL, ClosedResourceError, InvalidCommitError
 from ._events import Event, Topic
-from ._feeds import Interests
 from ._passages import WINDOW, Passages, Snapshot
 from ._request import Cursor, SubscribeRequest
+from ._routes import Interests
 from ._wait import SLICE, Parking, Slot
 
 P = TypeVar("P", default=Any)
@@ -203,13 +203,13 @@ class SnapshotMaker:
                     return  # noqa: ASYNC910 - as above
                 snapshot.cancel = scope.cancel
                 passages.begin(snapshot)
-                index = await self._fill(snapshot)
+                reached = await self._fill(snapshot)
                 if scope.cancel_called:
                     return  # noqa: ASYNC910 - as above
-                if index is None:
+                if reached is None:
                     passages.give_up(snapshot)
                 else:
-                    self._complete(snapshot, *self._reached(index))
+                    self._complete(snapshot, *reached)
         except BaseException as error:
             if _find(error, FATAL):
                 raise
@@ -221,12 +221,13 @@ class SnapshotMaker:
                 snapshot.cancel = None
             del self._making[snapshot]
 
-    async def _fill(self, snapshot: Snapshot) -> int | Cursor | None:
-        """What the handler returns; None if the snapshot is composed of others, and the history has passed it."""
+    async def _fill(self, snapshot: Snapshot) -> tuple[int, str] | None:
+        """The index and mark that the handler returns; None if it is composed of others, and they were passed."""
         appender = Appender(self._passages, snapshot)
         try:
             if len(snapshot.interests) > 1:
-                return await self._compose(snapshot.interests, appender.put)
+                index = await self._compose(snapshot.interests, appender.put)
+                return None if index is None else (index, "")
             (interest,) = snapshot.interests
             source = self.sources[interest.topic]
             if interest.prefix and not source.wide:  # the appender keeps what begins with it
@@ -236,7 +237,7 @@ class SnapshotMaker:
                 raise TypeError(
                     f"the handler of {str(interest.topic)!r} is not async: it returned {type(returned).__name__}"
                 )
-            return await returned
+            return self._reached(await returned)
         finally:
             appender.close()
 

@@ -45,11 +45,6 @@ class Interest(NamedTuple):
     namespace: Name = "default"
     partition: Name = "default"
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is one key or all keys, of one namespace and partition."""
-        return not self.prefix and self.namespace is not ALL and self.partition is not ALL
-
     def covers(self, topic: Topic[Any], subject: Subject) -> bool:
         """Whether it asks for an event of this topic and subject."""
         mine, key, prefix, namespace, partition = self

@@ -39,6 +39,11 @@ class NoOpEventPublisher:
         """Always empty: there is no timeline."""
         return ""
 
+    @property
+    def cursor(self) -> Cursor:
+        """Always that of nothing."""
+        return Cursor(0, "")
+
     def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P] | Source) -> None:
         """Does nothing."""
 

@@ -65,7 +65,7 @@ async def open_publisher(
     *,
     snapshot_cache_ttl: float = 10.0,
     history: int = 4096,
-    history_events: int = 65_536,
+    history_events: int | None = None,
     index: int = 0,
     epoch: str | None = None,
     mark: str = "",

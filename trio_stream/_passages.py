@@ -32,13 +32,15 @@ It is shared while it is made, and never cached: its parts are.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, MutableSequence
+from collections.abc import Callable, Container, Iterator, Mapping, MutableSequence
 from typing import Any, Final, TypeVar
 
 from ._buffer import Feed
-from ._events import END_OF_SNAPSHOT, Event, Topic, size
-from ._feeds import Feeds, Interests, is_wide
+from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
+from ._feeds import Feeds, is_wide
+from ._routes import Interests
 from ._timeline import Timeline
+from ._topic import History, PlainFeed
 from ._wait import PORTION, Lot, Parking, emptying
 
 T = TypeVar("T")
@@ -132,9 +134,7 @@ class Passages:
         self._serial: int = 0
         # {topic: the serial of the oldest snapshot that is of the present state}
         self._oldest: dict[Topic[Any], int] = {}
-        # {topic: what dies when its history passes its index, lowest first}: the complete ones that are cached or
-        # read, and those whose handler waits for readers.
-        self._ageing: dict[Topic[Any], list[Snapshot]] = {}
+        # In `History.ageing` are the complete ones that are cached or read, and those whose handler waits for readers.
         # {interests: those that are passed and kept, oldest first}
         self._kept: dict[Interests, list[Snapshot]] = {}
 
@@ -184,7 +184,7 @@ class Passages:
 
     def is_void(self, snapshot: Snapshot) -> bool:
         """Whether it is of a state that was replaced, or of a publisher that has stopped."""
-        return any([snapshot.serial < self._oldest.get(topic, 0) for topic in snapshot.topics])
+        return any(snapshot.serial < self._oldest.get(topic, 0) for topic in snapshot.topics)
 
     def is_passed(self, snapshot: Snapshot) -> bool:
         """Whether the history has dropped a commit that is newer than it."""
@@ -194,7 +194,7 @@ class Passages:
 
     def complete(self, snapshot: Snapshot, index: int, mark: str, *, cache: bool) -> None:
         """The handler has returned: end-of-snapshot, unless the history has passed the snapshot already."""
-        if index < snapshot.dropped_before:
+        if index < snapshot.dropped_before and len(snapshot.interests) == 1:
             raise ValueError(
                 f"the snapshot's index {index} is older than commit {snapshot.dropped_before}, "
                 "which was published before the snapshot was asked for"
@@ -252,11 +252,11 @@ class Passages:
             if not snapshot.readers:
                 self._retire(snapshot)
 
-    def expire(self, topic: Topic[Any]) -> None:
-        """Lets go of every snapshot that the history of the topic has passed."""
-        ageing = self._ageing.get(topic)
-        if ageing and ageing[0].index < (dropped := self.feeds.histories[topic].dropped):
-            passed = bisect_left(ageing, (dropped, 0), key=_age)
+    def expire(self, history: History) -> None:
+        """Lets go of every snapshot that the history has passed."""
+        ageing: list[Snapshot] = history.ageing
+        if ageing and ageing[0].index < history.dropped:
+            passed = bisect_left(ageing, (history.dropped, 0), key=_age)
             let_go = ageing[:passed]
             del ageing[:passed]
             for snapshot in let_go:
@@ -309,7 +309,7 @@ class Passages:
         if not (fresh or snapshot.stalled):
             return True
         histories = [self.feeds.histories[topic] for topic in snapshot.topics]
-        return all([each.newer_than(snapshot.index) * 2 <= each.limit for each in histories])
+        return all(each.newer_than(snapshot.index) * 2 <= each.limit for each in histories)
 
     def _create(self, interests: Interests, older: Snapshot | None) -> Snapshot:
         if older is not None:
@@ -386,11 +386,11 @@ class Passages:
 
     def _remember_age(self, snapshot: Snapshot) -> None:
         for topic in snapshot.topics:
-            insort(self._ageing.setdefault(topic, []), snapshot, key=_age)
+            insort(self.feeds.histories[topic].ageing, snapshot, key=_age)
 
     def _forget_age(self, snapshot: Snapshot) -> None:
         for topic in snapshot.topics:
-            ageing = self._ageing.get(topic, [])
+            ageing = self.feeds.histories[topic].ageing
             place = bisect_left(ageing, _age(snapshot), key=_age)
             if ageing[place : place + 1] == [snapshot]:  # if not, it is about to be passed
                 del ageing[place]
@@ -399,15 +399,14 @@ class Passages:
         """`unread_only`: what somebody reads stays for them."""
         self._serial += 1
         logs: list[MutableSequence[Any]] = []
-        feeds: list[MutableMapping[Any, Feed]] = []
+        feeds: list[dict[Subject, PlainFeed]] = []
         mine: dict[Snapshot, None] = {}
         for topic, (floor, dropped) in floors.items():
-            log, plain = self.feeds.histories[topic].clear(floor, dropped)
+            log, plain, ageing = self.feeds.clear(topic, floor, dropped)
             logs.append(log)
             feeds.append(plain)
-            self.feeds.forget(topic)
             self._oldest[topic] = self._serial
-            mine.update(dict.fromkeys(self._ageing.pop(topic, ())))
+            mine.update(dict.fromkeys(ageing))
         for snapshot in mine:
             if len(snapshot.topics) > 1:
                 self._forget_age(snapshot)
@@ -421,7 +420,7 @@ class Passages:
         self,
         snapshots: MutableSequence[Snapshot],
         logs: MutableSequence[MutableSequence[Any]],
-        feeds: MutableSequence[MutableMapping[Any, Feed]],
+        feeds: MutableSequence[dict[Subject, PlainFeed]],
         *,
         unread_only: bool,
     ) -> Iterator[None]:
@@ -443,7 +442,7 @@ class Passages:
 
 def _taken(held: dict[Interests, T], topics: Container[Topic[Any]]) -> list[T]:
     """Takes out what is of one of these topics."""
-    taken = [each for each in held if any([interest.topic in topics for interest in each])]
+    taken = [each for each in held if any(interest.topic in topics for interest in each)]
     return [held.pop(interests) for interests in taken]
 
 

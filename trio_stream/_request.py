@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeAlias, overload
+from typing import Any, Final, Generic, Self, TypeAlias, overload
 
-from typing_extensions import Self, TypeVar, override
+from typing_extensions import TypeVar, override
 
 from ._arguments import check_index
 from ._events import Subject, Topic, check_topic, frozen, subject_of
@@ -14,7 +14,7 @@ from ._interest import ALL, Interest, Name, canonical
 P = TypeVar("P", default=Any)
 Q = TypeVar("Q", default=Any)
 
-_TEXT: Final = re.compile(r"([0-9]+)@([^@.]+)(?:\.([^@.]+))?", re.ASCII)
+_TEXT: Final = re.compile(r"([0-9]+)@([^@.]*)(?:\.([^@.]+))?", re.ASCII)
 _ESCAPED: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _LONGEST_INDEX: Final = 4300  # digits that Python makes an integer of
 
@@ -25,7 +25,7 @@ class Cursor:
     """How far a reader has come, as one value; `SubscribeRequest.after` goes on from there.
 
     `index`: that of the last commit that it had everything of; 0 before the first.
-    `epoch`: names the timeline of the index.
+    `epoch`: names the timeline of the index; "" only where there is none, and the index is 0.
     `mark`: what the store wrote with that commit, where it gives marks; "" if it is not known.
 
     Its text is `INDEX@EPOCH` or `INDEX@EPOCH.MARK`, as in "17@6f0c.a91b".
@@ -41,8 +41,8 @@ class Cursor:
         for name in ("epoch", "mark"):
             if not isinstance(value := getattr(self, name), str):
                 raise TypeError(f"{name} is a string, not {type(value).__name__}")
-        if not self.epoch:
-            raise ValueError("an epoch must not be empty")
+        if self.index and not self.epoch:
+            raise ValueError("the epoch of a cursor must not be empty")
 
     @override
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ def _quoted(text: str) -> str:
     """With everything but letters, digits, '-', '_' and '~' of ASCII as in a URL."""
     if text.isascii() and text.replace("-", "").replace("_", "").isalnum():
         return text
-    from urllib.parse import quote  # rare, and takes long to import
+    from urllib.parse import quote  # noqa: PLC0415 - rare, and takes long to import
 
     return quote(text, safe="", errors="surrogatepass").replace(".", "%2E")
 
@@ -77,7 +77,7 @@ def _unquoted(text: str) -> str:
         return text
     if len(_ESCAPED.findall(text)) != text.count("%"):
         raise ValueError("'%' is followed by two hexadecimal digits")
-    from urllib.parse import unquote
+    from urllib.parse import unquote  # noqa: PLC0415 - as above
 
     return unquote(text, errors="surrogatepass")
 
@@ -199,14 +199,18 @@ class SubscribeRequest(Generic[P]):
             raise ValueError("requests of different tokens cannot be one subscription")
         for each in (self, other):
             if each.index:
-                raise ValueError(f"a request that resumes after {each.index} cannot be joined: join, then resume")
+                raise ValueError(
+                    f"a request that resumes after {each.index} cannot be joined: join, then resume"
+                )
         return SubscribeRequest(interests=self.interests + other.interests, token=self.token)
 
     def after(self, cursor: Cursor | None) -> Self:
         """The same request, to go on from there; None, and an index of 0, is a fresh start."""
         if cursor is not None and not isinstance(cursor, Cursor):
             raise TypeError(f"a cursor is a Cursor or None, not {type(cursor).__name__}")
-        index, epoch, mark = (cursor.index, cursor.epoch, cursor.mark) if cursor and cursor.index else (0, None, "")
+        index, epoch, mark = (
+            (cursor.index, cursor.epoch, cursor.mark) if cursor and cursor.index else (0, None, "")
+        )
         return type(self)(interests=self.interests, token=self.token, index=index, epoch=epoch, mark=mark)
 
     @property
@@ -258,7 +262,7 @@ class SubscribeRequest(Generic[P]):
 
 def covered(interests: Iterable[Interest], topic: Topic[Any], subject: Subject) -> bool:
     """Whether one of these asks for an event of this topic and subject."""
-    return any([each.covers(topic, subject) for each in interests])
+    return any(each.covers(topic, subject) for each in interests)
 
 
 def _asked(interests: object, given: _Names) -> tuple[Interest, ...]:

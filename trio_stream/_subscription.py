@@ -345,7 +345,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         parked = parking.backend.park(slot)
         self._watchers[slot] = None
         if index is None and self._awaited is not None:
-            index = self._awaited.index
+            index = self._awaited.at
         gate = None if index is None else timeline.enter(index)
         if gate is not None:
             gate.waiting[slot] = None
@@ -416,7 +416,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         parking = self._passages.parking
         backend = parking._backend or parking.backend  # a property takes its time
         source = self._source
-        if self._position < source.end or self._is_marker_due or self._end is not None:
+        if self._position < source.end or self._end is not None:
             return backend.checkpoint()
         parked = backend.park(self)
         source.waiting[self] = None

@@ -56,6 +56,11 @@ class Timeline:
         """Whether its commits have marks."""
         return bool(self._marks)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for an index."""
+        return bool(self._order)
+
     def advance(self, index: int, mark: str) -> None:
         """A commit is published."""
         self.index = index

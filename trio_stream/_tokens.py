@@ -96,7 +96,7 @@ class Tokens(Generic[T]):
         rest: dict[str, dict[T, None]] = {}
         for token, made in self._made.items():
             for item in made:
-                if any([interest.topic == topic for interest in item.request.interests]):
+                if any(interest.topic == topic for interest in item.request.interests):
                     taken.append(item)
                 else:
                     rest.setdefault(token, {})[item] = None

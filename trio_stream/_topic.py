@@ -2,53 +2,89 @@
 
 Every subject that has history or readers has a feed, and a blank key has one for each namespace and partition: what
 they hold are the same objects.
+A feed knows that of its blank key, which stays as long as it does, so that a commit finds both by one look.
 What more is asked for, prefixes and `ALL` and several interests together, is in `_feeds`.
 
 Two bounds say what is gone.
 `dropped` is the index of the newest commit that was here and no longer is: a snapshot below it has a gap.
 `floor` is the lowest index that one can resume from; it is also raised by a publisher that starts, or is refreshed, at
 some index, and never falls on one timeline.
+
+Most commits have one event.
+They are kept without a list around it, and take half of the time.
 """
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterator
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic
+from ._routes import Routes
 
-class Kept(NamedTuple):
-    """A commit that the history keeps."""
 
-    at: int
-    """Its index."""
-    pairs: Pairs
-    events: int
-    """How many of them are of this topic."""
-    feeds: tuple[Feed, ...]
-    """Those of this topic that it was appended to."""
+class PlainFeed(Feed):
+    """What one subject, or the blank key of one namespace and partition, has."""
+
+    __slots__ = ("blank", "keys", "subject")
+
+    def __init__(self, subject: Subject, blank: "PlainFeed | None") -> None:
+        super().__init__()
+        self.subject: Subject = subject
+        # The feed of the blank key; None if this is it. And of how many feeds it is that.
+        self.blank: PlainFeed | None = blank
+        self.keys: int = 0
+
+
+Single: TypeAlias = tuple[int, Event[Any], PlainFeed]
+"""A commit of one event: its index, and the feed of its subject."""
+Several: TypeAlias = tuple[int, Pairs, tuple[PlainFeed, ...], int]
+"""Any other: its index, its events, the feeds of this topic that have it, and how many events of this topic it has."""
+Kept: TypeAlias = Single | Several
+Forgotten: TypeAlias = tuple[deque[Kept], dict[Subject, PlainFeed], list[Any]]
+"""The commits, the feeds and the ageing snapshots of a topic; to free very many takes long."""
 
 
 class History:
     """The newest commits of one topic."""
 
-    __slots__ = ("_log", "_most_events", "dropped", "events", "farthest", "feeds", "floor", "limit", "topic")
+    __slots__ = (
+        "_blanks",
+        "_log",
+        "_more",
+        "_most_events",
+        "ageing",
+        "dropped",
+        "farthest",
+        "feeds",
+        "floor",
+        "limit",
+        "routes",
+        "topic",
+    )
 
     def __init__(self, topic: Topic[Any], limit: int, most_events: int, floor: int) -> None:
-        """`limit` in commits and in events; the newest commit is kept in any case."""
+        """`limit` in commits, `most_events` in events; the newest commit is kept in any case."""
         self.topic: Topic[Any] = topic
         self.limit: int = limit
         self._most_events: int = most_events
         self.floor: int = floor
         self.dropped: int = 0
-        # The greatest index of a snapshot on this timeline; it may be ahead of what is published.
-        self.farthest: int = 0
-        self.feeds: dict[Subject, Feed] = {}
-        # Oldest first, at most `limit`; and how many events they have.
+        self.feeds: dict[Subject, PlainFeed] = {}
+        # Those of a blank key among them.
+        self._blanks: dict[Subject, PlainFeed] = {}
+        # The wide feeds that its events get into; written by `Feeds`.
+        self.routes: Routes = Routes()
+        # Oldest first, at most `limit`; and how many events they have besides one each.
         self._log: deque[Kept] = deque()
-        self.events: int = 0
+        self._more: int = 0
+        # Written by the passages: the snapshots that die when the history passes their index, lowest first, and the
+        # greatest index of a snapshot on this timeline, which may be ahead of what is published.
+        self.ageing: list[Any] = []
+        self.farthest: int = 0
 
     def __len__(self) -> int:
         return len(self._log)
@@ -56,7 +92,19 @@ class History:
     @property
     def newest(self) -> int:
         """The index of the newest commit there ever was on this timeline, 0 if there was none."""
-        return self._log[-1].at if self._log else self.dropped
+        return self._log[-1][0] if self._log else self.dropped
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the oldest commit is to be dropped."""
+        count = len(self._log)
+        return count > self.limit or (count + self._more > self._most_events and count > 1)
+
+    @property
+    def used(self) -> int:
+        """How many of the feeds have history or readers. Any thread may ask."""
+        idle = [each for each in list(self._blanks.values()) if each.start == each.end and not each.readers]
+        return len(self.feeds) - len(idle)
 
     def newer_than(self, index: int) -> int:
         """How many of the commits that are kept have a greater index."""
@@ -66,78 +114,118 @@ class History:
         """The commits that are kept, oldest first; a copy."""
         return list(self._log)
 
-    def append(self, index: int, pairs: Pairs, groups: Groups) -> tuple[Feed, ...]:
+    def append(self, index: int, pairs: Pairs, groups: Groups) -> tuple[PlainFeed, ...]:
         """Adds a commit; returns the feeds that got something."""
-        feeds = tuple(map(self._feed, groups))
+        feeds = tuple([self.feeds.get(subject) or self._feed(Subject(*subject)) for subject in groups])
         item: Event[Any] | None = None
         count = 0
-        for feed, (subject, events) in zip(feeds, groups.items(), strict=True):
+        for feed, events in zip(feeds, groups.values(), strict=True):
             item = delivery(events, item)
             feed.append(item)
-            if not subject.key:
+            if feed.blank is None:  # of these every event is in one
                 count += len(events)
-        self._log.append(Kept(index, pairs, count, feeds))
-        self.events += count
+        if count == 1 and len(pairs) == 1:
+            self._log.append((index, pairs[0][0], feeds[0]))
+        else:
+            self._log.append((index, pairs, feeds, count))
+            self._more += count - 1
         return feeds
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the oldest commit is to be dropped."""
-        return len(self._log) > self.limit or (self.events > self._most_events and len(self._log) > 1)
+    def append_single(self, index: int, event: Event[Any], subject: Subject) -> PlainFeed:
+        """`append` for a commit of one event; returns the feed of its subject, which knows that of the blank key.
+
+        `subject` may be a plain tuple.
+        """
+        feed = self.feeds.get(subject)
+        if feed is None:
+            feed = self._feed(Subject(*subject))
+        feed.items.append(event)
+        feed.end += 1
+        blank = feed.blank
+        if blank is not None:
+            blank.items.append(event)
+            blank.end += 1
+        self._log.append((index, event, feed))
+        return feed
 
     def drop_oldest(self) -> Kept:
         """Forgets the oldest commit, and returns it."""
-        commit = self._log.popleft()
-        index, _, count, feeds = commit
-        for feed in feeds:
-            feed.drop_oldest()
-            if not feed.readers and feed.start == feed.end:
-                self._discard(feed)
-        self.events -= count
-        self.dropped = index
+        kept = self._log.popleft()
+        self.dropped = index = kept[0]
         if index > self.floor:
             self.floor = index
-        return commit
+        if len(kept) == 3:
+            feed = kept[2]
+            feed.drop_oldest()
+            if feed.blank is not None:
+                feed.blank.drop_oldest()
+            if feed.start == feed.end:
+                self._discard_if_unused(feed)
+        else:
+            self._more -= kept[3] - 1
+            for feed in kept[2]:
+                feed.drop_oldest()
+            for feed in kept[2]:
+                self._discard_if_unused(feed)
+        return kept
 
-    def enter(self, subject: Subject) -> Feed:
-        """The feed of a subject, for one more reader."""
-        feed = self._feed(subject)
+    def enter(self, subject: Subject) -> PlainFeed:
+        """The feed of a subject, which may be a plain tuple, for one more reader."""
+        feed = self.feeds.get(subject)
+        if feed is None:
+            feed = self._feed(Subject(*subject))
         feed.readers += 1
         return feed
 
     def leave(self, feed: Feed) -> None:
         """One reader less; a feed without readers stays only for what history it has."""
+        assert isinstance(feed, PlainFeed)
         feed.readers -= 1
-        if not feed.readers and feed.start == feed.end:
-            self._discard(feed)
+        self._discard_if_unused(feed)
 
-    def clear(self, floor: int, dropped: int) -> tuple[deque[Kept], dict[Subject, Feed]]:
-        """Forgets all commits; who still reads a feed keeps it. Returns them: to free very many takes long."""
-        forgotten = self._log, self.feeds
+    def clear(self, floor: int, dropped: int) -> Forgotten:
+        """Forgets everything; who still reads a feed keeps it."""
+        forgotten = self._log, self.feeds, self.ageing
         self._log = deque()
-        self.events = 0
+        self._more = 0
         self.feeds = {}
+        self._blanks = {}
+        self.routes = Routes()
+        self.ageing = []
         self.floor = floor
         self.dropped = dropped
         return forgotten
 
-    def _feed(self, subject: Subject) -> Feed:
+    def _feed(self, subject: Subject) -> PlainFeed:
         feed = self.feeds.get(subject)
         if feed is None:
-            feed = self.feeds[subject] = PlainFeed(subject)
+            blank: PlainFeed | None = None
+            if subject.key:
+                blank = self._feed(Subject("", subject.namespace, subject.partition))
+                blank.keys += 1
+            feed = self.feeds[subject] = PlainFeed(subject, blank)
+            if blank is None:
+                self._blanks[subject] = feed
         return feed
 
-    def _discard(self, feed: Feed) -> None:
-        assert isinstance(feed, PlainFeed)
-        if self.feeds.get(feed.subject) is feed:
+    def _discard_if_unused(self, feed: PlainFeed) -> None:
+        if (
+            feed.start == feed.end
+            and not feed.readers
+            and not feed.keys
+            and self.feeds.get(feed.subject) is feed
+        ):
             del self.feeds[feed.subject]
+            if feed.blank is None:
+                del self._blanks[feed.subject]
+            else:
+                feed.blank.keys -= 1
+                self._discard_if_unused(feed.blank)
 
 
-class PlainFeed(Feed):
-    """What one subject, or the blank key of one namespace and partition, has."""
-
-    __slots__ = ("subject",)
-
-    def __init__(self, subject: Subject) -> None:
-        super().__init__()
-        self.subject: Subject = subject
+def events_of(kept: Kept) -> Iterator[tuple[Event[Any], Subject]]:
+    """The events of a commit with their subjects, of all topics, in the order they were published."""
+    if len(kept) == 3:
+        yield kept[1], kept[2].subject
+    else:
+        yield from kept[1]

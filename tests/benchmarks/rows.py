@@ -8,6 +8,7 @@ from . import (
     rows_fan,
     rows_follow,
     rows_import,
+    rows_interests,
     rows_latency,
     rows_memory,
     rows_publish,
@@ -21,6 +22,7 @@ from .row import Row
 _CORE = (
     rows_fan,
     rows_publish,
+    rows_interests,
     rows_subscribe,
     rows_latency,
     rows_snapshot,
