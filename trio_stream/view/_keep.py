@@ -265,11 +265,11 @@ class Keeper(Generic[K, V]):
             try:
                 await connection.wait_ready()
             except Exception:  # noqa: BLE001 - it has ended: the reader learns that too
-                return False
+                return False  # noqa: ASYNC910 - as above
             if not self._is_folding:
                 self._fold.reach(connection.horizon)
                 await self._shown.wakeups.wake()
-        return True
+        return True  # noqa: ASYNC910 - as above
 
     def _awaited(self) -> int | None:
         """The lowest index that matters although it may bring no event."""

@@ -106,7 +106,7 @@ def _takes_topic(key: object) -> bool:
         raise TypeError(f"key is called with a payload, or with a topic and a payload; {key!r} cannot be")
     try:
         signature = inspect.signature(key)
-    except ValueError:  # some that are written in C
+    except (TypeError, ValueError):  # some that are written in C
         return False
     for count in (1, 2):
         try:
