@@ -10,6 +10,7 @@ from stores.storehouse import JOBS, Sink, kinds, put, receive, until_live
 
 from trio_stream import ALL, Subject, SubscribeRequest
 from trio_stream.stores import Delete, Put, Record, Store, open_store_publisher, topic
+from trio_stream.view import View, open_view
 
 pytestmark = pytest.mark.anyio
 
@@ -124,3 +125,18 @@ async def test_all_is_refused_where_the_store_does_not_know_it(store: Store, whe
     async with open_store_publisher(Plain(store), ["jobs"]) as publisher:
         with pytest.raises(ValueError, match="'jobs' is not wide: it does not know ALL"):
             publisher.subscribe(SubscribeRequest(JOBS, **where))
+
+
+async def test_a_view_of_several_topics_and_all_namespaces_follows_the_store(store: Store) -> None:
+    users = topic("users")
+    request = SubscribeRequest(JOBS, "a", prefix=True, namespace=ALL) | SubscribeRequest(users)
+    await store.commit([put("a", 1), put("b", 1), Put("jobs", "a", 1, "blue")])
+    view: View[Any, Record]
+    async with open_store_publisher(store, ["jobs", "users"]) as publisher:
+        async with open_view(publisher.subscribe, request) as view:
+            await view.wait_current()
+            index = await store.commit([Put("users", "a", 2), Delete("jobs", "a", "blue"), put("b", 2)])
+            assert {key: record.value for key, record in (await view.wait_index(index)).items()} == {
+                (JOBS, "default", "a"): 1,
+                (users, "default", "a"): 2,
+            }

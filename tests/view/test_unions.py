@@ -175,6 +175,8 @@ async def test_a_key_that_takes_neither_is_refused_at_the_call(key: Any) -> None
             pytest.fail("nobody can call it")
     with pytest.raises(TypeError, match="key is called with a payload"):
         KeyedReducer(key)
+    with pytest.raises(TypeError, match="key is called with a payload"):
+        ViewPool(Exchange(), key=key)
 
 
 @pytest.mark.parametrize(

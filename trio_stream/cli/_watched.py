@@ -41,8 +41,9 @@ class Watched:
 
     def place(self, topic: str, record: Record) -> Sequence[str]:
         """These columns of a record."""
-        values = {"topic": topic, "namespace": record.namespace, "key": record.key}
-        return [values[name] for name in self.columns]
+        topics = (topic,) if len(self.topics) > 1 else ()
+        namespaces = (record.namespace,) if self.namespace is None else ()
+        return (*topics, *namespaces, record.key)
 
     def members(self) -> Mapping[str, JSON]:
         """What each line of JSON says of it; nothing if it is about all keys of a topic in one namespace."""

@@ -16,7 +16,7 @@ from trio_stream import ClosedResourceError, Cursor, SubscribeRequest, running
 
 from ._connection import Connect
 from ._errors import ViewLimitError
-from ._reducer import Key, Reducer, keyed
+from ._reducer import Key, Reducer, keyed, takes_topic
 from ._state import Frozen, Status
 from ._view import View, block_of, check_index
 from ._waiters import Signal
@@ -80,6 +80,8 @@ class ViewPool(Generic[K, V]):
             raise TypeError(f"limit is a number of views, not {limit!r}")
         if limit < 1:
             raise ValueError(f"limit is at least one view, not {limit}")
+        if key is not None:
+            takes_topic(key)  # raises for one that cannot be called
         self._connect = connect
         self._reducer = reducer
         self._key = key

@@ -57,7 +57,7 @@ class KeyedReducer(Reducer[P, K, P]):
     def __init__(
         self, key: Key[P, K] = _KEY, is_delete: Callable[[P], bool] = attrgetter("is_delete")
     ) -> None:
-        self._takes_topic = _takes_topic(key)
+        self._takes_topic = takes_topic(key)
         self._key: Callable[..., K] = key
         self._is_delete = is_delete
         # The snapshot while it comes in.
@@ -100,8 +100,8 @@ class KeyedReducer(Reducer[P, K, P]):
                     raise
 
 
-def _takes_topic(key: object) -> bool:
-    """Whether it is called with a topic and a payload: it can be, and not with one argument."""
+def takes_topic(key: object) -> bool:
+    """Whether it is called with a topic and a payload: it can be, and not with one argument. Raises `TypeError`."""
     if not callable(key):
         raise TypeError(f"key is called with a payload, or with a topic and a payload; {key!r} cannot be")
     try:
