@@ -105,7 +105,7 @@ class _Composition:
                         return  # noqa: ASYNC910 - a task, not awaited
                     if event.is_end_of_snapshot:
                         self._unfinished -= 1
-                    else:
+                    elif self._index is None or event.index <= self._index:  # else it was woken before it was left
                         await self._put(event)
             except SubscriptionForceClosed as error:
                 self._ended = self._ended or error
