@@ -49,8 +49,8 @@ from ._errors import (
 )
 from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, readable
 from ._passages import Passages, Snapshot
-from ._request import Cursor, SubscribeRequest
-from ._timeline import Verdict
+from ._request import Cursor, SubscribeRequest, share
+from ._timeline import Timeline, Verdict
 from ._wait import Slot
 
 P = TypeVar("P", default=Any)
@@ -178,15 +178,19 @@ class Reader(Slot, Generic[P]):
         self._peak_lag = 0
         # The slots of the tasks that wait until something is published; None as long as there was none.
         self._watchers: dict[Slot, None] | None = None
+        self._begin(request, timeline, fresh=fresh)
+        share(request, self._feed.interests)
+
+    def _begin(self, request: SubscribeRequest[P], timeline: Timeline, *, fresh: bool) -> None:
         index = request.index
         if not index:
             self._enter_snapshot(fresh=fresh, keeps=False)
             return
         verdict = timeline.judge(index, request.epoch, request.mark)
-        if verdict is Verdict.AHEAD:
-            self._wait_for(Place(index, request.mark))
-        elif verdict is Verdict.GOOD and index >= passages.feeds.floor(request.interests):
+        if verdict is Verdict.GOOD and index >= self._feed.floor:
             self._go_live(index, request.mark)
+        elif verdict is Verdict.AHEAD:
+            self._wait_for(Place(index, request.mark))
         else:
             self._begin_anew()
 
@@ -326,7 +330,7 @@ class Reader(Slot, Generic[P]):
     def _has_lost(self, snapshot: Snapshot) -> bool:
         if self._position < snapshot.start:
             return True
-        return not self._keeps and snapshot.is_complete and self._passages.is_passed(snapshot)
+        return not self._keeps and snapshot.is_complete and snapshot.index < snapshot.newest_dropped
 
     def _take_marker(self) -> Event[P]:
         self._index = 0
@@ -532,7 +536,7 @@ class Reader(Slot, Generic[P]):
         """Lets go of everything, after the end."""
         self._source.waiting.pop(self, None)
         self._leave_passage()
-        self._passages.feeds.leave(self.request.interests, self._feed)
+        self._passages.feeds.leave(self._feed)
         self._source = self._feed = self._unchecked = _NOWHERE
         self._leap(0)
         self._tell_watchers()
