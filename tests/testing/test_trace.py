@@ -179,3 +179,19 @@ def test_no_loss_exchange_or_doubling_of_changes_goes_unnoticed(first: int, seco
     for changes in damaged:
         with pytest.raises(PromiseBroken):
             check_trace([*SNAPSHOT, *changes], model(), upto=7)
+
+
+def test_marks_that_publish_was_given_make_no_difference() -> None:
+    marked = [replace(each, mark=f"m{each.index}") for each in (event(6, "web", None), event(7, "web", "g"))]
+    check_trace([*SNAPSHOT, LIVE[0], *marked], model(), upto=7)
+
+
+def test_a_mark_of_a_commit_is_compared() -> None:
+    commits = [[event(1, "web")], [replace(event(2, "web"), mark="m2")]]
+    marked = Model(request=WEB, commits=commits, apply=apply)
+    check_trace([end(0), event(1, "web"), *commits[1]], marked, upto=2)
+    for mark in ("", "another"):
+        with pytest.raises(
+            PromiseBroken, match="D4 at index 2: the commit is .* with mark 'm2', but .* came"
+        ):
+            check_trace([end(0), event(1, "web"), replace(commits[1][0], mark=mark)], marked)
