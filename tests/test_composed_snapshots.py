@@ -8,7 +8,7 @@ import pytest
 from catalogue import HEALTH, JOBS, Catalogue, Health, kinds
 from scenes import quiet
 
-from trio_stream import SnapshotAppender, SubscribeRequest, open_publisher
+from trio_stream import SnapshotAppender, SnapshotHandlers, SubscribeRequest, open_publisher
 from trio_stream.testing import collect
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ async def test_a_commit_that_comes_with_the_last_part_is_delivered_once(turns: i
             await go.wait()
             return store.index
 
-        handlers = {HEALTH: store.snapshot, JOBS: partial(late, store, go)}
+        handlers: SnapshotHandlers = {HEALTH: store.snapshot, JOBS: partial(late, store, go)}
         async with open_publisher(handlers, snapshot_cache_ttl=0) as publisher:
             store.publisher = publisher
             async with publisher.subscribe(BOTH) as subscription:

@@ -192,6 +192,6 @@ def test_a_mark_of_a_commit_is_compared() -> None:
     check_trace([end(0), event(1, "web"), *commits[1]], marked, upto=2)
     for mark in ("", "another"):
         with pytest.raises(
-            PromiseBroken, match="D4 at index 2: the commit is .* with mark 'm2', but .* came"
+            PromiseBroken, match=r"D4 at index 2: the commit is .* with mark 'm2', but .* came"
         ):
             check_trace([end(0), event(1, "web"), replace(commits[1][0], mark=mark)], marked)
