@@ -83,9 +83,8 @@ class Snapshot(Feed):
         self.serial: int = serial
         # The topics' newest commit when the handler was started; when complete, what the handler returned.
         self.index: int = 0
-        # The mark of that commit, if the handler said it; and where its index is waited for, if that is ahead.
+        # The mark of that commit, if the handler said it.
         self.mark: str = ""
-        self.gate: Gate | None = None
         # The newest commit that was dropped when the handler was started: it must have seen at least that.
         self.dropped_before: int = 0
         self.is_complete: bool = False
