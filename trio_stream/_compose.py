@@ -111,7 +111,7 @@ class _Composition:
                         return  # noqa: ASYNC910 - a task, not awaited
                     if event.is_end_of_snapshot:
                         self._unfinished -= 1
-                    elif not self._is_beyond(event):
+                    else:
                         await self._put(event)
             except SubscriptionForceClosed as error:
                 self._ended = self._ended or error
@@ -121,10 +121,6 @@ class _Composition:
                 self._is_over = True  # one that was woken already goes on with what it takes, and then ends
                 for scope in self._waits:
                     scope.cancel()
-
-    def _is_beyond(self, event: Event[Any]) -> bool:
-        """Whether it is of a commit after the index: its reader was woken just before no more was wanted."""
-        return self._index is not None and event.index > self._index
 
     async def _receive(self, part: Subscription[Any]) -> Sequence[Event[Any]]:
         """What is ready of it; nothing if no more is wanted."""
