@@ -187,12 +187,12 @@ class Reader(Slot, Generic[P]):
             self._enter_snapshot(fresh=fresh, keeps=False)
             return
         verdict = timeline.judge(index, request.epoch, request.mark)
-        if verdict is Verdict.GOOD and index >= self._feed.floor:
-            self._go_live(index, request.mark)
-        elif verdict is Verdict.AHEAD:
-            self._wait_for(Place(index, request.mark))
-        else:
+        if verdict is Verdict.STALE or index < self._feed.floor:
             self._begin_anew()
+        elif verdict is Verdict.GOOD:
+            self._go_live(index, request.mark)
+        else:
+            self._wait_for(Place(index, request.mark))
 
     @property
     def _delivered(self) -> int:
@@ -304,8 +304,7 @@ class Reader(Slot, Generic[P]):
                 gate = self._source
                 assert isinstance(gate, Gate)
                 self._leave_passage()
-                is_kept = self._index > 0 or index >= self._feed.floor
-                if gate.mark == mark and is_kept:
+                if gate.mark == mark:
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
