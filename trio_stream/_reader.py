@@ -304,7 +304,9 @@ class Reader(Slot, Generic[P]):
                 gate = self._source
                 assert isinstance(gate, Gate)
                 self._leave_passage()
-                if gate.mark == mark:
+                # A resume that the history has passed meanwhile is stale; who has stopped has no floor any more.
+                is_kept = self._index > 0 or index >= self._feed.floor or self._passages.timeline.is_stopped
+                if gate.mark == mark and is_kept:
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
@@ -580,7 +582,7 @@ class Reader(Slot, Generic[P]):
     def _has_all(self, index: int) -> bool:
         """Whether it has everything up to an index that is published."""
         if self._phase is Phase.JUDGED:  # it has had a snapshot that is ahead of what is published
-            return 0 < self._index >= index
+            return not self._source.end and 0 < self._index >= index
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:
