@@ -6,6 +6,10 @@ had its end-of-snapshot goes on with the changes after it.
 When the last part has had its end-of-snapshot, the greatest index that any part has come to is that of the whole; the
 parts are brought there by the commits up to it, once they are published.
 
+The parts cannot wait where they are: a history has to keep the commits that are published while the slowest snapshot
+function of them works.
+If it does not, the snapshot is given up, and who reads it has fallen off.
+
 Where interests overlap, a row may come by several parts.
 What came last is right: each part ends in the state at that index, and its events keep their order.
 """
