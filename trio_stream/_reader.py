@@ -304,7 +304,8 @@ class Reader(Slot, Generic[P]):
                 gate = self._source
                 assert isinstance(gate, Gate)
                 self._leave_passage()
-                is_kept = self._index > 0 or index >= self._feed.floor
+                # A publisher that has stopped has no history, but its feeds have what their readers need.
+                is_kept = self._index > 0 or index >= self._feed.floor or self._passages.timeline.is_stopped
                 if gate.mark == mark and is_kept:
                     self._go_live(index, mark)
                 else:
