@@ -11,12 +11,16 @@ from hypothesis import given, strategies as st
 from scenes import opened
 
 from trio_stream import (
+    ALL,
     ClosedResourceError,
+    Cursor,
     Event,
     EventPublisher,
     Framing,
+    Interest,
     InvalidCommitError,
     PayloadEvents,
+    Source,
     Subject,
     SubscribeRequest,
     Topic,
@@ -36,11 +40,13 @@ REFUSALS = (TypeError, ValueError, UnknownTopicError)
         {},
         optional={
             "key": texts | objects,
-            "namespace": texts | objects,
-            "partition": texts | objects,
+            "prefix": st.booleans() | objects,
+            "namespace": texts | st.just(ALL) | objects,
+            "partition": texts | st.just(ALL) | objects,
             "token": texts | objects,
             "index": numbers | objects,
             "epoch": texts | objects,
+            "mark": texts | objects,
         },
     ),
 )
@@ -51,23 +57,102 @@ def test_a_request_is_made_as_asked_or_refused(topic: Any, fields: dict[str, Any
         return
     assert request.topic is topic
     for name, value in fields.items():
-        assert getattr(request, name) == value
+        if name != "prefix":
+            assert getattr(request, name) == value
+    assert request.prefix == (fields.get("prefix", False) and fields.get("key", "") != "")
     assert type(request.index) is int
     assert request.index >= 0
-    assert isinstance(request.subject, Subject)
+    is_wide = request.prefix or ALL in (request.namespace, request.partition)
+    try:
+        assert isinstance(request.subject, Subject)
+    except ValueError:
+        assert is_wide
+    else:
+        assert not is_wide
     assert hash(request) == hash(SubscribeRequest(topic, **fields))
     with EventLess() as publisher:
         try:
             publisher.subscribe(request).unsubscribe()
         except UnknownTopicError:
             assert topic not in (HEALTH, JOBS)
+        except ValueError:
+            assert topic == JOBS
+            assert ALL in (request.namespace, request.partition)
+
+
+interests = st.builds(
+    Interest,
+    st.sampled_from([HEALTH, JOBS]),
+    st.sampled_from(["", "a", "ab", "abc", "b"]),
+    st.booleans(),
+    st.sampled_from(["", "x", ALL]),
+    st.sampled_from(["", "y", ALL]),
+)
+subjects = st.builds(
+    Subject,
+    st.sampled_from(["", "a", "ab", "abc", "abcd", "b"]),
+    st.sampled_from(["", "x", "z"]),
+    st.sampled_from(["", "y", "z"]),
+)
+
+
+@fuzzed
+@given(st.lists(interests, min_size=1, max_size=6), st.sampled_from([HEALTH, JOBS]), subjects)
+def test_what_is_asked_for_together_is_what_each_asks_for(
+    asked: list[Interest], topic: Topic[Health], subject: Subject
+) -> None:
+    """D22: whatever covers what; and whatever is left out is covered by the rest."""
+    request = SubscribeRequest[Health](interests=asked)
+    parts = [SubscribeRequest[Health](interests=(each,)) for each in asked]
+    joined = parts[0]
+    for part in parts[1:]:
+        joined |= part
+    assert joined == request == SubscribeRequest(interests=reversed(asked))
+    assert SubscribeRequest[Health](interests=request.interests).interests == request.interests
+    assert request.covers(topic, subject) == any(part.covers(topic, subject) for part in parts)
+    assert request.covers(topic, subject) == any(_asks_for(each, topic, subject) for each in asked)
+
+
+def _asks_for(interest: Interest, topic: Topic[Health], subject: Subject) -> bool:
+    if interest.topic != topic:
+        return False
+    if interest.namespace not in (ALL, subject.namespace) or interest.partition not in (
+        ALL,
+        subject.partition,
+    ):
+        return False
+    return not interest.key or (
+        subject.key.startswith(interest.key) if interest.prefix else subject.key == interest.key
+    )
+
+
+@fuzzed
+@given(numbers, texts, texts)
+def test_the_text_of_a_cursor_is_that_cursor(index: int, epoch: str, mark: str) -> None:
+    try:
+        cursor = Cursor(index, epoch, mark)
+    except ValueError:
+        assert index < 0 or not epoch
+        return
+    assert Cursor.parse(str(cursor)) == cursor
+    assert str(cursor).isascii()
+
+
+@fuzzed
+@given(texts | st.text("0123456789@.%aF", max_size=20))
+def test_a_text_is_a_cursor_or_refused(text: str) -> None:
+    try:
+        cursor = Cursor.parse(text)
+    except ValueError:
+        return
+    assert Cursor.parse(str(cursor)) == cursor
 
 
 class EventLess:
     """A publisher that nobody runs: publish and subscribe work all the same."""
 
     def __enter__(self) -> EventPublisher:
-        return EventPublisher({HEALTH: never, JOBS: never})
+        return EventPublisher({HEALTH: Source(never, wide=True), JOBS: never})
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -139,6 +224,7 @@ odd_events: st.SearchStrategy[Any] = st.builds(
     st.builds(Health, st.sampled_from(["web", "db", ""]), st.text(max_size=2))
     | st.builds(Subjected, texts | objects)
     | st.sampled_from([Framing.END_OF_SNAPSHOT, PayloadEvents([])]),
+    mark=st.sampled_from(["", "", "", "m", "n"]) | texts | objects,
 )
 
 
@@ -157,9 +243,14 @@ def test_a_commit_is_published_or_refused_and_then_nothing_has_changed(commits: 
             indexes = {one.index for one in commit}
             assert publisher.index == (indexes.pop() if indexes else before.index)
             assert not indexes
+            marks = {one.mark for one in commit} - {""}
+            assert len(marks) <= 1
+            assert not commit or publisher.cursor.mark == (marks.pop() if marks else "")
 
 
-@pytest.mark.parametrize("option", ["history", "snapshot_cache_ttl", "index", "epoch"])
+@pytest.mark.parametrize(
+    "option", ["history", "history_events", "snapshot_cache_ttl", "index", "epoch", "mark"]
+)
 @fuzzed
 @given(value=objects)
 def test_an_option_is_taken_or_refused(option: str, value: Any) -> None:

@@ -236,9 +236,11 @@ class InterestsWorld:
         is_trusted = not mark and (request.epoch is None or not self.known)
         if not (is_trusted or (index in self.known and self.marks[index] == mark)):
             return "stale"
+        return "resume" if index >= self.floor(request) else "stale"
+
+    def floor(self, request: SubscribeRequest[Health]) -> int:
         topics = self.publisher.statistics().topics
-        floor = max(topics[interest.topic.name].floor for interest in request.interests)
-        return "resume" if index >= floor else "stale"
+        return max(topics[interest.topic.name].floor for interest in request.interests)
 
     # The snapshot function of every topic:
 
@@ -361,6 +363,7 @@ class InterestsWorld:
 
     def stopping(self) -> None:
         for reader in self.readers:
+            self.sync(reader)
             snapshot = reader.subscription._snapshot
             is_whole = snapshot is not None and snapshot.is_complete and not snapshot.is_gone
             if is_whole and not self.is_lost(reader):
@@ -417,19 +420,23 @@ class InterestsWorld:
 
     # What a receiving call gave:
 
-    def sync(self, reader: Watcher) -> None:
-        """A cursor that had to wait may have turned out to be right."""
+    def sync(self, reader: Watcher, *, is_new: bool = False) -> None:
+        """A cursor that had to wait may have turned out to be right; `is_new`: there came a marker, or an error of one.
+
+        One that is right, but below the floor when its reader looks, may be taken for stale.
+        """
         request = reader.subscription.request
         is_waiting = reader.subscription._phase is core.Phase.JUDGED
         if reader.is_open and reader.phase is Phase.BEGIN and reader.begins == "judged" and not is_waiting:
             assert request.index <= self.store.published, "D7: judged before its index is published"
-            if self.is_right(request):
+            is_new = is_new or reader.subscription._snapshot is not None
+            if self.is_right(request) and not (is_new and request.index < self.floor(request)):
                 self._go_live(reader, reader.held)
             else:
                 reader.begins = "stale"
 
     def took(self, reader: Watcher, events: Sequence[Event[Health]]) -> None:
-        self.sync(reader)
+        self.sync(reader, is_new=bool(events) and events[0].is_new_snapshot_to_follow)
         for event in events:
             assert reader.is_open, f"D9: {event} after {reader.end}"
             self.events += 1
@@ -499,7 +506,7 @@ class InterestsWorld:
         assert reader.held == self.state(reader, event.index), "D1"
 
     def raised(self, reader: Watcher, error: Exception) -> None:
-        self.sync(reader)
+        self.sync(reader, is_new=isinstance(error, SnapshotFailed))
         if reader.is_open and isinstance(error, SubscriptionForceClosed):
             match error:
                 case SubscriptionLagged():

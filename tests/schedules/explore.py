@@ -10,10 +10,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from schedules import interests, scripts
 from schedules.life import Life
 from schedules.orders import Order, Replayed, Seeded, run
-from schedules.scripts import SCRIPTS
 from schedules.stage import play
+
+SMALL = {**scripts.SMALL, **interests.SMALL}
+LONG = {**scripts.LONG, **interests.LONG}
+SCRIPTS = {**SMALL, **LONG}
 
 
 @dataclass

@@ -194,5 +194,3 @@ LONG = {
         all_end=False,
     ),
 }
-
-SCRIPTS = {**SMALL, **LONG}

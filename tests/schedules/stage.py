@@ -3,7 +3,7 @@
 # ruff: noqa: SLF001 - the model may know private names of the core
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from model.manual import Cancelled, ManualLoop, Task
 from model.world import World
 from schedules.orders import Order, idle, run
 
+import trio_stream._compose
 import trio_stream._handlers
 from trio_stream import (
     ClosedResourceError,
@@ -40,6 +41,8 @@ class Stage:
         # {actor: what cancels it, natively but on trio}
         self.cancels: dict[str, Callable[[], object]] = {}
         self.readers: dict[str, Reader] = {}
+        # Cancels the publisher's tasks, which `stop` leaves alone: they would have many more orders.
+        self.end_publisher: Callable[[], object] = lambda: None
         # Actors that have not come to their end.
         self.acting: set[str] = set()
 
@@ -97,6 +100,8 @@ class Script:
     subscribed: SubscribeRequest[Health] | None = None
     # Whether everybody comes to his end by himself, in every order.
     all_end: bool = True
+    # What makes its stage.
+    stage: "type[Stage]" = Stage
 
     def set(self, stage: Stage) -> None:
         stage.world.plans.extend(self.plans)
@@ -121,7 +126,7 @@ def play(script: Script, backend: str, order: Order) -> None:
 
 
 async def _play(script: Script, order: Order) -> None:
-    stage = Stage(anyio.lowlevel.checkpoint, anyio.current_time, **script.options)
+    stage = script.stage(anyio.lowlevel.checkpoint, anyio.current_time, **script.options)
     native: list[asyncio.Task[None]] = []
 
     async def act(name: str, actor: Actor) -> None:
@@ -144,8 +149,13 @@ async def _play(script: Script, order: Order) -> None:
         tasks.start_soon(scoped)
         stage.cancels[name] = scope.cancel
 
+    async def run_publisher(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with anyio.CancelScope() as scope:
+            stage.end_publisher = scope.cancel
+            await stage.world.publisher.run(task_status=task_status)
+
     async with anyio.create_task_group() as tasks:
-        await tasks.start(lambda *, task_status: stage.world.publisher.run(task_status=task_status))
+        await tasks.start(run_publisher)
         script.set(stage)
         await idle()
         order.is_asked = True
@@ -166,16 +176,18 @@ async def _play(script: Script, order: Order) -> None:
 
 def _play_by_hand(script: Script, order: Order) -> None:
     loop = ManualLoop()
-    patched: Any = trio_stream._handlers
-    real, patched.anyio = patched.anyio, loop
+    patched: list[Any] = [trio_stream._handlers, trio_stream._compose]
+    for module in patched:
+        module.anyio = loop
     try:
-        stage = Stage(loop.checkpoint, loop.current_time, **script.options)
+        stage = script.stage(loop.checkpoint, loop.current_time, **script.options)
         stage.world.publisher._parking._backend = loop
         stage.world.publisher._maker.open(cast("Any", loop))
         loop.start_soon(stage.world.publisher._parking.run)
         script.set(stage)
         loop.settle()
         acting = {name: loop.spawn(cast("Any", actor(stage)), name) for name, actor in script.actors.items()}
+        stage.end_publisher = lambda: _end_publisher(stage, loop, acting.values())
         for name, task in acting.items():
             stage.cancels[name] = lambda task=task: _cancel(task)  # type: ignore[misc]
         while ready := loop.ready():
@@ -191,8 +203,14 @@ def _play_by_hand(script: Script, order: Order) -> None:
         stage.finish()
         loop.close()
     finally:
-        patched.anyio = real
+        for module in patched:
+            module.anyio = anyio
 
 
 def _cancel(task: Task) -> None:
     task.is_cancelled = not task.is_done
+
+
+def _end_publisher(stage: Stage, loop: ManualLoop, acting: Iterable[Task]) -> None:
+    loop.cancel([task for task in loop.tasks if task not in acting])
+    loop.start_soon(stage.world.publisher._parking.finish)

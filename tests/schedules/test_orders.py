@@ -8,8 +8,8 @@ from evidence import count, note
 from model.books import Plan
 from proof import amount
 from schedules import explore
+from schedules.explore import LONG, SMALL
 from schedules.orders import Seeded, exhaustive
-from schedules.scripts import LONG, SMALL
 from schedules.stage import Actor, Script, Stage, play
 
 pytestmark = pytest.mark.slow

@@ -8,12 +8,13 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import pytest
-from catalogue import HEALTH, Catalogue, Health, apply, event, ready
+from catalogue import HEALTH, JOBS, Catalogue, Health, apply, event, ready
 from scenes import ALL, Held, opened, quiet
 from sweep.driver import Scene, Setting
 
 from trio_stream import (
     ClosedResourceError,
+    Cursor,
     Event,
     EventPublisher,
     NoOpEventPublisher,
@@ -21,11 +22,14 @@ from trio_stream import (
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
+    SubscriptionState,
     open_publisher,
     running,
 )
 from trio_stream.testing import Model, check_trace
 
+BOTH = SubscribeRequest(HEALTH) | SubscribeRequest(JOBS, "w", prefix=True)
+PREFIX = SubscribeRequest(HEALTH, "we", prefix=True)
 ENOUGH = 5  # commits, after which what would run for ever is ended
 FAR = 1030  # appends of a snapshot function, more than it may be ahead of its readers
 
@@ -67,12 +71,15 @@ async def written() -> AsyncIterator[Writer]:
         await writer.nobody_is_there()
 
 
-def receiving(take: Callable[[Subscription[Health]], Awaitable[Iterable[Event[Health]]]]) -> Scene:
+def receiving(
+    take: Callable[[Subscription[Health]], Awaitable[Iterable[Event[Health]]]],
+    request: SubscribeRequest[Health] = ALL,
+) -> Scene:
     """From the snapshot to a change: what was taken and what is ready then is the whole trace."""
 
     @asynccontextmanager
     async def scene() -> AsyncIterator[Setting]:
-        async with written() as writer, writer.publisher.subscribe(ALL) as subscription:
+        async with written() as writer, writer.publisher.subscribe(request) as subscription:
             got: list[Event[Health]] = []
 
             async def call() -> None:
@@ -81,11 +88,93 @@ def receiving(take: Callable[[Subscription[Health]], Awaitable[Iterable[Event[He
 
             async def check() -> None:
                 writer.commit()
-                writer.check(ALL, [*got, *ready(subscription)])
+                writer.check(request, [*got, *ready(subscription)])
 
             yield Setting(call, writer.commit, writer.nobody_waits, check)
 
     return scene
+
+
+class Returned:
+    """Readers of several interests who come back: with a cursor for which their feed has to be filled, and with one
+    that has to be judged.
+    """
+
+    def __init__(self, publisher: EventPublisher) -> None:
+        self.publisher = publisher
+        for _ in range(3):
+            self.commit()
+        cursors = [Cursor(index, publisher.epoch, f"m{index}") for index in (1, 5)]
+        self.got: dict[Subscription[Health], list[Event[Health]]] = {
+            publisher.subscribe(BOTH.after(cursor)): [] for cursor in cursors
+        }
+
+    def commit(self) -> None:
+        index = self.publisher.next_index
+        self.publisher.publish([event(index, "web", f"{index}")], mark=f"m{index}")
+
+    async def nobody_waits(self) -> None:
+        assert self.publisher.statistics().waiting == 0
+
+    async def check(self) -> None:
+        """D3, D7: each has everything after its cursor, once."""
+        for subscription, events in self.got.items():
+            events.extend(ready(subscription))
+            first = subscription.request.index + 1
+            assert [one.index for one in events] == list(range(first, self.publisher.index + 1))
+            subscription.unsubscribe()
+
+
+def resuming(take: Callable[[Subscription[Health]], Awaitable[Iterable[Event[Health]]]]) -> Scene:
+    @asynccontextmanager
+    async def scene() -> AsyncIterator[Setting]:
+        async with opened(snapshot_cache_ttl=0) as (_, publisher):
+            returned = Returned(publisher)
+
+            async def call() -> None:
+                for subscription, events in returned.got.items():
+                    while subscription.index < 6:
+                        events.extend(await take(subscription))
+
+            yield Setting(call, returned.commit, returned.nobody_waits, returned.check)
+
+    return scene
+
+
+@asynccontextmanager
+async def waiting_until_ready() -> AsyncIterator[Setting]:
+    """Until somebody else has received the snapshot."""
+    async with written() as writer, writer.publisher.subscribe(BOTH) as subscription:
+        got: list[Event[Health]] = []
+
+        async def check() -> None:
+            assert subscription.state is SubscriptionState.LIVE
+            writer.commit()
+            writer.check(BOTH, [*got, *ready(subscription)])
+
+        yield Setting(
+            subscription.wait_ready, lambda: got.extend(ready(subscription)), writer.nobody_waits, check
+        )
+
+
+@asynccontextmanager
+async def waiting_until_judged() -> AsyncIterator[Setting]:
+    """Until it is known whether a cursor that is ahead is right."""
+    async with opened(snapshot_cache_ttl=0) as (_, publisher):
+        subscription = publisher.subscribe(BOTH.after(Cursor(2, publisher.epoch, "m2")))
+
+        def commit() -> None:
+            publisher.publish([event(publisher.next_index, "web")], mark=f"m{publisher.next_index}")
+
+        async def check() -> None:
+            assert publisher.index >= 2
+            assert subscription.state is SubscriptionState.LIVE
+            commit()
+            indexes = [one.index for one in ready(subscription)]
+            assert indexes == list(range(3, publisher.index + 1))
+            subscription.unsubscribe()
+
+        yield Setting(subscription.wait_ready, commit, check=check)
 
 
 async def receive(subscription: Subscription[Health]) -> list[Event[Health]]:
@@ -286,6 +375,13 @@ CORE: dict[str, Any] = {
     "Subscription.receive_batch": receiving(receive_batch),
     "Subscription.receive_until_current": receiving(receive_until_current),
     "Subscription.wait_published": waiting_for_an_index,
+    "Subscription.wait_ready": waiting_until_ready,
+    "Subscription.wait_ready, each step of a cursor that is ahead": waiting_until_judged,
+    "Subscription.receive, each step of a union": receiving(receive, BOTH),
+    "Subscription.receive_batch, each step of a prefix": receiving(receive_batch, PREFIX),
+    "Subscription.receive_until_current, each step of a union": receiving(receive_until_current, BOTH),
+    "Subscription.__anext__, each step of resumed unions": resuming(iterate),
+    "Subscription.receive_batch, each step of resumed unions": resuming(receive_batch),
     "Subscription.__aenter__": entering,
     "Subscription.__aexit__": leaving(leave_block),
     "Subscription.aclose": leaving(Subscription[Health].aclose),
