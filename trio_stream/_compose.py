@@ -48,7 +48,7 @@ class Composer:
             raise failed.__cause__ or failed from None
         except SubscriptionForceClosed as ended:
             if ended.reason in (CloseReason.LAGGED, CloseReason.STOPPED):
-                return None  # noqa: ASYNC910 - something was awaited
+                return None  # noqa: ASYNC910 - as above
             raise
         finally:
             for part in parts:
@@ -85,12 +85,16 @@ class _Composition:
         return index
 
     async def _finish(self, part: Subscription[Any], index: int) -> bool:  # noqa: ASYNC910 - there may be nothing
-        """Puts what comes up to the index; False if the part begins anew."""
-        while part._phase is not Phase.LIVE:  # its snapshot was ahead: another commit may have come in its place
+        """Puts what comes up to the index; False if the part begins anew, or the publisher stops."""
+        timeline = part._passages.timeline
+        while part._phase is not Phase.LIVE and not timeline.is_stopped:
+            # It has to be filled, or its snapshot was ahead, and another commit may have come in its place.
             if (gate := part._gate()) is not None:
                 await part._wait_at(gate, None)
             elif part._take() is not None:
                 return False  # noqa: ASYNC910 - as above
+        if timeline.is_stopped:  # then what it waits for may not come
+            return False  # noqa: ASYNC910 - as above
         for event in part._take_up_to(index):
             await self._put(event)
         return True  # noqa: ASYNC910 - as above

@@ -63,7 +63,6 @@ class Snapshot(Feed):
         "gate",
         "histories",
         "index",
-        "interests",
         "is_cached",
         "is_complete",
         "is_passed",
@@ -79,7 +78,7 @@ class Snapshot(Feed):
     def __init__(self, interests: Interests, histories: tuple[History, ...], serial: int) -> None:
         """`histories`: those of the topics of the interests."""
         super().__init__()
-        self.interests: Interests = interests
+        self.interests = interests
         self.histories: tuple[History, ...] = histories
         self.serial: int = serial
         # The topics' newest commit when the handler was started; when complete, what the handler returned.
@@ -219,12 +218,14 @@ class Passages:
         snapshot.index = index
         snapshot.mark = mark
         snapshot.is_complete = True
-        if mark and index > self.timeline.index:
-            snapshot.gate = self.timeline.enter(index)
         for history in snapshot.histories:
             history.farthest = max(history.farthest, index)
+        if mark and index > self.timeline.index:
+            snapshot.gate = self.timeline.enter(index)
         marked = self.timeline.cursor(index, mark).mark
         snapshot.append(Event(snapshot.interests[0].topic, index, END_OF_SNAPSHOT, mark=marked))
+        if not is_passed:
+            self.feeds.fill_after(snapshot.interests, index)  # a publisher that stops forgets what is older
         if is_passed:
             self._keep(snapshot)
         else:
@@ -362,19 +363,19 @@ class Passages:
             kept.remove(snapshot)
             if not kept:
                 del self._kept[snapshot.interests]
-        self._leave_gate(snapshot)
         self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete), size)
         snapshot.is_cached = False
+        self._leave_gate(snapshot)
         self._abandon(snapshot)
         self._tell(snapshot)
 
     def _retire(self, snapshot: Snapshot) -> None:
         """Nobody reads it, and nobody will."""
         self._forget_age(snapshot)
+        self._leave_gate(snapshot)
         self._unshare(snapshot)
         if snapshot.cancel is not None:
             snapshot.cancel()
-        self._leave_gate(snapshot)
         self.parking.release(snapshot.drop_all(and_more=False), size)
 
     def _leave_gate(self, snapshot: Snapshot) -> None:

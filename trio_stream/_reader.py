@@ -49,8 +49,8 @@ from ._errors import (
 )
 from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, readable
 from ._passages import Passages, Snapshot
-from ._request import Cursor, SubscribeRequest
-from ._timeline import Gate, Verdict
+from ._request import Cursor, SubscribeRequest, share
+from ._timeline import Gate, Timeline, Verdict
 from ._wait import Slot
 
 P = TypeVar("P", default=Any)
@@ -178,6 +178,10 @@ class Reader(Slot, Generic[P]):
         self._peak_lag = 0
         # The slots of the tasks that wait until something is published; None as long as there was none.
         self._watchers: dict[Slot, None] | None = None
+        self._begin(request, timeline, fresh=fresh)
+        share(request, self._feed.interests)
+
+    def _begin(self, request: SubscribeRequest[P], timeline: Timeline, *, fresh: bool) -> None:
         index = request.index
         if not index:
             self._enter_snapshot(fresh=fresh, keeps=False)
@@ -576,11 +580,22 @@ class Reader(Slot, Generic[P]):
 
     def _has_all(self, index: int) -> bool:
         """Whether it has everything up to an index that is published."""
+        if self._phase is Phase.JUDGED:  # it has had a snapshot that is ahead of what is published
+            return 0 < self._index >= index
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:
-        """What comes up to this index, which is published, one by one; raises how the reading ended."""
-        while self._end is not None or self._position < self._feed.after(index):
+        """What comes up to this index, which is published, one by one; raises how the reading ended.
+
+        The reader has nothing to wait for; if it has to begin anew the marker comes, and is the last.
+        """
+        while True:
+            feed = self._feed
+            if self._end is None and self._phase is _LIVE and feed.dropped <= self._index:
+                # Late events are passed here: behind them `_take` would go on to what is newer than `index`.
+                self._leap(max(self._position, feed.after(self._index)))
+                if self._position >= feed.after(index):
+                    return
             if (event := self._take()) is not None:
                 yield event
 
@@ -604,9 +619,7 @@ class Reader(Slot, Generic[P]):
     def _cursor_at(self, index: int) -> Cursor:
         """With the mark of that commit, if it is known: the index reached, or a newer one up to which all was had."""
         if self._known is not None and self._known.at == index:
-            return Cursor(
-                index, self.epoch, self._known.mark
-            )  # perhaps of another commit than the timeline's
+            return Cursor(index, self.epoch, self._known.mark)  # also if another commit has that index since
         timeline = self._passages.timeline
         mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
         if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
