@@ -580,8 +580,8 @@ class Reader(Slot, Generic[P]):
 
     def _has_all(self, index: int) -> bool:
         """Whether it has everything up to an index that is published."""
-        if self._phase is Phase.JUDGED:  # it has had a snapshot that is ahead of what is published
-            return 0 < self._index >= index
+        if self._phase is Phase.JUDGED:  # perhaps it has had a snapshot that is ahead of what is published
+            return 0 < self._index >= index and not self._source.end
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:
