@@ -142,7 +142,8 @@ class Client:
                 await self.read(subscription)
                 self.request = self.asked.after(Cursor.parse(str(subscription.cursor)))
             except SubscriptionForceClosed as error:
-                assert not isinstance(error, SnapshotFailed) or isinstance(error.__cause__, LookupError)
+                if isinstance(error, SnapshotFailed):  # as its function has said, or of a copy that is gone
+                    assert isinstance(error.__cause__, LookupError) or "has another" in str(error.__cause__)
                 reason = error.reason
                 self.request = subscription.resume_request()
             finally:
@@ -199,7 +200,7 @@ class Client:
             assert self.rows == rows_at(self.world.store, index, self.asked)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 async def test_what_a_reader_holds_was_true_where_it_says(seed: int) -> None:
     """D1, D3, D5, D7, D12, D13, D22, D24: at every end-of-snapshot, after every event and at every cursor."""
     world = World(seed)
