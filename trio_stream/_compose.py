@@ -11,6 +11,7 @@ What came last is right: each part ends in the state at that index, and its even
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 import anyio
@@ -23,8 +24,8 @@ from ._request import SubscribeRequest
 from ._routes import Interests
 from ._subscription import BURST, Subscription
 
-Put: TypeAlias = Callable[[Event[Any]], Awaitable[None]]
-"""Appends a delivery to the snapshot that is made; waits while its readers are far behind."""
+Put: TypeAlias = Callable[[Sequence[Event[Any]]], Awaitable[None]]
+"""Appends deliveries to the snapshot that is made; waits while its readers are far behind."""
 
 
 class Composer:
@@ -95,8 +96,8 @@ class _Composition:
                 return False  # noqa: ASYNC910 - as above
         if timeline.is_stopped:  # then what it waits for may not come
             return False  # noqa: ASYNC910 - as above
-        for event in part._take_up_to(index):
-            await self._put(event)
+        while some := list(islice(part._take_up_to(index), BURST)):
+            await self._put(some)
         return True  # noqa: ASYNC910 - as above
 
     async def _pump(  # noqa: ASYNC910 - a task, not awaited
@@ -104,19 +105,17 @@ class _Composition:
     ) -> None:
         while not self._is_over:
             try:
-                for event in await self._receive(part):
-                    if event.is_new_snapshot_to_follow:
-                        self._is_void = True
-                        everything.cancel()
-                        return  # noqa: ASYNC910 - a task, not awaited
-                    if event.is_end_of_snapshot:
-                        self._unfinished -= 1
-                    else:
-                        await self._put(event)
+                received = await self._receive(part)
+                await self._put([event for event in received if not event.is_framing])
             except SubscriptionForceClosed as error:
                 self._ended = self._ended or error
                 everything.cancel()
                 return  # noqa: ASYNC910 - a task, not awaited
+            if any(event.is_new_snapshot_to_follow for event in received):
+                self._is_void = True
+                everything.cancel()
+                return  # noqa: ASYNC910 - a task, not awaited
+            self._unfinished -= any(event.is_end_of_snapshot for event in received)
             if not self._unfinished and not self._is_over:
                 self._is_over = True  # one that was woken already goes on with what it takes, and then ends
                 for scope in self._waits:

@@ -12,7 +12,7 @@ Whatever it does, only those who wait for its snapshot are concerned.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -76,7 +76,9 @@ class Source(NamedTuple):
 SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any] | Source]
 """A snapshot function, or a `Source`, for each topic."""
 
-Compose: TypeAlias = Callable[[Interests, Callable[[Event[Any]], Awaitable[None]]], Awaitable[int | None]]
+Compose: TypeAlias = Callable[
+    [Interests, Callable[[Sequence[Event[Any]]], Awaitable[None]]], Awaitable[int | None]
+]
 """Puts the snapshots of several interests together and returns the index of it all; None if the history passed it."""
 
 
@@ -113,12 +115,13 @@ class Appender(SnapshotAppender[Any]):
             await self._wait_for_readers()
         self._put(delivery(covered) if covered else None)
 
-    async def put(self, delivered: Event[Any]) -> None:
-        """Adds what is as it is to be delivered; the rest is as in `append`."""
+    async def put(self, deliveries: Sequence[Event[Any]]) -> None:
+        """Adds what is as it is to be delivered, and not too much at once; the rest is as in `append`."""
         await self._passages.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
-        self._put(delivered)
+        for each in deliveries:
+            self._put(each)
 
     def _put(self, delivered: Event[Any] | None) -> None:
         snapshot = self._snapshot

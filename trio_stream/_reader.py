@@ -187,12 +187,12 @@ class Reader(Slot, Generic[P]):
             self._enter_snapshot(fresh=fresh, keeps=False)
             return
         verdict = timeline.judge(index, request.epoch, request.mark)
-        if verdict is Verdict.GOOD and index >= self._feed.floor:
-            self._go_live(index, request.mark)
-        elif verdict is Verdict.AHEAD:
-            self._wait_for(Place(index, request.mark))
-        else:
+        if verdict is Verdict.STALE or index < self._feed.floor:
             self._begin_anew()
+        elif verdict is Verdict.GOOD:
+            self._go_live(index, request.mark)
+        else:
+            self._wait_for(Place(index, request.mark))
 
     @property
     def _delivered(self) -> int:
@@ -304,7 +304,8 @@ class Reader(Slot, Generic[P]):
                 gate = self._source
                 assert isinstance(gate, Gate)
                 self._leave_passage()
-                is_kept = self._index > 0 or index >= self._feed.floor
+                # A resume that the history has passed meanwhile is stale; who has stopped has no floor any more.
+                is_kept = self._index > 0 or index >= self._feed.floor or self._passages.timeline.is_stopped
                 if gate.mark == mark and is_kept:
                     self._go_live(index, mark)
                 else:
@@ -580,8 +581,8 @@ class Reader(Slot, Generic[P]):
 
     def _has_all(self, index: int) -> bool:
         """Whether it has everything up to an index that is published."""
-        if self._phase is Phase.JUDGED:  # perhaps it has had a snapshot that is ahead of what is published
-            return 0 < self._index >= index and not self._source.end
+        if self._phase is Phase.JUDGED:  # it has had a snapshot that is ahead of what is published
+            return not self._source.end and 0 < self._index >= index
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:
