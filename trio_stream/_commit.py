@@ -56,6 +56,7 @@ def is_ordinary(event: Event[Any]) -> bool:
         and type(event.index) is int
         and event.index >= 0
         and type(event.topic) is Topic
+        and type(event.mark) is str
         and type(event.payload) not in _UNUSUAL
     )
 

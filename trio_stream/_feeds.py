@@ -140,6 +140,10 @@ class Feeds:
             self._discard(feed)
         return history.clear(floor, dropped)
 
+    def wide_of(self, topic: Topic[Any]) -> int:
+        """How many wide feeds this topic has a part in. Any thread may ask."""
+        return sum(any(each.topic == topic for each in interests) for interests in list(self._wide))
+
     def _append_wide(self, pairs: Pairs) -> Iterable[Feed]:
         groups: dict[WideFeed, list[Event[Any]]] = {}
         routed: dict[Topic[Any], None] = {}

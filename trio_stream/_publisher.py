@@ -311,7 +311,7 @@ class EventPublisher:
                 topic.name: TopicStatistics(
                     commits=len(history),
                     floor=history.floor,
-                    feeds=history.used + len(history.routes.feeds()),
+                    feeds=history.used + self._feeds.wide_of(topic),
                     snapshots=sum(topic in snapshot.topics for snapshot in snapshots),
                 )
                 for topic, history in list(self._feeds.histories.items())
@@ -374,15 +374,13 @@ class EventPublisher:
         timeline = self._timeline
         if (
             not is_ordinary(event)
-            or event.mark
-            or timeline.is_marked
             or timeline.is_stopped
             or event.index <= timeline.index
             or (history := self._feeds.histories.get(event.topic)) is None
         ):
             return False
         subject = plain_subject_in(event)
-        timeline.index = event.index
+        timeline.advance(event.index, event.mark)
         lots = self._feeds.append_single(history, event, subject)
         if history.ageing:
             self._passages.expire(history)

@@ -3,13 +3,14 @@
 A reader stands in one feed at a time, its *source*, at a position; what that is depends on its phase:
 
     fresh:   ------------------------> READING -> LIVE
-    stale:   marker -----------------> READING -> LIVE
+    stale:   MARKED -> marker -------> READING -> LIVE
     resumed: (JUDGED) -> (FILLING) -------------> LIVE
     reset:   PENDING -> marker ------> READING -> LIVE
 
 | phase   | the source                 | it ends when                     | then                                    |
 |---------|----------------------------|----------------------------------|-----------------------------------------|
 | JUDGED  | the gate of an index       | the index is published or passed | the mark is right: LIVE; if not: stale  |
+| MARKED  | an open gate               |                                  | marker, READING                         |
 | PENDING | the gate of a snapshot     | the snapshot is whole, or gone   | whole: marker, READING; gone: fallen off|
 | READING | a snapshot                 | its end-of-snapshot was taken    | LIVE; JUDGED if it is ahead, with a mark|
 |         |                            | the history has passed it (D6)   | fallen off                              |
@@ -18,7 +19,7 @@ A reader stands in one feed at a time, its *source*, at a position; what that is
 
 A gate is a feed without items whose end becomes 1 when it is time to look.
 Who has *fallen off* ends, as LAGGED; with on_lag="reset" it is PENDING.
-Who is *stale* gets the marker and reads, or is PENDING with on_lag="reset".
+Who is *stale* is MARKED; with on_lag="reset" it is PENDING.
 In which feed the reader is live depends on its interests, and nothing else here does.
 
 It moves only in a synchronous stretch that ends with the event returned: a call that is cancelled, wherever it
@@ -59,12 +60,15 @@ MOST_CHECKED: Final = 4096  # deliveries that one call looks at where each is ch
 MOST_AT_ONCE: Final = 65_536  # events in one batch
 
 _NOWHERE: Final = Feed()  # where a reader stands that has ended
+_OPEN: Final = Feed()  # a gate
+_OPEN.end = 1
 
 
 class Phase(enum.Enum):
     """See the table on top."""
 
     JUDGED = enum.auto()
+    MARKED = enum.auto()
     PENDING = enum.auto()
     READING = enum.auto()
     FILLING = enum.auto()
@@ -104,7 +108,6 @@ class Reader(Slot, Generic[P]):
         "_end",
         "_feed",
         "_index",
-        "_is_marker_due",
         "_is_receiving",
         "_keeps",
         "_known",
@@ -169,7 +172,6 @@ class Reader(Slot, Generic[P]):
         # the unchecked feed. Both are 0 after a leap to another position.
         self._burst = self._stop = 0
         self._index = 0
-        self._is_marker_due = False
         # Whether a task waits for an event, and then `_burst` is 0, or a payload is asked who may read it.
         self._is_receiving: bool | Literal["asking"] = False
         self._end: End | None = None
@@ -200,10 +202,7 @@ class Reader(Slot, Generic[P]):
 
     def _is_ready(self) -> bool:
         return (
-            self._position < self._source.end
-            or self._is_marker_due
-            or self._end is not None
-            or self._passages.timeline.is_stopped
+            self._position < self._source.end or self._end is not None or self._passages.timeline.is_stopped
         )
 
     def _lag(self) -> int:
@@ -213,7 +212,7 @@ class Reader(Slot, Generic[P]):
             return self._source.end - self._position if phase is _LIVE else 0
         if phase is Phase.PENDING and not snapshot.is_complete:
             return 0
-        lag = snapshot.end - self._position + (self._is_marker_due or phase is Phase.PENDING)
+        lag = snapshot.end - self._position + (phase is not Phase.READING)
         if snapshot.is_complete and not snapshot.is_gone:
             lag += self._feed.end - self._feed.after(snapshot.index)
         return lag
@@ -231,8 +230,6 @@ class Reader(Slot, Generic[P]):
                 raise self._error()
         if self._phase is _LIVE:
             return self._take_live(self._feed, self._position)
-        if self._is_marker_due:
-            return self._take_marker()
         if self._phase is Phase.READING:
             assert self._snapshot is not None
             return self._take_of_snapshot(self._snapshot)
@@ -290,9 +287,9 @@ class Reader(Slot, Generic[P]):
         if not self._source.end:
             return None
         match self._phase:
-            case Phase.PENDING:
+            case Phase.MARKED | Phase.PENDING:
                 assert self._snapshot is not None
-                if self._snapshot.is_gone:
+                if self._snapshot.is_gone and self._keeps:
                     return self._fall_off(0)
                 self._source = self._snapshot
                 self._phase = Phase.READING
@@ -330,7 +327,6 @@ class Reader(Slot, Generic[P]):
         return not self._keeps and snapshot.is_complete and self._passages.is_passed(snapshot)
 
     def _take_marker(self) -> Event[P]:
-        self._is_marker_due = False
         self._index = 0
         self._passed -= 1
         self._burst -= 1
@@ -346,19 +342,21 @@ class Reader(Slot, Generic[P]):
             if (event := self._take()) is None:
                 return events
             events.append(event)
-        while len(events) < limit and self._source.start <= self._position < self._source.end:
+        while len(events) < limit and self._stands_before_events():
             more = self._slice(limit - len(events))
             events = events + more if events else more
         return events
 
+    def _stands_before_events(self) -> bool:
+        """Whether there are events, and none that is gone, where it stands."""
+        source = self._source
+        is_at_gate = self._phase is not _LIVE and self._phase is not Phase.READING
+        return source.start <= self._position < source.end and not is_at_gate
+
     def _is_delicate(self) -> bool:
         """Whether there is more to look at than the events that are ready, or at most one of these; so at a gate."""
         source, snapshot = self._source, self._snapshot
-        if (
-            self._is_marker_due
-            or self._end is not None
-            or not source.start <= self._position < source.end - 1
-        ):
+        if self._end is not None or not source.start <= self._position < source.end - 1:
             return True
         if snapshot is None:
             return False
@@ -423,7 +421,9 @@ class Reader(Slot, Generic[P]):
         """The cursor that it came with, or that of its snapshot, is stale."""
         self._index = 0
         self._enter_snapshot(fresh=False, keeps=self._resets)
-        self._is_marker_due = not self._resets
+        if not self._resets:
+            self._phase = Phase.MARKED
+            self._source = _OPEN
 
     def _enter_snapshot(self, *, fresh: bool, keeps: bool) -> None:
         snapshot = self._passages.join(self.request.interests, fresh=fresh, keeps=keeps)
@@ -529,7 +529,6 @@ class Reader(Slot, Generic[P]):
         self._leave_passage()
         self._passages.feeds.leave(self.request.interests, self._feed)
         self._source = self._feed = self._unchecked = _NOWHERE
-        self._is_marker_due = False
         self._leap(0)
         self._tell_watchers()
 
@@ -620,7 +619,6 @@ class Reader(Slot, Generic[P]):
 _PLACE: Final = (
     "_awaited",
     "_index",
-    "_is_marker_due",
     "_keeps",
     "_known",
     "_passed",

@@ -416,7 +416,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         parking = self._passages.parking
         backend = parking._backend or parking.backend  # a property takes its time
         source = self._source
-        if self._position < source.end or self._is_marker_due or self._end is not None:
+        if self._position < source.end or self._end is not None:
             return backend.checkpoint()
         parked = backend.park(self)
         source.waiting[self] = None
