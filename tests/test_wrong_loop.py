@@ -31,6 +31,7 @@ LIVE = SubscribeRequest(HEALTH, "web", token="t", index=1)
 PLAIN: dict[str, Callable[[Subscription[Health]], object]] = {
     "receive_nowait": lambda subscription: subscription.receive_nowait(),
     "horizon": lambda subscription: subscription.horizon,
+    "cursor": lambda subscription: subscription.cursor,
     "resume_request": lambda subscription: subscription.resume_request(),
     "unsubscribe": lambda subscription: subscription.unsubscribe(),
     "close": lambda subscription: subscription.close(),
@@ -41,6 +42,7 @@ AWAITED: dict[str, Callable[[Subscription[Health]], Awaitable[object]]] = {
     "receive_until_current": lambda subscription: subscription.receive_until_current(),
     "wait_published": lambda subscription: subscription.wait_published(9),
     "wait_published that is there": lambda subscription: subscription.wait_published(1),
+    "wait_ready": lambda subscription: subscription.wait_ready(),
     "anext": anext,
     "aclose": lambda subscription: subscription.aclose(),
 }

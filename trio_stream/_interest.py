@@ -45,8 +45,10 @@ class Interest(NamedTuple):
     namespace: Name = "default"
     partition: Name = "default"
 
-    def covers(self, topic: Topic[Any], subject: Subject) -> bool:
-        """Whether it asks for an event of this topic and subject."""
+    def covers(self, topic: Topic[Any], subject: Subject | str) -> bool:
+        """Whether it asks for an event of this topic and subject; a string means `Subject(that)`."""
+        if isinstance(subject, str):
+            subject = Subject(subject)
         mine, key, prefix, namespace, partition = self
         its_key, its_namespace, its_partition = subject
         return (

@@ -137,6 +137,8 @@ class EventPublisher:
         check_topic(topic)
         source = handler if isinstance(handler, Source) else Source(handler)
         check_handler(topic.name, source.snapshot)
+        if not isinstance(source.wide, bool):
+            raise TypeError(f"wide is True or False, not {source.wide!r}")
         if topic in self._maker.sources:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
         self._feeds.add(topic)
@@ -273,6 +275,11 @@ class EventPublisher:
                     f"epoch {epoch!r} is at {self._timeline.index}: a new start at {start} needs another name"
                 )
             _check_mark(mark)
+            if goes_on and start == self.index and mark and self._timeline.mark not in ("", mark):
+                raise ValueError(
+                    f"commit {start} of epoch {epoch!r} has mark {self._timeline.mark!r}, not {mark!r}: "
+                    "another commit needs another epoch"
+                )
             self._timeline.restart(start, _new_epoch(epoch), mark)
             self._force_close(self._subscriptions.take_all(), CloseReason.REFRESH)
             floors: dict[Topic[Any], tuple[int, int]] = {}

@@ -76,7 +76,8 @@ class Timeline:
             self._marks.clear()
         self.epoch = epoch
         if self._marks and self._marks[-1][0] == index:
-            return
+            self._marks.pop()
+            mark = mark or self.mark
         self.advance(index, mark)
 
     def mark_at(self, index: int) -> str | None:
