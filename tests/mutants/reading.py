@@ -56,17 +56,17 @@ READING = (
         "the framing is cached",
         "Consul #9772",
         "_reader.py",
-        "        self._is_marker_due = not self._resets",
+        "        if not self._resets:\n            self._phase = Phase.MARKED\n            self._source = _OPEN\n",
         "        if not (self._resets or self._source.end):\n"
-        "            self._source.append(Event(self.request.interests[0].topic, 0, NEW_SNAPSHOT_TO_FOLLOW))",
+        "            self._source.append(Event(self.request.interests[0].topic, 0, NEW_SNAPSHOT_TO_FOLLOW))\n",
         ("test_snapshot_sharing.py", "test_snapshot.py"),
     ),
     Mutant(
         "a stale resume is not told",
         "D5 D6",
         "_reader.py",
-        "        self._is_marker_due = not self._resets",
-        "        self._is_marker_due = False",
+        "        if not self._resets:\n            self._phase = Phase.MARKED\n            self._source = _OPEN\n",
+        "",
         ("test_resume.py",),
     ),
     Mutant(
@@ -105,8 +105,7 @@ READING = (
         "the second look at the state is forgotten",
         "NATS #8273, Harper #1414",
         "_reader.py",
-        "        self._source = self._feed = self._unchecked = _NOWHERE\n"
-        "        self._is_marker_due = False\n        self._leap(0)\n",
+        "        self._source = self._feed = self._unchecked = _NOWHERE\n        self._leap(0)\n",
         "",
         ("test_revocation.py",),
     ),
