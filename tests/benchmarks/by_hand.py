@@ -28,8 +28,11 @@ def create(path: Path) -> None:
 
 
 @contextmanager
-def connected(path: Path, synchronous: str = "FULL") -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+def connected(
+    path: Path, synchronous: str = "FULL", *, check_same_thread: bool = True
+) -> Iterator[sqlite3.Connection]:
+    made = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=check_same_thread)
+    with closing(made) as connection:
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         yield connection
 

@@ -1,5 +1,7 @@
 """Rows: commits of the SQLite store, from tasks and from processes at once, by the wall clock."""
 
+import itertools
+import sqlite3
 import subprocess
 import tempfile
 from contextlib import ExitStack
@@ -8,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 import anyio
+import anyio.to_thread
 
 from trio_stream.stores import open_store
 
@@ -56,6 +59,39 @@ def from_one_thread(synchronous: str, load: Load) -> Sample:
             return {"rate": count / (perf_counter() - begin)}
 
 
+async def _from_worker(path: Path, synchronous: str, tasks: int, seconds: float) -> float:
+    """What an async program has to do that may not stop its event loop: each commit in a worker thread, in turn."""
+    turn = anyio.Lock()
+    counts: list[int] = []
+
+    async def work(connection: sqlite3.Connection, number: int) -> None:
+        end = perf_counter() + seconds
+        for count in itertools.count(1):
+            async with turn:
+                items = [(f"{number}-{count % 1000}", count)]
+                await anyio.to_thread.run_sync(by_hand.commit, connection, OTHERS, items)
+            if perf_counter() >= end:
+                counts.append(count)
+                return
+
+    by_hand.create(path)
+    with by_hand.connected(path, synchronous, check_same_thread=False) as connection:
+        by_hand.commit_for(connection, OTHERS, "first", 0.0)
+        settle()
+        begin = perf_counter()
+        async with anyio.create_task_group() as group:
+            for number in range(tasks):
+                group.start_soon(work, connection, number)
+        return sum(counts) / (perf_counter() - begin)
+
+
+def from_worker(synchronous: str, load: Load) -> Sample:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "bench.db"
+        rate = anyio.run(_from_worker, path, synchronous, load.n, LONGER * load.seconds, backend="trio")
+    return {"rate": rate}
+
+
 async def _create(path: Path) -> None:
     async with open_store(f"sqlite:{path}"):
         pass
@@ -101,6 +137,7 @@ def _row(name: str, title: str, synchronous: str, *aims: Aim) -> Row:
             "trio_stream on trio": partial(from_tasks, "trio", synchronous),
             "trio_stream on asyncio": partial(from_tasks, "asyncio", synchronous),
             "by hand, one after the other": partial(from_one_thread, synchronous),
+            "by hand, in a worker thread of trio": partial(from_worker, synchronous),
         },
         (1, 8, 64),
         (1, 64),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Container, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, assert_never
 
 from ._values import JSON, MAX_DEPTH, Delete, Operation, Put
@@ -69,7 +70,7 @@ def quoted(topic: str) -> str:
 
 
 def _encode(operation: Operation, value: str) -> str:
-    names = f"{_to_text(operation.topic)},{_to_text(operation.namespace)},{_to_text(operation.key)}"
+    names = f"{_place(operation.topic, operation.namespace)},{_to_text(operation.key)}"
     match operation:
         case Put():
             return f'["put",{names},{value}]'
@@ -77,6 +78,12 @@ def _encode(operation: Operation, value: str) -> str:
             return f'["delete",{names}]'
         case _:
             assert_never(operation)
+
+
+@lru_cache(maxsize=64)
+def _place(topic: str, namespace: str) -> str:
+    """The same again and again in most commits."""
+    return f"{_to_text(topic)},{_to_text(namespace)}"
 
 
 def _decode(item: Any) -> Operation | None:
