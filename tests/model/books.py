@@ -7,7 +7,7 @@ from catalogue import Health
 from model.checker import Trace
 
 from trio_stream import CloseReason, Event, Subject, Subscription, Topic
-from trio_stream._topic import Snapshot
+from trio_stream._passages import Snapshot
 
 OWN = "own"
 

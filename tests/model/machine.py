@@ -15,8 +15,8 @@ from model.manual import Cancelled, ManualLoop, Task
 from model.world import World
 from typing_extensions import override
 
-import trio_stream._snapshot
-import trio_stream._topic
+import trio_stream._handlers
+import trio_stream._passages
 import trio_stream._wait
 from trio_stream import (
     ClosedResourceError,
@@ -72,9 +72,9 @@ class PublisherMachine(RuleBasedStateMachine):
         self.world: World
         self.receives: dict[Task, Reader] = {}
         self._undo: list[Callable[[], None]] = []
-        self._patch(trio_stream._snapshot, "anyio", self.loop)
-        self._patch(trio_stream._snapshot, "WINDOW", WINDOW)
-        self._patch(trio_stream._topic, "WINDOW", WINDOW)
+        self._patch(trio_stream._handlers, "anyio", self.loop)
+        self._patch(trio_stream._handlers, "WINDOW", WINDOW)
+        self._patch(trio_stream._passages, "WINDOW", WINDOW)
         for name, value in FEW.items():
             self._patch(trio_stream._wait, name, value)
 
@@ -389,6 +389,7 @@ class PublisherMachine(RuleBasedStateMachine):
         assert not self.receives
         assert not any(run.is_running for run in world.runs.values()), "D13: a handler is left"
         if world.ttl < math.inf:
-            for state in world.publisher._topics.values():
-                assert not state.snapshots, "D13: a snapshot is left"
-                assert not state._ageing, "D13: a snapshot is left"
+            passages = world.publisher._passages
+            assert not passages.shared, "D13: a snapshot is left"
+            assert not any(passages._ageing.values()), "D13: a snapshot is left"
+            assert not passages._kept, "D13: a snapshot is left"

@@ -1,6 +1,6 @@
 """An event loop without a loop: tasks stand still until the test says which of them goes on, or is cancelled.
 
-It stands in for the third back end of `_wait.Backend`, and for what `_snapshot` uses of anyio, so that a test decides
+It stands in for the third back end of `_wait.Backend`, and for what `_handlers` uses of anyio, so that a test decides
 about every single step of the library between two suspensions.
 A cancellation is as harsh as asyncio's: it reaches a task also when that has been woken already.
 """
@@ -66,7 +66,7 @@ class Task:
 
 
 class Scope:
-    """What `_snapshot` needs of `anyio.CancelScope`."""
+    """What `_handlers` needs of `anyio.CancelScope`."""
 
     def __init__(self, loop: "ManualLoop") -> None:
         self.loop = loop
@@ -171,7 +171,7 @@ class ManualLoop(Backend):
     def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
         raise NotImplementedError
 
-    # What _snapshot uses of anyio:
+    # What _handlers uses of anyio:
 
     def CancelScope(self) -> Scope:  # noqa: N802
         return Scope(self)

@@ -29,7 +29,7 @@ from trio_stream import (
     Topic,
     close_subscription_event,
 )
-from trio_stream._topic import MOST_KEPT, Snapshot, TopicState
+from trio_stream._passages import MOST_KEPT, Snapshot
 
 DROP = (CloseReason.TOKEN, CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED)
 
@@ -63,20 +63,23 @@ class World:
             self.publisher.register_handler(topic, self.snapshot)
 
     def _watch_starts(self) -> None:
-        start = self.publisher._maker.start
+        passages = self.publisher._passages
+        start = passages._start
 
-        def watched(state: TopicState, snapshot: Snapshot) -> None:
-            key = state.topic, snapshot.subject
+        def watched(snapshot: Snapshot) -> None:
+            (interest,) = snapshot.interests
+            request = SubscribeRequest[Health](interests=(interest,))
+            key = request.topic, request.subject
             older = self.latest.get(key)
             if older is not None and self.is_shared(older):
-                newer = self.store.lines[state.topic].newer_than(older.index or 0)
+                newer = self.store.lines[request.topic].newer_than(older.index or 0)
                 assert older.index is not None, "D14: a second run while the first is at work"
                 assert newer * 2 > self.store.limit, "D14: a second run although the first is cached"
             self.runs[snapshot] = self.latest[key] = Run(*key, snapshot)
             self.started += 1
-            start(state, snapshot)
+            start(snapshot)
 
-        self.publisher._maker.start = watched  # type: ignore[method-assign]
+        passages._start = watched
 
     @property
     def has_work(self) -> bool:
@@ -105,7 +108,7 @@ class World:
 
     def is_let_go(self, run: Run) -> bool:
         """Whether nobody gets it any more who does not read it already."""
-        return run.snapshot.is_gone or self.publisher._topics[run.topic].is_void(run.snapshot)
+        return run.snapshot.is_gone or self.publisher._passages.is_void(run.snapshot)
 
     def may_have_lost(self, run: Run) -> bool:
         dropped = self.store.lines[run.topic].dropped
@@ -381,7 +384,7 @@ class World:
             assert (found.commits, found.floor) == (len(line.log), line.floor), "D7: the history"
             read = {r.subscription.request.subject for r in opened if r.subscription.request.topic == topic}
             assert self.has_work or found.feeds == len(line.subjects() | read), "D13: feeds"
-            for feed in self.publisher._topics[topic].history.feeds.values():
+            for feed in self.publisher._feeds.histories[topic].feeds.values():
                 assert len(feed.items) <= 2 * max(line.limit, 64), "D11: a feed grows"
         for run in self.runs.values():
             if self.is_gone(run) and not self.has_work and not any(reader.resets for reader in run.readers):
@@ -398,11 +401,8 @@ class World:
         for run in self.runs.values():
             if run.is_running:
                 assert run.readers and not run.is_abandoned, "D13: a run that nobody waits for"
-        for topic in TOPICS:
-            shared = {key for key, run in self.latest.items() if key[0] == topic and self.is_shared(run)}
-            assert set(self.publisher._topics[topic].snapshots) == {s for _, s in shared}, (
-                "D13, D14: the cache"
-            )
+        shared = {run.snapshot.interests for run in self.latest.values() if self.is_shared(run)}
+        assert set(self.publisher._passages.shared) == shared, "D13, D14: the cache"
 
     # How the model keeps its books:
 
@@ -410,7 +410,7 @@ class World:
         assert subscription._snapshot is not None
         run = self.runs[subscription._snapshot]
         assert run.error is None, "D14: a failed snapshot was shared"
-        assert not (self.is_gone(run) or self.publisher._topics[run.topic].is_void(run.snapshot)), (
+        assert not (self.is_gone(run) or self.publisher._passages.is_void(run.snapshot)), (
             "D14: a snapshot was shared that is gone"
         )
         assert self.has_work or not run.is_abandoned, "D14: a snapshot was shared that nobody waits for"

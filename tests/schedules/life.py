@@ -73,7 +73,7 @@ class Life:
             if world.ttl < 1:
                 await anyio.sleep(2 * world.ttl)
                 await idle()
-                assert not any(state.snapshots for state in world.publisher._topics.values()), "D13"
+                assert not world.publisher._passages.shared, "D13"
             world.check()
             assert not any(run.is_running for run in world.runs.values()), "D13: a handler is left"
             assert world.publisher.statistics().waiting == 0, "D13: a waiter is left"

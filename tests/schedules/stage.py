@@ -17,7 +17,7 @@ from model.manual import Cancelled, ManualLoop, Task
 from model.world import World
 from schedules.orders import Order, idle, run
 
-import trio_stream._snapshot
+import trio_stream._handlers
 from trio_stream import (
     ClosedResourceError,
     Subject,
@@ -166,7 +166,7 @@ async def _play(script: Script, order: Order) -> None:
 
 def _play_by_hand(script: Script, order: Order) -> None:
     loop = ManualLoop()
-    patched: Any = trio_stream._snapshot
+    patched: Any = trio_stream._handlers
     real, patched.anyio = patched.anyio, loop
     try:
         stage = Stage(loop.checkpoint, loop.current_time, **script.options)
