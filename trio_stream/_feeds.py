@@ -118,7 +118,9 @@ class Feeds:
     def reach(self, feed: Feed) -> int:
         """The index above which the feed has everything, or can be filled with it; only a wide feed has to be asked."""
         if isinstance(feed, WideFeed) and feed.filled is None:
-            feed.dropped = max(feed.dropped, min(feed.born, self.dropped(feed.interests)))
+            # Who has stopped keeps nothing to fill it with.
+            gone = feed.born if self._timeline.is_stopped else min(feed.born, self.dropped(feed.interests))
+            feed.dropped = max(feed.dropped, gone)
         return feed.dropped
 
     def filled(self, feed: Feed) -> Feed:

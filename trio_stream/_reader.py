@@ -302,6 +302,8 @@ class Reader(Slot, Generic[P]):
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
+                    if self._end is not None:
+                        raise self._error()
             case Phase.FILLING:
                 self._go_live(self._index, "" if self._known is None else self._known.mark)
         return None
@@ -419,6 +421,9 @@ class Reader(Slot, Generic[P]):
 
     def _begin_anew(self) -> None:
         """The cursor that it came with, or that of its snapshot, is stale."""
+        if self._passages.timeline.is_stopped:
+            self._finish(End(CloseReason.STOPPED))
+            return
         self._index = 0
         self._enter_snapshot(fresh=False, keeps=self._resets)
         if not self._resets:
