@@ -48,7 +48,7 @@ class Composer:
             raise failed.__cause__ or failed from None
         except SubscriptionForceClosed as ended:
             if ended.reason in (CloseReason.LAGGED, CloseReason.STOPPED):
-                return None  # noqa: ASYNC910 - something was awaited
+                return None  # noqa: ASYNC910 - as above
             raise
         finally:
             for part in parts:
@@ -84,9 +84,11 @@ class _Composition:
         return self._index
 
     async def _finish(self, part: Subscription[Any], index: int) -> bool:  # noqa: ASYNC910 - there may be nothing
-        """Puts what comes up to the index; False if the part begins anew."""
-        if (gate := part._gate()) is not None:
+        """Puts what comes up to the index; False if the part begins anew, or the publisher stops."""
+        while (gate := part._gate()) is not None:
             await part._wait_at(gate, None)
+        if part._passages.timeline.is_stopped:  # then what it waits for may not come
+            return False  # noqa: ASYNC910 - as above
         for event in part._take_up_to(index):
             if event.is_framing:
                 return False  # noqa: ASYNC910 - as above

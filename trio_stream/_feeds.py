@@ -135,6 +135,12 @@ class Feeds:
             self._parking.in_slices(self._filling(feed, logs), sum(map(len, logs)))
         return feed.filled
 
+    def fill_after(self, interests: Interests, index: int) -> None:
+        """Fills the feed of these interests, if it is there and does not have all that is newer than this index."""
+        feed = self._wide.get(interests)
+        if feed is not None and self.reach(feed) <= index < feed.born:
+            self.filled(feed)
+
     def clear(self, topic: Topic[Any], floor: int, dropped: int) -> Forgotten:
         """Forgets everything of a topic; nobody else comes into the wide feeds that it has a part in."""
         history = self.histories[topic]

@@ -39,7 +39,7 @@ from ._buffer import Feed
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
 from ._feeds import Feeds, is_wide
 from ._routes import Interests
-from ._timeline import Timeline
+from ._timeline import Gate, Timeline
 from ._topic import History, PlainFeed
 from ._wait import PORTION, Lot, Parking, emptying
 
@@ -60,6 +60,7 @@ class Snapshot(Feed):
         "failure",
         "feed",
         "furthest",
+        "gate",
         "index",
         "interests",
         "is_cached",
@@ -82,8 +83,9 @@ class Snapshot(Feed):
         self.serial: int = serial
         # The topics' newest commit when the handler was started; when complete, what the handler returned.
         self.index: int = 0
-        # The mark of that commit, if the handler said it.
+        # The mark of that commit, if the handler said it; and where its index is waited for, if that is ahead.
         self.mark: str = ""
+        self.gate: Gate | None = None
         # The newest commit that was dropped when the handler was started: it must have seen at least that.
         self.dropped_before: int = 0
         self.is_complete: bool = False
@@ -192,6 +194,11 @@ class Passages:
             return snapshot.index < self.feeds.histories[snapshot.topics[0]].dropped
         return snapshot.index < self._dropped(snapshot)
 
+    def is_false(self, snapshot: Snapshot) -> bool:
+        """Whether it was ahead of what was published, and then another commit had its index, or none."""
+        gate = snapshot.gate
+        return gate is not None and gate.end > 0 and gate.mark != snapshot.mark
+
     def complete(self, snapshot: Snapshot, index: int, mark: str, *, cache: bool) -> None:
         """The handler has returned: end-of-snapshot, unless the history has passed the snapshot already."""
         if index < snapshot.dropped_before and len(snapshot.interests) == 1:
@@ -215,8 +222,12 @@ class Passages:
         for topic in snapshot.topics:
             history = self.feeds.histories[topic]
             history.farthest = max(history.farthest, index)
+        if mark and index > self.timeline.index:
+            snapshot.gate = self.timeline.enter(index)
         marked = self.timeline.cursor(index, mark).mark
         snapshot.append(Event(snapshot.topics[0], index, END_OF_SNAPSHOT, mark=marked))
+        if not is_passed:
+            self.feeds.fill_after(snapshot.interests, index)  # a publisher that stops forgets what is older
         if is_passed:
             self._keep(snapshot)
         else:
@@ -304,7 +315,7 @@ class Passages:
             return True
         if self.is_passed(snapshot):
             return False
-        if snapshot.is_complete and self.timeline.contradicts(snapshot.index, snapshot.mark):
+        if self.is_false(snapshot):
             return False
         if not (fresh or snapshot.stalled):
             return True
@@ -360,16 +371,23 @@ class Passages:
                 del self._kept[snapshot.interests]
         self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete), size)
         snapshot.is_cached = False
+        self._leave_gate(snapshot)
         self._abandon(snapshot)
         self._tell(snapshot)
 
     def _retire(self, snapshot: Snapshot) -> None:
         """Nobody reads it, and nobody will."""
         self._forget_age(snapshot)
+        self._leave_gate(snapshot)
         self._unshare(snapshot)
         if snapshot.cancel is not None:
             snapshot.cancel()
         self.parking.release(snapshot.drop_all(and_more=False), size)
+
+    def _leave_gate(self, snapshot: Snapshot) -> None:
+        if snapshot.gate is not None:
+            self.timeline.leave(snapshot.index, snapshot.gate)
+            snapshot.gate = None
 
     def _tell(self, snapshot: Snapshot) -> None:
         """It is whole now, or will not be."""

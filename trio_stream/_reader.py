@@ -50,7 +50,7 @@ from ._errors import (
 from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, readable
 from ._passages import Passages, Snapshot
 from ._request import Cursor, SubscribeRequest
-from ._timeline import Verdict
+from ._timeline import Gate, Verdict
 from ._wait import Slot
 
 P = TypeVar("P", default=Any)
@@ -295,10 +295,11 @@ class Reader(Slot, Generic[P]):
                 self._phase = Phase.READING
                 return self._take_marker()
             case Phase.JUDGED:
-                assert self._awaited is not None
+                assert self._awaited is not None and isinstance(self._source, Gate)  # noqa: PT018
                 index, mark = self._awaited
+                is_right = self._source.mark == mark
                 self._leave_passage()
-                if self._passages.timeline.mark_at(index) == mark:
+                if is_right:
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
@@ -467,12 +468,12 @@ class Reader(Slot, Generic[P]):
         self._position += count
         self._passages.reach(snapshot, self._position)
         if last.payload is END_OF_SNAPSHOT:
-            timeline = self._passages.timeline
             index, mark = snapshot.index, snapshot.mark
+            is_false = self._passages.is_false(snapshot)
             self._leave_passage()
-            if timeline.contradicts(index, mark):
+            if is_false:
                 self._begin_anew()
-            elif mark and index > timeline.index:
+            elif mark and index > self._passages.timeline.index:
                 self._known = place = Place(index, mark)
                 self._index = index
                 self._wait_for(place)
@@ -566,11 +567,22 @@ class Reader(Slot, Generic[P]):
 
     def _has_all(self, index: int) -> bool:
         """Whether it has everything up to an index that is published."""
+        if self._phase is Phase.JUDGED:  # it has had a snapshot that is ahead of what is published
+            return 0 < self._index >= index
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:
-        """What comes up to this index, which is published, one by one; raises how the reading ended."""
-        while self._end is not None or self._position < self._feed.after(index):
+        """What comes up to this index, which is published, one by one; raises how the reading ended.
+
+        The reader has nothing to wait for; if it has to begin anew the marker comes, and is the last.
+        """
+        while True:
+            feed = self._feed
+            if self._end is None and self._phase is _LIVE and feed.dropped <= self._index:
+                # Late events are passed here: behind them `_take` would go on to what is newer than `index`.
+                self._leap(max(self._position, feed.after(self._index)))
+                if self._position >= feed.after(index):
+                    return
             if (event := self._take()) is not None:
                 yield event
 
@@ -593,10 +605,10 @@ class Reader(Slot, Generic[P]):
 
     def _cursor_at(self, index: int) -> Cursor:
         """With the mark of that commit, if it is known: the index reached, or a newer one up to which all was had."""
+        if self._known is not None and self._known.at == index:
+            return Cursor(index, self.epoch, self._known.mark)  # also if another commit has that index since
         timeline = self._passages.timeline
         mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
-        if not mark and self._known is not None and self._known.at == index:
-            mark = self._known.mark
         if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
             last = self._feed.items[self._position - 1 - self._feed.base]
             mark = last.mark if last.index == index else None

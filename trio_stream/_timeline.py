@@ -9,6 +9,7 @@ The timeline keeps the marks of its newest commits, of whatever topic, as many a
 A cursor is judged at once, but for one that is ahead of what was published: that has to wait until its index is
 published or passed over.
 Where somebody waits for an index there is a *gate*: an empty feed that gets an end when the index is reached.
+It remembers the mark, which the timeline may have forgotten when they look.
 """
 
 import enum
@@ -32,6 +33,17 @@ class Verdict(enum.Enum):
     """It is to be judged when its index is reached."""
 
 
+class Gate(Feed):
+    """Where those wait who need an index to be published."""
+
+    __slots__ = ("mark",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Of the commit with this index, when that is published; None before, and if there is no such commit.
+        self.mark: str | None = None
+
+
 class Timeline:
     """The indexes, and the marks of the newest of them."""
 
@@ -48,7 +60,7 @@ class Timeline:
         self._marks: deque[tuple[int, str]] = deque([(index, mark)] if mark else ())
         self._limit: int = limit
         # {index: the gate of those who wait for it}; and these indexes, lowest first.
-        self._awaited: dict[int, Feed] = {}
+        self._awaited: dict[int, Gate] = {}
         self._order: list[int] = []
 
     @property
@@ -109,11 +121,11 @@ class Timeline:
         """A cursor at this index, with the mark that is known here or else with this one."""
         return Cursor(index, self.epoch, self.mark_at(index) or mark)
 
-    def enter(self, index: int) -> Feed:
+    def enter(self, index: int) -> Gate:
         """The gate of an index that is not reached, for one more who waits."""
         gate = self._awaited.get(index)
         if gate is None:
-            gate = self._awaited[index] = Feed()
+            gate = self._awaited[index] = Gate()
             insort(self._order, index)
         gate.readers += 1
         return gate
@@ -125,7 +137,7 @@ class Timeline:
             del self._awaited[index]
             del self._order[bisect_left(self._order, index)]
 
-    def reached(self) -> list[Feed]:
+    def reached(self) -> list[Gate]:
         """The gates of the indexes that are published now, which open."""
         order = self._order
         if not order or order[0] > self.index:
@@ -135,6 +147,8 @@ class Timeline:
         gates = [self._awaited.pop(index) for index in passed]
         for gate in gates:
             gate.end = 1
+        if passed[-1] == self.index:
+            gates[-1].mark = self.mark
         return gates
 
     def everybody(self) -> list[Slot]:

@@ -15,6 +15,7 @@ from model.manual import Cancelled, ManualLoop, Task
 from model.world import World
 from typing_extensions import override
 
+import trio_stream._compose
 import trio_stream._handlers
 import trio_stream._passages
 import trio_stream._wait
@@ -65,14 +66,17 @@ numbers = st.integers(0, 1000)  # picks one of what is there
 class PublisherMachine(RuleBasedStateMachine):
     """A publisher on the manual loop, and the model beside it."""
 
+    KIND = "model"  # of what it counts
+
     def __init__(self) -> None:
         super().__init__()
-        count("model", "courses of events")
+        count(self.KIND, "courses of events")
         self.loop = ManualLoop()
         self.world: World
         self.receives: dict[Task, Reader] = {}
         self._undo: list[Callable[[], None]] = []
         self._patch(trio_stream._handlers, "anyio", self.loop)
+        self._patch(trio_stream._compose, "anyio", self.loop)
         self._patch(trio_stream._handlers, "WINDOW", WINDOW)
         self._patch(trio_stream._passages, "WINDOW", WINDOW)
         for name, value in FEW.items():
@@ -85,12 +89,20 @@ class PublisherMachine(RuleBasedStateMachine):
 
     @initialize(
         history=st.sampled_from([3, 1, 2, 6, 20]),
+        history_events=st.sampled_from([65_536, 65_536, 5]),
         ttl=st.sampled_from([0.0, 1.0, math.inf]),
         index=st.sampled_from([0, 7]),
     )
-    def begin(self, history: int, ttl: float, index: int) -> None:
+    def begin(self, history: int, history_events: int, ttl: float, index: int) -> None:
         loop = self.loop
-        world = World(self._pause, loop.current_time, history=history, ttl=ttl, index=index)
+        world = World(
+            self._pause,
+            loop.current_time,
+            history=history,
+            history_events=history_events,
+            ttl=ttl,
+            index=index,
+        )
         self.world = world
         world.publisher._parking._backend = loop
 
@@ -350,14 +362,12 @@ class PublisherMachine(RuleBasedStateMachine):
         if really == 0 and not self.world.is_stopped:
             self.world.stopping()
             self.world.publisher._stop()
-            for task in self.loop.tasks:
-                if task not in self.receives:
-                    task.is_cancelled = True
+            self.loop.cancel(task for task in self.loop.tasks if task not in self.receives)
             self.loop.start_soon(self.world.publisher._parking.finish)
 
     @invariant()
     def check(self) -> None:
-        count("model", "states checked, one after each rule")
+        count(self.KIND, "states checked, one after each rule")
         self.world.check()
 
     @override
@@ -367,14 +377,17 @@ class PublisherMachine(RuleBasedStateMachine):
             if hasattr(self, "world"):
                 self._leave_nothing()
         finally:
-            count("model", "steps of tasks, each chosen by the test", self.loop.steps)
+            count(self.KIND, "steps of tasks, each chosen by the test", self.loop.steps)
             self.loop.close()
-            for undo in reversed(self._undo):
-                undo()
+            self.restore_modules()
+
+    def restore_modules(self) -> None:
+        for undo in reversed(self._undo):
+            undo()
 
     def _leave_nothing(self) -> None:
         world = self.world
-        count("model", "events received and judged", world.events)
+        count(self.KIND, "events received and judged", world.events)
         if not world.is_stopped:
             self._run()
         self.settle()
@@ -391,5 +404,6 @@ class PublisherMachine(RuleBasedStateMachine):
         if world.ttl < math.inf:
             passages = world.publisher._passages
             assert not passages.shared, "D13: a snapshot is left"
-            assert not any(passages._ageing.values()), "D13: a snapshot is left"
+            histories = world.publisher._feeds.histories.values()
+            assert not any(history.ageing for history in histories), "D13: a snapshot is left"
             assert not passages._kept, "D13: a snapshot is left"

@@ -1,7 +1,7 @@
 """An event loop without a loop: tasks stand still until the test says which of them goes on, or is cancelled.
 
-It stands in for the third back end of `_wait.Backend`, and for what `_handlers` uses of anyio, so that a test decides
-about every single step of the library between two suspensions.
+It stands in for the third back end of `_wait.Backend`, and for what `_handlers` and `_compose` use of anyio, so that a
+test decides about every single step of the library between two suspensions.
 A cancellation is as harsh as asyncio's: it reaches a task also when that has been woken already.
 """
 
@@ -18,7 +18,10 @@ from trio_stream._wait import Backend, Slot
 
 
 class Cancelled(BaseException):
-    """What a cancelled task gets."""
+    """What a cancelled task gets; `is_native` if it was not a scope that was cancelled."""
+
+    def __init__(self, *, is_native: bool) -> None:
+        self.is_native = is_native
 
 
 class Woken(NamedTuple):
@@ -43,7 +46,10 @@ class Task:
         self.why = Woken()
         self.scopes: list[Scope] = []
         self.is_cancelled = False  # natively: once
+        self.is_started = False  # its scopes wait for that, as in anyio
+        self.is_shielded = False  # its scopes have had their say, and it waits for others that are in them
         self.is_done = False
+        self.tell: Callable[[Task], None] | None = None  # that it has ended
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -53,7 +59,8 @@ class Task:
 
     @property
     def must_be_cancelled(self) -> bool:
-        return self.is_cancelled or any(scope.cancel_called for scope in self.scopes)
+        in_scope = any(scope.cancel_called for scope in self.scopes)
+        return self.is_cancelled or (in_scope and self.is_started and not self.is_shielded)
 
     @property
     def can_go_on(self) -> bool:
@@ -66,7 +73,7 @@ class Task:
 
 
 class Scope:
-    """What `_handlers` needs of `anyio.CancelScope`."""
+    """What is needed of `anyio.CancelScope`."""
 
     def __init__(self, loop: "ManualLoop") -> None:
         self.loop = loop
@@ -84,6 +91,57 @@ class Scope:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         self.task.scopes.remove(self)
         return kind is Cancelled and self.cancel_called
+
+
+class Group:
+    """What `_compose` needs of `anyio.abc.TaskGroup`."""
+
+    def __init__(self, loop: "ManualLoop") -> None:
+        self.cancel_scope = Scope(loop)
+        self._loop = loop
+        self._tasks = 0
+        self._host = Slot()
+        self._errors: list[BaseException] = []
+
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: object) -> None:
+        self._tasks += 1
+        task = self._loop.spawn(function(*args), function.__name__)
+        task.scopes = list(self.cancel_scope.task.scopes)
+        task.tell = self._tell
+
+    def _tell(self, task: Task) -> None:
+        """One of its tasks has ended."""
+        self._tasks -= 1
+        self._loop.wake((self._host,))
+        if task.error is not None and not isinstance(task.error, Cancelled):
+            self._errors.append(task.error)
+            self.cancel_scope.cancel()
+            task.error = None
+
+    async def __aenter__(self) -> Self:
+        self.cancel_scope.__enter__()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        task = self.cancel_scope.task
+        if error is not None:
+            self.cancel_scope.cancel()
+        must_go: BaseException | None = None
+        while self._tasks:
+            try:
+                await self._loop.park(self._host)
+            except Cancelled as cancelled:
+                if cancelled.is_native:
+                    must_go = cancelled
+                self.cancel_scope.cancel()
+                task.is_shielded = True
+        task.is_shielded = False
+        is_mine = self.cancel_scope.__exit__(kind, error, None)
+        if self._errors:
+            raise BaseExceptionGroup("errors of tasks", self._errors)
+        if must_go is not None:
+            raise must_go
+        return is_mine
 
 
 class ManualLoop(Backend):
@@ -104,6 +162,13 @@ class ManualLoop(Backend):
         """As a task group has it."""
         self.spawn(function(*args), function.__name__)
 
+    def cancel(self, tasks: Iterable[Task]) -> None:
+        """As one does who cancels the task group that they are all in."""
+        scope = Scope(self)
+        scope.cancel()
+        for task in tasks:
+            task.scopes.insert(0, scope)
+
     def ready(self) -> list[Task]:
         return [task for task in self.tasks if task.can_go_on]
 
@@ -112,10 +177,12 @@ class ManualLoop(Backend):
         assert task.can_go_on
         self.steps += 1
         self.current = task
+        must_be_cancelled, task.is_started = task.must_be_cancelled, True
         try:
-            if task.must_be_cancelled:
+            if must_be_cancelled:
+                cancelled = Cancelled(is_native=task.is_cancelled)
                 task.is_cancelled = False
-                task.why = task.coroutine.throw(Cancelled())
+                task.why = task.coroutine.throw(cancelled)
             else:
                 task.why = task.coroutine.send(None)
         except StopIteration as stop:
@@ -144,6 +211,8 @@ class ManualLoop(Backend):
     def _end(self, task: Task) -> None:
         task.is_done = True
         self.tasks.remove(task)
+        if task.tell is not None:
+            task.tell(task)
 
     @override
     def check(self) -> None:
@@ -171,7 +240,10 @@ class ManualLoop(Backend):
     def call_from_thread(self) -> Callable[[Callable[[], object]], object]:
         raise NotImplementedError
 
-    # What _handlers uses of anyio:
+    # What _handlers and _compose use of anyio:
+
+    def create_task_group(self) -> Group:
+        return Group(self)
 
     def CancelScope(self) -> Scope:  # noqa: N802
         return Scope(self)

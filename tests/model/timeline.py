@@ -21,6 +21,7 @@ class Line:
     """One topic, from the commit or the refresh at which its state became known."""
 
     limit: int
+    most_events: int
     start: int
     floor: int
     dropped: int = 0
@@ -38,9 +39,13 @@ class Line:
 
     def append(self, index: int) -> None:
         self.log.append(index)
-        if len(self.log) > self.limit:
+        while len(self.log) > self.limit or (self._events() > self.most_events and len(self.log) > 1):
             self.dropped = self.log.popleft()
             self.floor = max(self.floor, self.dropped)
+
+    def _events(self) -> int:
+        kept = set(self.log)
+        return sum(len(commit) for commit in self.commits if commit[0].index in kept)
 
     def newer_than(self, index: int) -> int:
         return sum(kept > index for kept in self.log)
@@ -70,20 +75,28 @@ class Line:
 class Store:
     """The commits of all topics; `published` is how far the publisher has been told."""
 
-    def __init__(self, limit: int, index: int, epoch: str) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, most_events: int, index: int, epoch: str, *, has_marks: bool = False) -> None:
+        self.limits = limit, most_events
+        self.has_marks = has_marks
         self.index = self.published = index
         self.epoch = epoch
         self.pending: deque[list[Event[Health]]] = deque()
-        self.lines = {topic: Line(limit, index, index) for topic in TOPICS}
+        self.lines = {topic: Line(*self.limits, index, index) for topic in TOPICS}
 
     def commit(self, step: int, changes: Iterable[tuple[Topic[Health], Subject, str | None]]) -> None:
         """One more commit, `step` after the last; not published yet."""
         self.index += step
-        events = [Event(topic, self.index, Health(s.key, value, s.namespace)) for topic, s, value in changes]
+        mark = self.mark_of(self.index)
+        events = [
+            Event(topic, self.index, Health(s.key, value, s.namespace), mark=mark) for topic, s, value in changes
+        ]
         self.pending.append(events)
         for topic in dict.fromkeys(event.topic for event in events):
             self.lines[topic].commits.append([event for event in events if event.topic == topic])
+
+    def mark_of(self, index: int) -> str:
+        """What the store writes with the commit of this index."""
+        return f"{self.epoch}-{index}" if self.has_marks and index else ""
 
     def take_pending(self) -> list[Event[Health]]:
         """The next commit to publish, which counts as published."""
@@ -108,7 +121,7 @@ class Store:
         old = self.lines[topic]
         floor = max(self.published, old.farthest) + 1
         initial = as_events(topic, old.newest, state)
-        line = Line(self.limit, old.newest, floor, old.newest, old.farthest, initial)
+        line = Line(*self.limits, old.newest, floor, old.newest, old.farthest, initial)
         line.commits += [commit for commit in old.commits if commit[0].index > self.published]
         self.lines[topic] = line
 
@@ -119,7 +132,7 @@ class Store:
         self.pending.clear()
         for topic in TOPICS:
             initial = as_events(topic, index, state) if index else []
-            self.lines[topic] = Line(self.limit, index, index, 0, index, initial)
+            self.lines[topic] = Line(*self.limits, index, index, 0, index, initial)
 
     def skip(self, count: int) -> int:
         """The next commits will never be published; returns the index to go on after."""
@@ -127,7 +140,7 @@ class Store:
             self.published = self.pending.popleft()[0].index
         for topic, old in self.lines.items():
             floor, farthest = max(self.published, old.floor), max(self.published, old.farthest)
-            line = self.lines[topic] = Line(self.limit, self.published, floor, self.published, farthest)
+            line = self.lines[topic] = Line(*self.limits, self.published, floor, self.published, farthest)
             for namespace in NAMESPACES:
                 at = SubscribeRequest(topic, namespace=namespace)
                 everything = Model(request=at, commits=old.commits, apply=fold_event, initial=old.initial)

@@ -43,12 +43,15 @@ class World:
         now: Callable[[], float],
         *,
         history: int,
+        history_events: int = 65_536,
         ttl: float,
         index: int = 0,
     ) -> None:
         self.pause, self.now, self.ttl = pause, now, ttl
-        self.publisher = EventPublisher(history=history, snapshot_cache_ttl=ttl, index=index, epoch="e0")
-        self.store = Store(history, index, "e0")
+        self.publisher = EventPublisher(
+            history=history, history_events=history_events, snapshot_cache_ttl=ttl, index=index, epoch="e0"
+        )
+        self.store = Store(history, history_events, index, "e0")
         self.epochs = 0
         self.readers: list[Reader] = []
         self.runs: dict[Snapshot, Run] = {}
@@ -74,7 +77,7 @@ class World:
             if older is not None and self.is_shared(older):
                 newer = self.store.lines[request.topic].newer_than(older.index or 0)
                 assert older.index is not None, "D14: a second run while the first is at work"
-                assert newer * 2 > self.store.limit, "D14: a second run although the first is cached"
+                assert newer * 2 > self.store.limits[0], "D14: a second run although the first is cached"
             self.runs[snapshot] = self.latest[key] = Run(*key, snapshot)
             self.started += 1
             start(snapshot)

@@ -48,6 +48,7 @@ class Life:
             anyio.lowlevel.checkpoint,
             anyio.current_time,
             history=rng.randint(1, 6),
+            history_events=rng.choice([65_536, 65_536, 5]),
             ttl=rng.choice(TTLS),
             index=rng.choice([0, 0, 5]),
         )
