@@ -37,8 +37,8 @@ def commit(index: int, key: str = "ab") -> list[Event[Row]]:
     return [Event(ROWS, index, Row(key))]
 
 
-async def test_a_snapshot_behind_the_newest_commit_that_is_read_after_the_stop_leaves_no_silent_gap() -> None:
-    """D5, D6: what was published behind it is not kept any more: the reader ends where its snapshot is."""
+async def test_a_snapshot_behind_the_newest_commit_is_read_after_the_stop_with_all_behind_it() -> None:
+    """D5: a whole one is read to its end, and then what was published before and after it was made."""
 
     async def older(_: SubscribeRequest[Row], snapshot: SnapshotAppender[Row]) -> int:
         await snapshot.append(commit(1))
@@ -50,13 +50,13 @@ async def test_a_snapshot_behind_the_newest_commit_that_is_read_after_the_stop_l
         subscription = publisher.subscribe(A_TO_Z)
         while not subscription.statistics().lag >= 2:
             await anyio.lowlevel.checkpoint()
-    events = [await subscription.receive() for _ in range(2)]
-    assert [event.index for event in events] == [1, 1]
+    events = [await subscription.receive() for _ in range(4)]
+    assert [event.index for event in events] == [1, 1, 2, 3]
     assert events[1].is_end_of_snapshot
     with pytest.raises(SubscriptionForceClosed) as raised:
         await subscription.receive()
-    assert (raised.value.reason, raised.value.index) == (CloseReason.STOPPED, 1)
-    assert subscription.cursor.index == 1
+    assert (raised.value.reason, raised.value.index) == (CloseReason.STOPPED, 3)
+    assert subscription.cursor.index == 3
 
 
 async def test_the_same_while_the_publisher_runs_gets_what_was_published_before_it_asked() -> None:

@@ -41,6 +41,11 @@ class Feed(Lot):
         # How many read from here; each counts itself in and out.
         self.readers: int = 0
 
+    @property
+    def floor(self) -> int:
+        """The lowest index that one can resume from."""
+        return self.dropped
+
     def append(self, event: Event[Any]) -> None:
         self.items.append(event)
         self.end += 1

@@ -18,17 +18,40 @@ it: what several topics have together reaches back as far as the one that reache
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any, Final, cast
+
+from typing_extensions import override
 
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic, size
 from ._interest import ALL
 from ._request import covered
-from ._routes import Interests, WideFeed
+from ._routes import Interests
 from ._timeline import Timeline
-from ._topic import Forgotten, History, Kept, events_of
+from ._topic import Forgotten, History, Kept, PlainFeed, events_of
 from ._wait import PORTION, Parking
+
+_ORIGIN: Final = 1 << 29  # room for what is filled in; below 1 << 30 an int is small
+
+
+class WideFeed(Feed):
+    """What several interests, or one that is not plain, have together."""
+
+    __slots__ = ("filled", "histories", "interests")
+
+    def __init__(self, interests: Interests, histories: tuple[History, ...], born: int) -> None:
+        super().__init__(_ORIGIN)
+        self.interests: Interests = interests
+        self.histories: tuple[History, ...] = histories
+        self.born = born
+        # Where those wait who need what is older; None as long as nobody did.
+        self.filled: Feed | None = None
+
+    @property
+    @override
+    def floor(self) -> int:
+        return max([history.floor for history in self.histories])
 
 
 class Feeds:
@@ -83,44 +106,38 @@ class Feeds:
 
     def enter(self, interests: Interests) -> Feed:
         """The feed of these interests, for one more reader."""
-        if not is_wide(interests):
-            topic, key, _, namespace, partition = interests[0]
+        topic, key, prefix, namespace, partition = interests[0]
+        if len(interests) == 1 and not prefix and namespace is not ALL and partition is not ALL:
             return self.histories[topic].enter(cast("Subject", (key, namespace, partition)))
         feed = self._wide.get(interests)
         if feed is None:
-            feed = self._wide[interests] = WideFeed(interests)
-            feed.born = self._timeline.index
+            histories = self.histories_of(interests)
+            feed = self._wide[interests] = WideFeed(interests, histories, self._timeline.index)
             for each in interests:
                 self.histories[each.topic].routes.add(each, feed)
         feed.readers += 1
         return feed
 
-    def leave(self, interests: Interests, feed: Feed) -> None:
+    def leave(self, feed: Feed) -> None:
         """One reader less."""
-        if isinstance(feed, WideFeed):
-            feed.readers -= 1
-            if not feed.readers:
-                self._discard(feed)
-                self._parking.release(feed.drop_all(and_more=False), size)
-        else:
-            self.histories[interests[0].topic].leave(feed)
+        if isinstance(feed, PlainFeed):
+            feed.history.leave(feed)
+            return
+        feed.readers -= 1
+        if not feed.readers:
+            self._discard(feed)
+            self._parking.release(feed.drop_all(and_more=False), size)
 
-    def floor(self, interests: Interests) -> int:
-        """The lowest index that one can resume from."""
-        if len(interests) == 1:
-            return self.histories[interests[0].topic].floor
-        return max([self.histories[each.topic].floor for each in interests])
-
-    def dropped(self, interests: Interests) -> int:
-        """The index of the newest commit of these topics that was here and no longer is."""
-        return max([self.histories[each.topic].dropped for each in interests])
+    def histories_of(self, interests: Interests) -> tuple[History, ...]:
+        """Those of the topics, each once."""
+        return tuple({self.histories[each.topic]: None for each in interests})
 
     def reach(self, feed: Feed) -> int:
         """The index above which the feed has everything, or can be filled with it; only a wide feed has to be asked."""
         if isinstance(feed, WideFeed) and feed.filled is None:
             # Who has stopped keeps nothing to fill it with.
-            gone = feed.born if self._timeline.is_stopped else min(feed.born, self.dropped(feed.interests))
-            feed.dropped = max(feed.dropped, gone)
+            gone = max([history.dropped for history in feed.histories])
+            feed.dropped = max(feed.dropped, feed.born if self._timeline.is_stopped else min(feed.born, gone))
         return feed.dropped
 
     def filled(self, feed: Feed) -> Feed:
@@ -128,10 +145,9 @@ class Feeds:
         assert isinstance(feed, WideFeed)
         if feed.filled is None:
             feed.filled = Feed()
-            histories = [self.histories[topic] for topic in {each.topic for each in feed.interests}]
-            for history in histories:
+            for history in feed.histories:
                 history.routes.filled = max(history.routes.filled, feed.born)
-            logs = [history.kept() for history in histories]
+            logs = [history.kept() for history in feed.histories]
             self._parking.in_slices(self._filling(feed, logs), sum(map(len, logs)))
         return feed.filled
 
@@ -153,7 +169,7 @@ class Feeds:
         return sum(any(each.topic == topic for each in interests) for interests in list(self._wide))
 
     def _append_wide(self, pairs: Pairs) -> Iterable[Feed]:
-        groups: dict[WideFeed, list[Event[Any]]] = {}
+        groups: dict[Feed, list[Event[Any]]] = {}
         routed: dict[Topic[Any], None] = {}
         for event, subject in pairs:
             found = self.histories[event.topic].routes.find(subject)
@@ -200,8 +216,9 @@ class Feeds:
         feed.filled.end = 1
         self._parking.wake((feed.filled,))
 
-    def _discard(self, feed: WideFeed) -> None:
+    def _discard(self, feed: Feed) -> None:
         """Out of the routes."""
+        assert isinstance(feed, WideFeed)
         if self._wide.get(feed.interests) is not feed:
             return
         del self._wide[feed.interests]

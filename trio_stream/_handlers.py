@@ -22,7 +22,7 @@ import anyio.abc
 from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_index
-from ._commit import check_event, check_one_index, delivery, subject_in
+from ._commit import check_event, check_one_index, delivery, is_ordinary, plain_subject_in
 from ._errors import FATAL, ClosedResourceError, InvalidCommitError
 from ._events import Event, Topic
 from ._passages import WINDOW, Passages, Snapshot
@@ -98,29 +98,36 @@ class Appender(SnapshotAppender[Any]):
         topic = interest.topic
         covered: list[Event[Any]] = []
         for event in group:
-            check_event(event)
+            if not is_ordinary(event):
+                check_event(event)
             if event.topic is not topic and event.topic != topic:
                 raise InvalidCommitError(
                     f"an event of topic {str(event.topic)!r} in a snapshot of {str(topic)!r}"
                 )
-            if interest.covers(topic, subject_in(event)):
+            if interest.covers(topic, plain_subject_in(event)):
                 covered.append(event)
         if len(group) > 1:
             check_one_index(group)
-        await self.put(delivery(covered) if covered else None)
-
-    async def put(self, delivered: Event[Any] | None) -> None:
-        """Adds what is as it is to be delivered, or only waits."""
-        parking, snapshot = self._passages.parking, self._snapshot
-        await parking.backend.checkpoint()
+        await self._passages.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
+        self._put(delivery(covered) if covered else None)
+
+    async def put(self, delivered: Event[Any]) -> None:
+        """Adds what is as it is to be delivered; the rest is as in `append`."""
+        await self._passages.parking.backend.checkpoint()
+        while self._has_to_wait():
+            await self._wait_for_readers()
+        self._put(delivered)
+
+    def _put(self, delivered: Event[Any] | None) -> None:
+        snapshot = self._snapshot
         if self._is_closed:
             raise ClosedResourceError("the snapshot function of this appender has returned")
         if delivered is not None and snapshot.readers and not snapshot.is_gone:
             snapshot.append(delivered)
             if snapshot.waiting:
-                parking.wake((snapshot,))
+                self._passages.parking.wake((snapshot,))
 
     def close(self) -> None:
         """The snapshot function has returned, or raised."""

@@ -61,6 +61,7 @@ class Snapshot(Feed):
         "feed",
         "furthest",
         "gate",
+        "histories",
         "index",
         "interests",
         "is_cached",
@@ -70,16 +71,16 @@ class Snapshot(Feed):
         "mark",
         "serial",
         "stalled",
-        "topics",
         "urgent",
         "whole",
         "writers",
     )
 
-    def __init__(self, interests: Interests, serial: int) -> None:
+    def __init__(self, interests: Interests, histories: tuple[History, ...], serial: int) -> None:
+        """`histories`: those of the topics of the interests."""
         super().__init__()
         self.interests: Interests = interests
-        self.topics: tuple[Topic[Any], ...] = tuple({each.topic: None for each in interests})
+        self.histories: tuple[History, ...] = histories
         self.serial: int = serial
         # The topics' newest commit when the handler was started; when complete, what the handler returned.
         self.index: int = 0
@@ -115,6 +116,13 @@ class Snapshot(Feed):
         """Whether it was emptied, because of a failure or because the history has passed it."""
         return self.start > 0
 
+    @property
+    def newest_dropped(self) -> int:
+        """The newest commit of its topics that is no longer in their histories."""
+        if len(self.histories) == 1:
+            return self.histories[0].dropped
+        return max([history.dropped for history in self.histories])
+
 
 class Passages:
     """The snapshots of a publisher."""
@@ -134,8 +142,6 @@ class Passages:
         # {interests: what a new subscriber is given}; being made, or cached.
         self.shared: dict[Interests, Snapshot] = {}
         self._serial: int = 0
-        # {topic: the serial of the oldest snapshot that is of the present state}
-        self._oldest: dict[Topic[Any], int] = {}
         # In `History.ageing` are the complete ones that are cached or read, and those whose handler waits for readers.
         # {interests: those that are passed and kept, oldest first}
         self._kept: dict[Interests, list[Snapshot]] = {}
@@ -180,19 +186,12 @@ class Passages:
 
     def begin(self, snapshot: Snapshot) -> None:
         """The handler starts now."""
-        histories = self.feeds.histories
-        snapshot.index = max([histories[topic].newest for topic in snapshot.topics])
-        snapshot.dropped_before = self._dropped(snapshot)
+        snapshot.index = max([history.newest for history in snapshot.histories])
+        snapshot.dropped_before = snapshot.newest_dropped
 
     def is_void(self, snapshot: Snapshot) -> bool:
         """Whether it is of a state that was replaced, or of a publisher that has stopped."""
-        return any(snapshot.serial < self._oldest.get(topic, 0) for topic in snapshot.topics)
-
-    def is_passed(self, snapshot: Snapshot) -> bool:
-        """Whether the history has dropped a commit that is newer than it."""
-        if len(snapshot.topics) == 1:
-            return snapshot.index < self.feeds.histories[snapshot.topics[0]].dropped
-        return snapshot.index < self._dropped(snapshot)
+        return any(snapshot.serial < history.era for history in snapshot.histories)
 
     def is_false(self, snapshot: Snapshot) -> bool:
         """Whether it was ahead of what was published, and then another commit had its index, or none."""
@@ -212,20 +211,19 @@ class Passages:
             )
         if snapshot.stalled:  # the handler has left an append behind
             self._forget_age(snapshot)
-        is_passed = index < self._dropped(snapshot)
+        is_passed = index < snapshot.newest_dropped
         if self.is_void(snapshot) or snapshot.is_gone or (is_passed and not snapshot.keepers):
             self._give_up(snapshot)
             return
         snapshot.index = index
         snapshot.mark = mark
         snapshot.is_complete = True
-        for topic in snapshot.topics:
-            history = self.feeds.histories[topic]
+        for history in snapshot.histories:
             history.farthest = max(history.farthest, index)
         if mark and index > self.timeline.index:
             snapshot.gate = self.timeline.enter(index)
         marked = self.timeline.cursor(index, mark).mark
-        snapshot.append(Event(snapshot.topics[0], index, END_OF_SNAPSHOT, mark=marked))
+        snapshot.append(Event(snapshot.interests[0].topic, index, END_OF_SNAPSHOT, mark=marked))
         if not is_passed:
             self.feeds.fill_after(snapshot.interests, index)  # a publisher that stops forgets what is older
         if is_passed:
@@ -271,7 +269,7 @@ class Passages:
             let_go = ageing[:passed]
             del ageing[:passed]
             for snapshot in let_go:
-                if len(snapshot.topics) > 1:
+                if len(snapshot.histories) > 1:
                     self._forget_age(snapshot)
             self.parking.in_slices(map(self._pass, let_go), len(let_go))
 
@@ -305,29 +303,25 @@ class Passages:
         if not (snapshot.stalled or snapshot.is_complete):
             self._forget_age(snapshot)
 
-    def _dropped(self, snapshot: Snapshot) -> int:
-        histories = self.feeds.histories
-        return max([histories[topic].dropped for topic in snapshot.topics])
-
     def _is_current(self, snapshot: Snapshot, *, fresh: bool) -> bool:
         """Whether a new reader of it would not fall off at once, or learn that it is of another copy of the store."""
         if not (snapshot.is_complete or snapshot.stalled):
             return True
-        if self.is_passed(snapshot):
+        if snapshot.index < snapshot.newest_dropped:
             return False
         if self.is_false(snapshot):
             return False
         if not (fresh or snapshot.stalled):
             return True
-        histories = [self.feeds.histories[topic] for topic in snapshot.topics]
-        return all(each.newer_than(snapshot.index) * 2 <= each.limit for each in histories)
+        return all(each.newer_than(snapshot.index) * 2 <= each.limit for each in snapshot.histories)
 
     def _create(self, interests: Interests, older: Snapshot | None) -> Snapshot:
         if older is not None:
             self.evict(older)
         self._keep_at_most(interests, MOST_KEPT - 1)
         self._serial += 1
-        snapshot = self.shared[interests] = Snapshot(interests, self._serial)
+        snapshot = Snapshot(interests, self.feeds.histories_of(interests), self._serial)
+        self.shared[interests] = snapshot
         if is_wide(interests):
             snapshot.feed = self.feeds.enter(interests)
         self._start(snapshot)
@@ -400,15 +394,15 @@ class Passages:
             del self.shared[snapshot.interests]
         if snapshot.feed is not None:
             feed, snapshot.feed = snapshot.feed, None
-            self.feeds.leave(snapshot.interests, feed)
+            self.feeds.leave(feed)
 
     def _remember_age(self, snapshot: Snapshot) -> None:
-        for topic in snapshot.topics:
-            insort(self.feeds.histories[topic].ageing, snapshot, key=_age)
+        for history in snapshot.histories:
+            insort(history.ageing, snapshot, key=_age)
 
     def _forget_age(self, snapshot: Snapshot) -> None:
-        for topic in snapshot.topics:
-            ageing = self.feeds.histories[topic].ageing
+        for history in snapshot.histories:
+            ageing = history.ageing
             place = bisect_left(ageing, _age(snapshot), key=_age)
             if ageing[place : place + 1] == [snapshot]:  # if not, it is about to be passed
                 del ageing[place]
@@ -423,10 +417,10 @@ class Passages:
             log, plain, ageing = self.feeds.clear(topic, floor, dropped)
             logs.append(log)
             feeds.append(plain)
-            self._oldest[topic] = self._serial
+            self.feeds.histories[topic].era = self._serial
             mine.update(dict.fromkeys(ageing))
         for snapshot in mine:
-            if len(snapshot.topics) > 1:
+            if len(snapshot.histories) > 1:
                 self._forget_age(snapshot)
         mine.update(dict.fromkeys(_taken(self.shared, floors)))
         mine.update(dict.fromkeys(each for kept in _taken(self._kept, floors) for each in kept))

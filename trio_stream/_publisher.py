@@ -319,7 +319,7 @@ class EventPublisher:
                     commits=len(history),
                     floor=history.floor,
                     feeds=history.used + self._feeds.wide_of(topic),
-                    snapshots=sum(topic in snapshot.topics for snapshot in snapshots),
+                    snapshots=sum(history in snapshot.histories for snapshot in snapshots),
                 )
                 for topic, history in list(self._feeds.histories.items())
             },

@@ -183,10 +183,10 @@ class Reader(Slot, Generic[P]):
             self._enter_snapshot(fresh=fresh, keeps=False)
             return
         verdict = timeline.judge(index, request.epoch, request.mark)
-        if verdict is Verdict.AHEAD:
-            self._wait_for(Place(index, request.mark))
-        elif verdict is Verdict.GOOD and index >= passages.feeds.floor(request.interests):
+        if verdict is Verdict.GOOD and index >= self._feed.floor:
             self._go_live(index, request.mark)
+        elif verdict is Verdict.AHEAD:
+            self._wait_for(Place(index, request.mark))
         else:
             self._begin_anew()
 
@@ -327,7 +327,7 @@ class Reader(Slot, Generic[P]):
     def _has_lost(self, snapshot: Snapshot) -> bool:
         if self._position < snapshot.start:
             return True
-        return not self._keeps and snapshot.is_complete and self._passages.is_passed(snapshot)
+        return not self._keeps and snapshot.is_complete and snapshot.index < snapshot.newest_dropped
 
     def _take_marker(self) -> Event[P]:
         self._index = 0
@@ -533,7 +533,7 @@ class Reader(Slot, Generic[P]):
         """Lets go of everything, after the end."""
         self._source.waiting.pop(self, None)
         self._leave_passage()
-        self._passages.feeds.leave(self.request.interests, self._feed)
+        self._passages.feeds.leave(self._feed)
         self._source = self._feed = self._unchecked = _NOWHERE
         self._leap(0)
         self._tell_watchers()

@@ -11,7 +11,7 @@ The commits do not say which feeds have them: those come and go while a quiet to
 
 from collections import deque
 from collections.abc import Collection
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from ._buffer import Feed
 from ._events import Subject
@@ -19,23 +19,9 @@ from ._interest import ALL, Interest, Name
 
 Interests: TypeAlias = tuple[Interest, ...]
 
-_ORIGIN: Final = 1 << 29  # room for what is filled in; below 1 << 30 an int is small
-
 _Shape: TypeAlias = tuple[int | None, bool, bool]
 """Of an interest: the length of its prefix, or None if it is one key; whether it is of all namespaces, partitions."""
 _Place: TypeAlias = tuple[str, Name, Name]
-
-
-class WideFeed(Feed):
-    """What several interests, or one that is not plain, have together."""
-
-    __slots__ = ("filled", "interests")
-
-    def __init__(self, interests: Interests) -> None:
-        super().__init__(_ORIGIN)
-        self.interests: Interests = interests
-        # Where those wait who need what is older; None as long as nobody did.
-        self.filled: Feed | None = None
 
 
 class Routes:
@@ -49,13 +35,13 @@ class Routes:
         self.routed: deque[int] = deque()
         self.filled: int = 0
         # {shape: {place: the feeds that have such an interest}}, without empty entries.
-        self.shapes: dict[_Shape, dict[_Place, dict[WideFeed, None]]] = {}
+        self.shapes: dict[_Shape, dict[_Place, dict[Feed, None]]] = {}
 
-    def add(self, interest: Interest, feed: WideFeed) -> None:
+    def add(self, interest: Interest, feed: Feed) -> None:
         shape, place = _located(interest)
         self.shapes.setdefault(shape, {}).setdefault(place, {})[feed] = None
 
-    def remove(self, interest: Interest, feed: WideFeed) -> None:
+    def remove(self, interest: Interest, feed: Feed) -> None:
         shape, place = _located(interest)
         places = self.shapes[shape]
         del places[place][feed]
@@ -64,10 +50,10 @@ class Routes:
             if not places:
                 del self.shapes[shape]
 
-    def find(self, subject: Subject) -> Collection[WideFeed]:
+    def find(self, subject: Subject) -> Collection[Feed]:
         """The feeds that an event of this subject gets into, each once."""
         key, namespace, partition = subject
-        found: dict[WideFeed, None] | None = None
+        found: dict[Feed, None] | None = None
         is_own = False
         for (length, any_namespace, any_partition), places in self.shapes.items():
             feeds = places.get(
@@ -94,9 +80,9 @@ class Routes:
             return True
         return index <= self.filled and bool(self.shapes)
 
-    def feeds(self) -> dict[WideFeed, None]:
+    def feeds(self) -> dict[Feed, None]:
         """All of them."""
-        every: dict[WideFeed, None] = {}
+        every: dict[Feed, None] = {}
         for places in self.shapes.values():
             for feeds in places.values():
                 every.update(feeds)

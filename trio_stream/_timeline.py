@@ -64,11 +64,6 @@ class Timeline:
         self._order: list[int] = []
 
     @property
-    def is_marked(self) -> bool:
-        """Whether its commits have marks."""
-        return bool(self._marks)
-
-    @property
     def is_awaited(self) -> bool:
         """Whether somebody waits for an index."""
         return bool(self._order)
@@ -101,15 +96,15 @@ class Timeline:
 
     def judge(self, index: int, epoch: str | None, mark: str) -> Verdict:
         """Of a cursor with an index above 0. Without an epoch and a mark it is trusted, unless it is ahead."""
-        if epoch not in (None, self.epoch):
+        if epoch is not None and epoch != self.epoch:
             return Verdict.STALE
-        if index > self.index:
-            if epoch is None or (self.is_marked and not mark):
-                return Verdict.STALE
-            return Verdict.AHEAD if mark else Verdict.GOOD
-        if not mark and (epoch is None or not self.is_marked):
-            return Verdict.GOOD
-        return Verdict.GOOD if mark and self.mark_at(index) == mark else Verdict.STALE
+        if index <= self.index:
+            if not mark and (epoch is None or not self._marks):
+                return Verdict.GOOD
+            return Verdict.GOOD if mark and self.mark_at(index) == mark else Verdict.STALE
+        if epoch is None or (self._marks and not mark):
+            return Verdict.STALE
+        return Verdict.AHEAD if mark else Verdict.GOOD
 
     def contradicts(self, index: int, mark: str) -> bool:
         """Whether the commit with this index is known here to be another one than that with this mark."""

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+from typing_extensions import override
+
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic
@@ -29,14 +31,20 @@ from ._routes import Routes
 class PlainFeed(Feed):
     """What one subject, or the blank key of one namespace and partition, has."""
 
-    __slots__ = ("blank", "keys", "subject")
+    __slots__ = ("blank", "history", "keys", "subject")
 
-    def __init__(self, subject: Subject, blank: "PlainFeed | None") -> None:
+    def __init__(self, history: "History", subject: Subject, blank: "PlainFeed | None") -> None:
         super().__init__()
+        self.history: History = history
         self.subject: Subject = subject
         # The feed of the blank key; None if this is it. And of how many feeds it is that.
         self.blank: PlainFeed | None = blank
         self.keys: int = 0
+
+    @property
+    @override
+    def floor(self) -> int:
+        return self.history.floor
 
 
 Single: TypeAlias = tuple[int, Event[Any], PlainFeed]
@@ -58,6 +66,7 @@ class History:
         "_most_events",
         "ageing",
         "dropped",
+        "era",
         "farthest",
         "feeds",
         "floor",
@@ -81,10 +90,12 @@ class History:
         # Oldest first, at most `limit`; and how many events they have besides one each.
         self._log: deque[Kept] = deque()
         self._more: int = 0
-        # Written by the passages: the snapshots that die when the history passes their index, lowest first, and the
-        # greatest index of a snapshot on this timeline, which may be ahead of what is published.
+        # Written by the passages: the snapshots that die when the history passes their index, lowest first; the
+        # greatest index of a snapshot on this timeline, which may be ahead of what is published; and the serial
+        # number from which on snapshots are of the present state.
         self.ageing: list[Any] = []
         self.farthest: int = 0
+        self.era: int = 0
 
     def __len__(self) -> int:
         return len(self._log)
@@ -177,9 +188,8 @@ class History:
         feed.readers += 1
         return feed
 
-    def leave(self, feed: Feed) -> None:
+    def leave(self, feed: PlainFeed) -> None:
         """One reader less; a feed without readers stays only for what history it has."""
-        assert isinstance(feed, PlainFeed)
         feed.readers -= 1
         self._discard_if_unused(feed)
 
@@ -203,7 +213,7 @@ class History:
             if subject.key:
                 blank = self._feed(Subject("", subject.namespace, subject.partition))
                 blank.keys += 1
-            feed = self.feeds[subject] = PlainFeed(subject, blank)
+            feed = self.feeds[subject] = PlainFeed(self, subject, blank)
             if blank is None:
                 self._blanks[subject] = feed
         return feed

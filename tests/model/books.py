@@ -23,7 +23,9 @@ class Plan(NamedTuple):
     is_late: bool = False  # whether it reads the store only after a while
     pauses: int = 0  # before each append, and before it returns
     fails_after: int | None = None  # appends
-    says: Literal["mark", "index", "false mark"] = "mark"  # where there are marks; a false one with a false state
+    says: Literal["mark", "index", "false mark"] = (
+        "mark"  # where there are marks; a false one with a false state
+    )
     is_generous: bool = False  # appends more than was asked for
 
 

@@ -5,6 +5,7 @@ It says for itself what an interest asks for, and does not look at what the libr
 
 # ruff: noqa: PT018, SLF001 - the model may know private names of the core
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,10 +35,10 @@ from trio_stream import (
     SubscriptionLagged,
     SubscriptionState,
     Topic,
+    _reader as core,
     close_subscription_event,
 )
-from trio_stream import _reader as core
-from trio_stream._routes import WideFeed
+from trio_stream._feeds import WideFeed
 
 State: TypeAlias = dict[tuple[str, Subject], str]
 DROP = (CloseReason.TOKEN, CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED)
@@ -184,10 +185,11 @@ class InterestsWorld:
 
     def next(self, reader: Watcher, until: int | None = None) -> list[Event[Health]] | None:
         """What the next commit has for a reader; None if there is none, or none up to an index."""
-        for commit in self.commits:
-            if commit[0].index > reader.index and (until is None or commit[0].index <= until):
-                if any(map(reader.sees, commit)):
-                    return commit
+        for commit in self.commits[bisect_right(self.commits, reader.index, key=_index_of) :]:
+            if until is not None and commit[0].index > until:
+                break
+            if any(map(reader.sees, commit)):
+                return commit
         return None
 
     def is_lost(self, reader: Watcher, index: int | None = None) -> bool:
@@ -200,7 +202,7 @@ class InterestsWorld:
             return index < max(self.store.lines[wish.topic].dropped for wish in reader.wishes)
         return any(
             index < event.index <= self.store.lines[event.topic].dropped and reader.wants(event)
-            for commit in self.commits
+            for commit in self.commits[bisect_right(self.commits, index, key=_index_of) :]
             for event in commit
         ) or (reader.subscription._snapshot is not None and self._may_lose_snapshot(reader))
 
@@ -231,9 +233,9 @@ class InterestsWorld:
             if request.epoch is None or (self.known and not mark):
                 return "stale"
             return "judged" if mark else "resume"
-        if mark or (request.epoch is not None and self.known):
-            if not mark or index not in self.known or self.marks[index] != mark:
-                return "stale"
+        is_trusted = not mark and (request.epoch is None or not self.known)
+        if not (is_trusted or (index in self.known and self.marks[index] == mark)):
+            return "stale"
         topics = self.publisher.statistics().topics
         floor = max(topics[interest.topic.name].floor for interest in request.interests)
         return "resume" if index >= floor else "stale"
@@ -483,7 +485,9 @@ class InterestsWorld:
         touching = [each for each in commit if reader.wants(each)]
         part = [each for each in touching if reader.sees(each)]
         assert event.index == part[0].index, f"D3: after {reader.index} came {event}, and not {part}"
-        is_same = len(event.events) == len(part) and all(a is b for a, b in zip(event.events, part, strict=True))
+        is_same = len(event.events) == len(part) and all(
+            a is b for a, b in zip(event.events, part, strict=True)
+        )
         assert is_same, f"D3, D4, D22: {event.events}, and not {part}"
         assert isinstance(event.payload, PayloadEvents) == (len(touching) > 1), "D4"
         assert event.topic == touching[0].topic and event.mark == self.store.mark_of(event.index)
@@ -565,7 +569,9 @@ class InterestsWorld:
         if reader.phase is Phase.LIVE and not reader.is_false and reader.is_of(self.store.epoch):
             assert self.next(reader, min(horizon, published)) is None, "D7: the horizon is too high"
             assert subscription.index >= reader.index, "D1: the index reached goes back"
-            assert self.next(reader, subscription.index) is None, "D6: the index reached is after what is missing"
+            assert self.next(reader, subscription.index) is None, (
+                "D6: the index reached is after what is missing"
+            )
         self._check_resume(reader, subscription.resume_request())
         assert subscription.statistics().delivered == reader.count
         if reader.is_open:
@@ -616,7 +622,7 @@ class InterestsWorld:
                 gone = max(self.store.lines[interest.topic].dropped for interest in interests)
                 dropped = max(dropped, min(feed.born, gone))
             expected = []
-            for commit in self.commits:
+            for commit in self.commits[bisect_right(self.commits, dropped, key=_index_of) :]:
                 part = [event for event in commit if any(wish.asks_for(event) for wish in wishes)]
                 if part and dropped < part[0].index <= self.store.published:
                     is_kept = all(event.index > self.store.lines[event.topic].dropped for event in part)
@@ -639,11 +645,13 @@ class InterestsWorld:
             else:
                 assert subscription._position < feed.start, "F2: what is gone is passed in silence"
         if snapshot is not None and snapshot.is_complete and not snapshot.is_gone:
-            if len(snapshot.topics) > 1:
+            if len(snapshot.interests) > 1:
                 assert snapshot.index <= self.store.published, "S1"
-            dropped = max(self.store.lines[topic].dropped for topic in snapshot.topics)
+            dropped = max(self.store.lines[interest.topic].dropped for interest in snapshot.interests)
             has_work = bool(self.publisher._parking._work)
-            assert has_work or snapshot.keepers or snapshot.index >= dropped, "S3: a snapshot with a gap behind it"
+            assert has_work or snapshot.keepers or snapshot.index >= dropped, (
+                "S3: a snapshot with a gap behind it"
+            )
 
     def check_settled(self) -> None:
         """What must hold when everybody waits: nobody waits for what does not come."""
@@ -686,3 +694,7 @@ def _false(event: Event[Health]) -> Event[Health]:
     assert isinstance(event.payload, Health)
     payload = Health(event.payload.key, "false", event.payload.namespace)
     return Event(event.topic, event.index, payload, mark=event.mark)
+
+
+def _index_of(commit: Sequence[Event[Health]]) -> int:
+    return commit[0].index

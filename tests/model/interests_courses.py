@@ -73,7 +73,9 @@ def commit(rng: random.Random) -> dict[str, Any]:
         subject = Subject(rng.choice([*KEYS * 3, ""]), rng.choice(NAMESPACES))
         return rng.choice([HEALTH, HEALTH, JOBS]), subject, rng.choice([None, "a", "b", "c"])
 
-    commits = [[change() for _ in range(rng.choice([1, 1, 2, 4]))] for _ in range(rng.choice([1, 1, 1, 2, 5]))]
+    commits = [
+        [change() for _ in range(rng.choice([1, 1, 2, 4]))] for _ in range(rng.choice([1, 1, 1, 2, 5]))
+    ]
     return {
         "commits": commits,
         "step": rng.choice([1, 1, 1, 3]),
@@ -85,7 +87,10 @@ def commit(rng: random.Random) -> dict[str, Any]:
 def wish(rng: random.Random) -> Wish:
     key = rng.choice(["", *KEYS, "w", "d"])
     return Wish(
-        rng.choice([HEALTH, HEALTH, JOBS]), key, bool(key) and rng.random() < 0.5, rng.choice([*NAMESPACES, None])
+        rng.choice([HEALTH, HEALTH, JOBS]),
+        key,
+        bool(key) and rng.random() < 0.5,
+        rng.choice([*NAMESPACES, None]),
     )
 
 
@@ -136,7 +141,10 @@ GIVEN: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "commit": commit,
     "publish": lambda rng: {"count": rng.randint(1, 4), "revoked": rng.choice([*[None] * 30, *TOKENS])},
     "publish_nothing": lambda rng: {"step": rng.choice([1, 3])},
-    "revoke": lambda rng: {"chosen": rng.choice([["none"], ["t"], ["u", "t", "t"]]), "by_event": rng.random() < 0.5},
+    "revoke": lambda rng: {
+        "chosen": rng.choice([["none"], ["t"], ["u", "t", "t"]]),
+        "by_event": rng.random() < 0.5,
+    },
     "upset": upset,
     "plan": plan,
     "wait": lambda rng: {"seconds": rng.choice([0.4, 1.0])},

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from catalogue import HEALTH, JOBS
-from evidence import count
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from model.books import Plan
 from model.interests import InterestsWorld, Watcher, Wish
-from model.machine import TOKENS, PublisherMachine, numbers, rights, states, tokens, topics, values
+from model.machine import PublisherMachine, numbers, rights, tokens, topics, values
 from model.manual import Cancelled, Task
 from model.timeline import TOPICS
 from typing_extensions import override
@@ -28,11 +27,15 @@ from trio_stream import (
 KEYS = ("web", "we", "db")
 NAMESPACES = ("default", "eu")
 
-subjects = st.builds(Subject, st.sampled_from([*KEYS, *KEYS, *KEYS, ""]), st.sampled_from(["default", *NAMESPACES]))
+subjects = st.builds(
+    Subject, st.sampled_from([*KEYS, *KEYS, *KEYS, ""]), st.sampled_from(["default", *NAMESPACES])
+)
 changes = st.lists(st.tuples(topics, subjects, st.none() | values), min_size=1, max_size=5)
 wishes = st.one_of(
-    st.builds(Wish, topics, st.sampled_from(["", *KEYS]), st.just(False), st.sampled_from(NAMESPACES)),  # noqa: FBT003
-    st.builds(Wish, topics, st.sampled_from(["w", "we", "web", "d"]), st.just(True), st.sampled_from(NAMESPACES)),  # noqa: FBT003
+    st.builds(Wish, topics, st.sampled_from(["", *KEYS]), st.just(False), st.sampled_from(NAMESPACES)),
+    st.builds(
+        Wish, topics, st.sampled_from(["w", "we", "web", "d"]), st.just(True), st.sampled_from(NAMESPACES)
+    ),
     st.builds(Wish, topics, st.sampled_from(["", *KEYS]), st.booleans(), st.none()),
 )
 unions = st.one_of(
@@ -42,9 +45,9 @@ unions = st.one_of(
     st.sampled_from(
         [
             [Wish(HEALTH), Wish(JOBS)],
-            [Wish(HEALTH, "we", True), Wish(JOBS, "web")],  # noqa: FBT003
-            [Wish(HEALTH, "w", True)],  # noqa: FBT003
-            [Wish(HEALTH, "web"), Wish(HEALTH, "", False, "eu")],  # noqa: FBT003
+            [Wish(HEALTH, "we", True), Wish(JOBS, "web")],
+            [Wish(HEALTH, "w", True)],
+            [Wish(HEALTH, "web"), Wish(HEALTH, "", False, "eu")],
         ]
     ),
 )
@@ -86,7 +89,7 @@ class InterestsMachine(PublisherMachine):
         wide=st.sampled_from([TOPICS, TOPICS, (HEALTH,), ()]),
     )
     @override
-    def begin(  # type: ignore[override]
+    def begin(
         self, history: int, history_events: int, ttl: float, index: int, has_marks: bool, wide: Any
     ) -> None:
         loop = self.loop
@@ -139,7 +142,7 @@ class InterestsMachine(PublisherMachine):
         at_once=st.booleans(),
     )
     @override
-    def subscribe(  # type: ignore[override]
+    def subscribe(
         self,
         asked: Sequence[Wish],
         token: str,
@@ -256,7 +259,10 @@ class InterestsMachine(PublisherMachine):
         if task.error is None and index is None:
             assert reader.subscription.state is SubscriptionState.LIVE
         elif task.error is None:
-            assert self.world.store.published >= cast("int", index) or reader.subscription.epoch != self.world.store.epoch
+            assert (
+                self.world.store.published >= cast("int", index)
+                or reader.subscription.epoch != self.world.store.epoch
+            )
         elif not isinstance(task.error, (Cancelled, ClosedResourceError, SubscriptionForceClosed)):
             raise task.error
 

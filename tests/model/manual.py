@@ -122,7 +122,9 @@ class Group:
         self.cancel_scope.__enter__()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> bool:
         task = self.cancel_scope.task
         if error is not None:
             self.cancel_scope.cancel()

@@ -75,7 +75,9 @@ class Line:
 class Store:
     """The commits of all topics; `published` is how far the publisher has been told."""
 
-    def __init__(self, limit: int, most_events: int, index: int, epoch: str, *, has_marks: bool = False) -> None:
+    def __init__(
+        self, limit: int, most_events: int, index: int, epoch: str, *, has_marks: bool = False
+    ) -> None:
         self.limits = limit, most_events
         self.has_marks = has_marks
         self.index = self.published = index
@@ -88,7 +90,8 @@ class Store:
         self.index += step
         mark = self.mark_of(self.index)
         events = [
-            Event(topic, self.index, Health(s.key, value, s.namespace), mark=mark) for topic, s, value in changes
+            Event(topic, self.index, Health(s.key, value, s.namespace), mark=mark)
+            for topic, s, value in changes
         ]
         self.pending.append(events)
         for topic in dict.fromkeys(event.topic for event in events):
