@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from ._events import END_OF_SNAPSHOT, Event, Topic
+from ._interest import Interest
 from ._wait import Lot
 
 _DROPPED: Final = Event[Any](Topic("dropped"), 0, END_OF_SNAPSHOT)  # in the place of an event that is gone
@@ -24,7 +25,7 @@ _COMPACT_FROM: Final = 64  # places of dropped items; below, moving the rest is 
 class Feed(Lot):
     """Deliveries, oldest first; readers that have had them all wait in it."""
 
-    __slots__ = ("base", "born", "dropped", "end", "items", "readers", "start")
+    __slots__ = ("base", "born", "dropped", "end", "interests", "items", "readers", "start")
 
     def __init__(self, origin: int = 0) -> None:
         """`origin` is the first position; before it there may be room for what `fill` adds."""
@@ -38,8 +39,9 @@ class Feed(Lot):
         self.born: int = 0
         # All that is newer than this index, and was to be here, still is or can be filled in.
         self.dropped: int = 0
-        # How many read from here; each counts itself in and out.
+        # How many read from here; each counts itself in and out. And what they have asked for.
         self.readers: int = 0
+        self.interests: tuple[Interest, ...] = ()
 
     @property
     def floor(self) -> int:

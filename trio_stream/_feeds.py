@@ -38,11 +38,11 @@ _ORIGIN: Final = 1 << 29  # room for what is filled in; below 1 << 30 an int is 
 class WideFeed(Feed):
     """What several interests, or one that is not plain, have together."""
 
-    __slots__ = ("filled", "histories", "interests")
+    __slots__ = ("filled", "histories")
 
     def __init__(self, interests: Interests, histories: tuple[History, ...], born: int) -> None:
         super().__init__(_ORIGIN)
-        self.interests: Interests = interests
+        self.interests = interests
         self.histories: tuple[History, ...] = histories
         self.born = born
         # Where those wait who need what is older; None as long as nobody did.
@@ -108,7 +108,10 @@ class Feeds:
         """The feed of these interests, for one more reader."""
         topic, key, prefix, namespace, partition = interests[0]
         if len(interests) == 1 and not prefix and namespace is not ALL and partition is not ALL:
-            return self.histories[topic].enter(cast("Subject", (key, namespace, partition)))
+            plain = self.histories[topic].enter(cast("Subject", (key, namespace, partition)))
+            if not plain.interests:
+                plain.interests = interests
+            return plain
         feed = self._wide.get(interests)
         if feed is None:
             histories = self.histories_of(interests)

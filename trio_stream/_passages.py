@@ -63,7 +63,6 @@ class Snapshot(Feed):
         "gate",
         "histories",
         "index",
-        "interests",
         "is_cached",
         "is_complete",
         "is_passed",
@@ -79,7 +78,7 @@ class Snapshot(Feed):
     def __init__(self, interests: Interests, histories: tuple[History, ...], serial: int) -> None:
         """`histories`: those of the topics of the interests."""
         super().__init__()
-        self.interests: Interests = interests
+        self.interests = interests
         self.histories: tuple[History, ...] = histories
         self.serial: int = serial
         # The topics' newest commit when the handler was started; when complete, what the handler returned.

@@ -49,8 +49,8 @@ from ._errors import (
 )
 from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, readable
 from ._passages import Passages, Snapshot
-from ._request import Cursor, SubscribeRequest
-from ._timeline import Gate, Verdict
+from ._request import Cursor, SubscribeRequest, share
+from ._timeline import Gate, Timeline, Verdict
 from ._wait import Slot
 
 P = TypeVar("P", default=Any)
@@ -178,6 +178,10 @@ class Reader(Slot, Generic[P]):
         self._peak_lag = 0
         # The slots of the tasks that wait until something is published; None as long as there was none.
         self._watchers: dict[Slot, None] | None = None
+        self._begin(request, timeline, fresh=fresh)
+        share(request, self._feed.interests)
+
+    def _begin(self, request: SubscribeRequest[P], timeline: Timeline, *, fresh: bool) -> None:
         index = request.index
         if not index:
             self._enter_snapshot(fresh=fresh, keeps=False)

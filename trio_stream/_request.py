@@ -260,6 +260,18 @@ class SubscribeRequest(Generic[P]):
         return self.interests[0]
 
 
+def share(request: SubscribeRequest[Any], interests: tuple[Interest, ...]) -> None:
+    """Has the request keep these interests, which are equal to its own, so that its own are freed.
+
+    They are a fifth of what an idle subscription takes.
+    """
+    own = request.interests
+    if own is not interests and all(
+        mine.topic is its.topic for mine, its in zip(own, interests, strict=True)
+    ):
+        object.__setattr__(request, "interests", interests)
+
+
 def covered(interests: Iterable[Interest], topic: Topic[Any], subject: Subject) -> bool:
     """Whether one of these asks for an event of this topic and subject."""
     return any(each.covers(topic, subject) for each in interests)
@@ -270,7 +282,7 @@ def _asked(interests: object, given: _Names) -> tuple[Interest, ...]:
     if interests == ():
         if "topic" not in given:
             raise TypeError("a request needs a topic")
-        return _shared(_interest(**given))
+        return (_interest(**given),)
     if isinstance(interests, str) or not isinstance(interests, Iterable):
         raise TypeError(f"interests are an iterable of Interest, not {type(interests).__name__}")
     several = tuple(interests)
@@ -284,23 +296,7 @@ def _asked(interests: object, given: _Names) -> tuple[Interest, ...]:
         return asked
     if len(asked) > 1:
         raise ValueError(f"a request of {len(asked)} interests has no one {', '.join(given)}")
-    return _shared(_interest(**{**asked[0]._asdict(), **given}))
-
-
-_MOST_SHARED: Final = 256
-_made: dict[tuple[object, ...], tuple[Interest, ...]] = {}
-
-
-def _shared(interest: Interest) -> tuple[Interest, ...]:
-    """The same object for many requests that ask for the same: it is a fifth of what an idle subscription takes."""
-    topic, *rest = interest
-    name = (id(topic), *rest)  # topics of one name are equal, but may be of different classes
-    shared = _made.get(name)
-    if shared is None:
-        if len(_made) >= _MOST_SHARED:
-            _made.clear()
-        shared = _made[name] = (interest,)
-    return shared
+    return (_interest(**{**asked[0]._asdict(), **given}),)
 
 
 def _interest(
