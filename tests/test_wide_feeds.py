@@ -2,7 +2,7 @@
 
 import pytest
 from catalogue import HEALTH, JOBS, kinds, ready, until_live
-from scenes import opened
+from scenes import Held, opened, quiet
 from unions import both, fold, rows_at, shown
 
 from trio_stream import Cursor, SubscribeRequest, SubscriptionLagged
@@ -65,6 +65,33 @@ async def test_a_union_is_not_composed_of_what_is_about_to_be_passed() -> None:
         received += await until_live(subscription)
         assert fold({}, received) == rows_at(store, received[-1].index, BOTH)
         assert store.runs == 3
+
+
+async def test_a_union_is_put_together_at_the_pace_of_its_reader() -> None:
+    """D11, D22: what its parts have is not copied ahead of who reads it."""
+    async with opened() as (store, publisher):
+        both(store, *((topic, str(number), "0") for topic in (HEALTH, JOBS) for number in range(2_000)))
+        subscription = publisher.subscribe(BOTH)
+        await quiet()
+        assert subscription.statistics().lag == 1024
+        assert fold({}, await until_live(subscription)) == rows_at(store, 1, BOTH)
+
+
+async def test_what_was_gone_before_somebody_asked_for_a_prefix_is_a_gap() -> None:
+    """D6, D21: behind the snapshot of a store that lags, which its reader keeps."""
+    behind = Held()
+    behind.store.commit(("web", "1"))
+    async with opened(behind, history=2) as (store, publisher):
+        for value in "123":
+            store.commit(("web", value))
+        stale = WEBS.after(Cursor(1, "another"))
+        subscription = publisher.subscribe(stale, on_lag="reset")
+        await quiet()
+        store.commit(("web", "4"))
+        behind.store = store
+        behind.go.set()
+        assert kinds(await until_live(subscription)) == ["marker", "1:web=1", "eos@1"]
+        assert kinds(await until_live(subscription)) == ["marker", "4:web=4", "eos@4"]
 
 
 async def test_what_a_topic_drops_is_gone_for_those_whom_it_concerned() -> None:

@@ -180,7 +180,7 @@ ASKING = (
         "            feed.dropped = max("
         "feed.dropped, feed.born if self._timeline.is_stopped else min(feed.born, gone))\n",
         "            del gone\n",
-        ("test_unions.py", "test_wide_sources.py"),
+        ("test_wide_feeds.py",),
     ),
     Mutant(
         "a wide feed is filled by a publisher that has stopped, and keeps nothing",
@@ -334,6 +334,14 @@ ASKING = (
         "_timeline.py",
         "return Verdict.AHEAD if mark else Verdict.GOOD",
         "return Verdict.GOOD",
+        ("test_marks.py",),
+    ),
+    Mutant(
+        "a cursor that was waited for is right in any case",
+        "D7, D24",
+        "_reader.py",
+        "                if is_right:",
+        "                if True:",
         ("test_marks.py",),
     ),
     Mutant(
@@ -628,6 +636,16 @@ ASKING = (
         "        if self._is_void or self._index is None:",
         "        if self._index is None:",
         ("test_unions.py", "test_marks.py"),
+    ),
+    Mutant(
+        "a union runs ahead without limit",
+        "D11, D22",
+        "_handlers.py",
+        "        while self._has_to_wait():\n"
+        "            await self._wait_for_readers()\n"
+        "        self._put(delivered)",
+        "        self._put(delivered)",
+        ("test_wide_feeds.py",),
     ),
     Mutant(
         "what a part has failed with is not told",
