@@ -521,6 +521,19 @@ async def test_a_new_epoch_knows_no_marks_of_the_old_one() -> None:
             assert (again.state is SubscriptionState.LIVE) == is_good
 
 
+async def test_a_new_epoch_knows_the_mark_of_its_start_alone() -> None:
+    """D7, D24: also where the epoch before had a commit with this index; and it need not have marks at all."""
+    async with marked() as (store, publisher):
+        for value in "123":
+            store.commit(("web", value))
+        publisher.refresh(index=2, epoch="f", mark="b2")
+        for mark, is_good in [("b2", True), ("a2", False), ("", False)]:
+            again: Subscription[Health] = publisher.subscribe(WEB.after(Cursor(2, "f", mark)))
+            assert (again.state is SubscriptionState.LIVE) == is_good
+        publisher.refresh(index=2, epoch="g")
+        assert publisher.subscribe(WEB.after(Cursor(2, "g"))).state is SubscriptionState.LIVE
+
+
 async def test_commits_that_were_lost_are_not_known_and_the_newest_is() -> None:
     """D7: where a publisher goes on after a gap on the same timeline."""
     async with marked() as (store, publisher):

@@ -91,7 +91,8 @@ async def test_what_was_gone_before_somebody_asked_for_a_prefix_is_a_gap() -> No
         behind.store = store
         behind.go.set()
         assert kinds(await until_live(subscription)) == ["marker", "1:web=1", "eos@1"]
-        assert kinds(await until_live(subscription)) == ["marker", "4:web=4", "eos@4"]
+        assert kinds([await subscription.receive()]) == ["marker"]
+        assert kinds(await until_live(subscription)) == ["4:web=4", "eos@4"]
 
 
 async def test_what_a_topic_drops_is_gone_for_those_whom_it_concerned() -> None:

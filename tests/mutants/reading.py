@@ -107,7 +107,7 @@ READING = (
         "_reader.py",
         "        self._source = self._feed = self._unchecked = _NOWHERE\n        self._leap(0)\n",
         "",
-        ("test_revocation.py",),
+        ("test_ends.py",),
     ),
     Mutant(
         "the end is not looked at",
