@@ -160,7 +160,7 @@ async def test_very_many_small_commits_are_bounded_by_their_number() -> None:
 def test_by_default_65_536_events_are_kept_or_as_many_as_commits(history: int, kept: int) -> None:
     """D11: so that `history` alone says how many commits of one event are kept."""
     publisher = EventPublisher({HEALTH: Catalogue().snapshot}, history=history)
-    size = 30_000 if history == 3 else 1
+    size = 22_000 if history == 3 else 1
     for index in range(1, history + 1):
         publisher.publish(commit(index, (HEALTH, size)))
     assert publisher.statistics().topics["health"].commits == kept

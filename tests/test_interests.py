@@ -282,15 +282,16 @@ def test_all_is_one_value_and_never_a_string() -> None:
 
 def test_a_part_can_be_replaced() -> None:
     """U22: of one interest any, of several those that are not about one."""
-    assert replace(WEB, key="db") == DB
-    assert replace(WEB, prefix=True) == WEBS
-    assert replace(WEBS, key="") == EVERY_KEY
-    assert replace(EVERY_KEY, namespace=ALL) == EVERYWHERE
-    assert replace(WEB, topic=JOBS, partition="west") == SubscribeRequest(JOBS, "web", partition="west")
+    changed: Any = replace  # type checkers know of the fields only
+    assert changed(WEB, key="db") == DB
+    assert changed(WEB, prefix=True) == WEBS
+    assert changed(WEBS, key="") == EVERY_KEY
+    assert changed(EVERY_KEY, namespace=ALL) == EVERYWHERE
+    assert changed(WEB, topic=JOBS, partition="west") == SubscribeRequest(JOBS, "web", partition="west")
     assert replace(BOTH, index=3, epoch="e").interests == BOTH.interests
     assert replace(WEB, interests=BOTH.interests) == BOTH
     with pytest.raises(ValueError, match="no one key"):
-        replace(BOTH, key="web")
+        changed(BOTH, key="web")
 
 
 def test_token_and_cursor_are_part_of_what_is_compared() -> None:
@@ -303,7 +304,7 @@ def test_token_and_cursor_are_part_of_what_is_compared() -> None:
         WEB,
     ]
     assert len({BOTH, *others}) == len(others) + 1
-    assert BOTH.interests != BOTH
+    assert replace(BOTH, token="t") == replace(WEB, token="t") | replace(DB, token="t")
 
 
 @pytest.mark.parametrize("request_", [WEB, WEBS, BOTH, EVERYWHERE], ids=repr)

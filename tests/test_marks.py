@@ -20,6 +20,7 @@ from trio_stream import (
     SnapshotFunc,
     SubscribeRequest,
     Subscription,
+    SubscriptionLagged,
     SubscriptionState,
     open_publisher,
 )
@@ -147,9 +148,10 @@ async def test_the_timeline_knows_the_marks_of_commits_about_whatever() -> None:
         store.commit(("web", "1"))
         store.commit(("a", "1"), topic=JOBS)
         publisher.publish((), index=3, mark="a3")
-        for index, received in ((1, []), (2, []), (3, [])):
+        for index in (1, 2, 3):
             again = publisher.subscribe(WEB.after(Cursor(index, EPOCH, f"a{index}")))
-            assert await all_of(again) == received
+            assert await all_of(again) == []
+            assert again.state is SubscriptionState.LIVE
         store.index = 3
         for value in "45":
             store.states[store.index] = store.states[max(store.states)]
@@ -241,13 +243,27 @@ async def test_older_events_cannot_make_a_reader_lag_that_is_not_judged_yet() ->
         assert await all_of(ahead) == ["21:web=21"]
 
 
-async def test_a_reader_that_is_judged_too_late_is_stale() -> None:
-    """D7: when the timeline no longer knows the commit, although it was the right one."""
+async def test_a_reader_that_is_judged_when_the_history_has_passed_it_is_stale() -> None:
+    """D7: although it was right about its commit."""
     async with marked(history=2) as (store, publisher):
         ahead = publisher.subscribe(WEB.after(Cursor(2, EPOCH, "a2")))
         for index in range(1, 6):
             store.commit(("web", str(index)))
         assert await all_of(ahead) == ["marker", "5:web=5", "eos@5"]
+
+
+async def test_a_reader_may_be_judged_when_the_timeline_no_longer_knows_its_commit() -> None:
+    """D7: it is known as long as somebody waits for it; commits of other topics do no harm."""
+    async with marked(history=2) as (store, publisher):
+        good = publisher.subscribe(WEB.after(Cursor(2, EPOCH, "a2")))
+        bad = publisher.subscribe(WEB.after(Cursor(2, EPOCH, "b2")))
+        store.commit(("web", "1"))
+        store.commit(("web", "2"))
+        for index in range(3, 9):
+            store.commit(("a", str(index)), topic=JOBS)
+        store.commit(("web", "9"))
+        assert await all_of(good) == ["9:web=9"]
+        assert await all_of(bad) == ["marker", "9:web=9", "eos@9"]
 
 
 @pytest.mark.parametrize("when", ["before", "between", "after"])
@@ -383,29 +399,127 @@ async def test_a_snapshot_that_is_ahead_is_judged_when_its_commit_is_published(
         assert await all_of(subscription) == []
         for index, mark in commits:
             publisher.publish([event(index, "web")], mark=mark)
+            assert subscription.cursor == Cursor(9, EPOCH, "b9")
+        assert subscription.resume_request() == WEB.after(Cursor(9, EPOCH, "b9"))
         assert await all_of(subscription) == received
         assert subscription.cursor == publisher.cursor
         assert len(answers) == (received[0] != "marker")
 
 
-@pytest.mark.parametrize("reading", [True, False], ids=["while it is read", "in the cache"])
-async def test_a_snapshot_that_was_contradicted_is_given_to_nobody_else(reading: bool) -> None:
-    """D14, D24: who is inside of it is told at its end."""
+@pytest.mark.parametrize("had", [True, False], ids=["was had", "is ready"])
+@pytest.mark.parametrize("authorizer", [None, frozenset({"web"})], ids=["all", "checked"])
+@pytest.mark.parametrize("how", ["receive", "nowait", "batch", "until current"])
+async def test_the_end_of_a_snapshot_that_was_contradicted_is_not_returned(
+    how: str, authorizer: frozenset[str] | None, had: bool
+) -> None:
+    """D1, D14, D24: whoever stops there would hold a state that never was. And nobody else is given it."""
     answers = [Cursor(9, EPOCH, "b9"), Cursor(9, EPOCH, "a9")]
 
     async def snapshot_of(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
         await snapshot.append([event(1, "web", str(len(answers)))])
         return answers.pop(0)
 
+    async def take() -> list[Event[Health]]:
+        match how:
+            case "receive":
+                return [await subscription.receive()]
+            case "nowait":
+                return await everything(subscription)
+            case "batch":
+                return [*await subscription.receive_batch()]
+            case _:
+                return [*await subscription.receive_until_current()]
+
     async with open_publisher({HEALTH: snapshot_of}, epoch=EPOCH, index=8, mark="a8") as publisher:
+        subscription = publisher.subscribe(WEB, authorizer=authorizer)
+        await quiet()
+        received = await until_live(subscription) if had else []
+        publisher.publish([event(9, "db")], mark="a9")
+        assert await all_of(publisher.subscribe(WEB)) == ["1:web=1", "eos@9"]
+        while subscription.cursor != publisher.cursor or subscription.state is not SubscriptionState.LIVE:
+            received += await take()
+        first = ["1:web=2", "eos@9"] if had else ["1:web=2"]
+        assert kinds(received) == [*first, "marker", "1:web=1", "eos@9"]
+        assert subscription.statistics().delivered == len(received)
+
+
+@pytest.mark.parametrize("reading", [True, False], ids=["while it is read", "in the cache"])
+async def test_a_contradiction_is_remembered_as_long_as_the_snapshot(reading: bool) -> None:
+    """D14, D24: although the timeline no longer knows the mark, after more commits about other topics."""
+    answers = [Cursor(9, EPOCH, "b9")]
+
+    async def snapshot_of(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
+        cursor = answers.pop() if answers else publisher.cursor
+        await snapshot.append([event(1, "web", cursor.mark[0])])
+        return cursor
+
+    async with open_publisher(
+        {HEALTH: snapshot_of, JOBS: snapshot_of}, history=2, epoch=EPOCH, index=8, mark="a8"
+    ) as publisher:
         subscription = publisher.subscribe(WEB)
         await quiet()
         if not reading:
-            await until_live(subscription)
-        publisher.publish([event(9, "db")], mark="a9")
-        assert await all_of(publisher.subscribe(WEB)) == ["1:web=1", "eos@9"]
-        rest = await all_of(subscription)
-        assert rest == ["1:web=2", "eos@9"] * reading + ["marker", "1:web=1", "eos@9"]
+            assert kinds(await until_live(subscription)) == ["1:web=b", "eos@9"]
+        for index in range(9, 20):
+            publisher.publish([event(index, "a", topic=JOBS)], mark=f"a{index}")
+        assert await all_of(publisher.subscribe(WEB)) == ["1:web=a", "eos@19"]
+        first = ["1:web=b"] if reading else []
+        assert await all_of(subscription) == [*first, "marker", "1:web=a", "eos@19"]
+
+
+async def test_a_snapshot_that_was_confirmed_stays_good() -> None:
+    """D14: also when the timeline no longer knows its mark."""
+    async with marked(history=2) as (store, publisher):
+        store.publisher = None
+        store.commit(("web", "1"))
+        early = publisher.subscribe(WEB)
+        assert kinds(await until_live(early)) == ["1:web=1", "eos@1"]
+        slow = publisher.subscribe(WEB)
+        publisher.publish([event(1, "web", "1")], mark="a1")
+        for index in range(2, 9):
+            publisher.publish([event(index, "a", topic=JOBS)], mark=f"a{index}")
+        late = publisher.subscribe(WEB)
+        for each in (slow, late):
+            assert await all_of(each) == ["1:web=1", "eos@1"]
+        assert await all_of(early) == []
+        assert {each.state for each in (early, slow, late)} == {SubscriptionState.LIVE}
+        assert store.runs == 1
+
+
+@every_policy
+@pytest.mark.parametrize("touches", ["web", "db", None], ids=["the part", "its topic", "nothing"])
+@pytest.mark.parametrize("over", [9, 10], ids=["contradicted", "passed over"])
+async def test_no_part_of_a_union_may_be_of_another_copy(
+    on_lag: OnLag, touches: str | None, over: int
+) -> None:
+    """D22, D24: whether the commit that shows it is about that part or not."""
+    answers = [Cursor(9, EPOCH, "b9")]
+
+    async def snapshot_of(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
+        cursor = answers.pop() if answers and request.topic == HEALTH else publisher.cursor
+        await snapshot.append(
+            [event(1, "web" if request.topic == HEALTH else "a", cursor.mark[0], topic=request.topic)]
+        )
+        return cursor
+
+    async with open_publisher(
+        {HEALTH: snapshot_of, JOBS: snapshot_of}, epoch=EPOCH, index=8, mark="a8"
+    ) as publisher:
+        subscription = publisher.subscribe(BOTH, on_lag=on_lag)
+        await quiet()
+        received = ready(subscription)
+        assert not any(each.is_framing for each in received)
+        publisher.publish([event(over, touches)] if touches else [], index=over, mark=f"a{over}")
+        try:
+            received += await everything(subscription)
+        except SubscriptionLagged as lagged:
+            assert (on_lag, lagged.index) == ("close", 0)
+            received = await everything(publisher.subscribe(BOTH))
+        assert sum(each.is_end_of_snapshot for each in received) == 1
+        state: dict[Any, str] = {}
+        for each in received:
+            apply(state, each)
+        assert "b" not in state.values()
 
 
 async def test_every_event_of_a_commit_has_its_mark() -> None:

@@ -39,11 +39,11 @@ def public_members() -> list[str]:
 
 def test_the_names_of_the_contract_can_be_imported_from_the_top() -> None:
     contract = """
-        BusyResourceError CloseReason ClosedResourceError Event EventPublisher InvalidCommitError
+        ALL BusyResourceError CloseReason ClosedResourceError Cursor Event EventPublisher Interest InvalidCommitError
         NoOpEventPublisher Payload PayloadEvents PublisherDisabledError PublisherStatistics SnapshotAppender
-        SnapshotFailed SnapshotFunc SnapshotHandlers Subject SubscribeRequest Subscription
-        SubscriptionForceClosed SubscriptionLagged SubscriptionStatistics Topic UnknownTopicError WouldBlock
-        close_subscription_event open_publisher
+        SnapshotFailed SnapshotFunc SnapshotHandlers Source Subject SubscribeRequest Subscription
+        SubscriptionForceClosed SubscriptionLagged SubscriptionState SubscriptionStatistics Topic UnknownTopicError
+        WouldBlock close_subscription_event open_publisher
     """
     assert set(contract.split()) <= set(PUBLIC)
 

@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, JOBS, Catalogue, Health, event, ready, until_live
 from hypothesis import given, strategies as st
+from interruptions import soon
 from scenes import Held, opened, quiet
 from unions import BOTH, SERVICES, WORK, both, fold, rows_at, shown
 
@@ -567,6 +568,47 @@ async def test_a_large_part_and_a_slow_one_and_many_changes_become_one_state() -
         fold(rows, ready(subscription))
         expected = rows_at(store, store.index, BOTH)
         assert {each: rows[each] for each in expected} == expected
+
+
+@pytest.mark.parametrize("when", ["before", "soon"])
+@pytest.mark.parametrize("touched", [JOBS, HEALTH, None], ids=["the other part", "the last part", "both"])
+async def test_a_commit_in_the_moment_in_which_the_last_part_is_whole_comes_once(
+    when: str, touched: Topic[Health] | None
+) -> None:
+    """D1, D3, D22: in the snapshot or after it. On trio the order of the tasks is by chance, so it is tried often."""
+    store = Catalogue()
+    go = anyio.Event()
+
+    def commit() -> None:
+        both(
+            store,
+            *((topic, key, "2") for topic, key in ((HEALTH, "web"), (JOBS, "a")) if touched in (None, topic)),
+        )
+
+    async def last(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        await store.snapshot(request, snapshot)
+        await go.wait()
+        if when == "soon":
+            soon(commit)
+        else:
+            commit()
+        return 1
+
+    for _ in range(20):
+        store = Catalogue()
+        go = anyio.Event()
+        async with open_publisher({HEALTH: last, JOBS: store.snapshot}) as publisher:
+            store.publisher = publisher
+            both(store, (HEALTH, "web", "1"), (JOBS, "a", "1"))
+            subscription = publisher.subscribe(BOTH)
+            await quiet()
+            go.set()
+            events = await until_live(subscription)
+            assert fold({}, events) == rows_at(store, events[-1].index, BOTH)
+            await quiet()
+            after = ready(subscription)
+            assert [each.index for each in after] == [2] * (events[-1].index < 2)
+            assert fold({}, [*events, *after]) == rows_at(store, 2, BOTH)
 
 
 async def test_a_part_that_is_ahead_makes_the_whole_wait_for_its_commit() -> None:

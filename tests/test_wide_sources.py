@@ -293,7 +293,7 @@ BAD: dict[str, tuple[Callable[[EventPublisher], object], type[Exception], str]] 
         "the handler of 'jobs' is an async function",
     ),
     "a generator": (
-        lambda publisher: publisher.register_handler(JOBS, Source(yielding)),  # type: ignore[arg-type]
+        lambda publisher: publisher.register_handler(JOBS, Source(yielding)),
         TypeError,
         "the handler of 'jobs' yields",
     ),

@@ -18,7 +18,7 @@ import anyio
 from ._errors import CloseReason, SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
 from ._passages import Passages
-from ._reader import Reader
+from ._reader import Phase, Reader
 from ._request import SubscribeRequest
 from ._routes import Interests
 from ._subscription import BURST, Subscription
@@ -62,7 +62,7 @@ class _Composition:
         self._parts = parts
         self._put = put
         self._unfinished = len(parts)
-        self._index: int | None = None
+        self._is_over = False  # each part has had its end-of-snapshot
         self._ended: SubscriptionForceClosed | None = None
         self._is_void = False  # a part begins anew
         # What waits for more of a part; to be left when no more is wanted.
@@ -75,30 +75,34 @@ class _Composition:
                 tasks.start_soon(self._pump, part, tasks.cancel_scope)
         if self._ended is not None:
             raise self._ended
-        if self._is_void or self._index is None:
+        if self._is_void:
             return None
-        await self._parts[0].wait_published(self._index)
+        index = max([part.index for part in self._parts])
+        await self._parts[0].wait_published(index)
         for part in self._parts:
-            if not await self._finish(part, self._index):
+            if not await self._finish(part, index):
                 return None
-        return self._index
+        return index
 
     async def _finish(self, part: Subscription[Any], index: int) -> bool:  # noqa: ASYNC910 - there may be nothing
         """Puts what comes up to the index; False if the part begins anew, or the publisher stops."""
-        while (gate := part._gate()) is not None:
-            await part._wait_at(gate, None)
-        if part._passages.timeline.is_stopped:  # then what it waits for may not come
+        timeline = part._passages.timeline
+        while part._phase is not Phase.LIVE and not timeline.is_stopped:
+            # It has to be filled, or its snapshot was ahead, and another commit may have come in its place.
+            if (gate := part._gate()) is not None:
+                await part._wait_at(gate, None)
+            elif part._take() is not None:
+                return False  # noqa: ASYNC910 - as above
+        if timeline.is_stopped:  # then what it waits for may not come
             return False  # noqa: ASYNC910 - as above
         for event in part._take_up_to(index):
-            if event.is_framing:
-                return False  # noqa: ASYNC910 - as above
             await self._put(event)
         return True  # noqa: ASYNC910 - as above
 
     async def _pump(  # noqa: ASYNC910 - a task, not awaited
         self, part: Subscription[Any], everything: anyio.CancelScope
     ) -> None:
-        while self._index is None:
+        while not self._is_over:
             try:
                 for event in await self._receive(part):
                     if event.is_new_snapshot_to_follow:
@@ -113,8 +117,8 @@ class _Composition:
                 self._ended = self._ended or error
                 everything.cancel()
                 return  # noqa: ASYNC910 - a task, not awaited
-            if not self._unfinished and self._index is None:
-                self._index = max([each.index for each in self._parts])
+            if not self._unfinished and not self._is_over:
+                self._is_over = True  # one that was woken already goes on with what it takes, and then ends
                 for scope in self._waits:
                     scope.cancel()
 

@@ -83,12 +83,13 @@ class Snapshot(Feed):
         self.serial: int = serial
         # The topics' newest commit when the handler was started; when complete, what the handler returned.
         self.index: int = 0
-        # The mark of that commit, if the handler said it; and where its index is waited for, if that is ahead.
+        # The mark of that commit, if the handler said it.
         self.mark: str = ""
-        self.gate: Gate | None = None
         # The newest commit that was dropped when the handler was started: it must have seen at least that.
         self.dropped_before: int = 0
         self.is_complete: bool = False
+        # Of its index, if that was ahead and has a mark: knows for good which commit it was.
+        self.gate: Gate | None = None
         # Whether it is there only for those who keep it: the history has passed it.
         self.is_passed: bool = False
         self.failure: BaseException | None = None
@@ -114,6 +115,11 @@ class Snapshot(Feed):
     def is_gone(self) -> bool:
         """Whether it was emptied, because of a failure or because the history has passed it."""
         return self.start > 0
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether another commit was published in the place of the one that it is of."""
+        return self.gate is not None and self.gate.end > 0 and self.gate.mark != self.mark
 
     @property
     def newest_dropped(self) -> int:
@@ -191,11 +197,6 @@ class Passages:
     def is_void(self, snapshot: Snapshot) -> bool:
         """Whether it is of a state that was replaced, or of a publisher that has stopped."""
         return any(snapshot.serial < history.era for history in snapshot.histories)
-
-    def is_false(self, snapshot: Snapshot) -> bool:
-        """Whether it was ahead of what was published, and then another commit had its index, or none."""
-        gate = snapshot.gate
-        return gate is not None and gate.end > 0 and gate.mark != snapshot.mark
 
     def complete(self, snapshot: Snapshot, index: int, mark: str, *, cache: bool) -> None:
         """The handler has returned: end-of-snapshot, unless the history has passed the snapshot already."""
@@ -308,7 +309,7 @@ class Passages:
             return True
         if snapshot.index < snapshot.newest_dropped:
             return False
-        if self.is_false(snapshot):
+        if snapshot.is_refuted:
             return False
         if not (fresh or snapshot.stalled):
             return True

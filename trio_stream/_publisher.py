@@ -63,7 +63,7 @@ class EventPublisher:
     `publish` and `subscribe` work before that; snapshots wait for it.
     Call it in the thread of that event loop, from a task or from any callback.
     Any thread may read `index`, `next_index`, `epoch` and `statistics`, and call `publish_from_thread`.
-    After it has stopped, every call raises `ClosedResourceError`, except `index`, `next_index`, `epoch` and
+    After it has stopped, every call raises `ClosedResourceError`, except `index`, `next_index`, `epoch`, `cursor` and
     `statistics`, and, while somebody still reads, `close_subscriptions` and close events.
     """
 

@@ -299,11 +299,13 @@ class Reader(Slot, Generic[P]):
                 self._phase = Phase.READING
                 return self._take_marker()
             case Phase.JUDGED:
-                assert self._awaited is not None and isinstance(self._source, Gate)  # noqa: PT018
+                assert self._awaited is not None
                 index, mark = self._awaited
-                is_right = self._source.mark == mark
+                gate = self._source
+                assert isinstance(gate, Gate)
                 self._leave_passage()
-                if is_right:
+                is_kept = self._index > 0 or index >= self._feed.floor
+                if gate.mark == mark and is_kept:
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
@@ -320,7 +322,9 @@ class Reader(Slot, Generic[P]):
         while self._position < snapshot.end and self._position < scanned and not self._has_lost(snapshot):
             event = snapshot.items[self._position]
             shown = event if self._authorizer is None else self._readable(event)
-            self._move_in_snapshot(snapshot, 1, event)
+            if not self._move_in_snapshot(snapshot, 1, event):
+                self._passed += 1
+                return None
             if shown is not None:
                 return shown
             self._passed += 1
@@ -408,7 +412,9 @@ class Reader(Slot, Generic[P]):
         begin = self._position - source.base
         events = source.items[begin : begin + limit]
         if self._snapshot is not None:
-            self._move_in_snapshot(self._snapshot, len(events), events[-1])
+            if not self._move_in_snapshot(self._snapshot, len(events), events[-1]):
+                events.pop()
+                self._passed += 1
         elif events:
             self._position += len(events)
             self._index = events[-1].index
@@ -468,22 +474,25 @@ class Reader(Slot, Generic[P]):
         # If the history has passed a snapshot that was kept, the reader stands before what is gone.
         self._leap(feed.after(index) - (feed.dropped > index))
 
-    def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> None:
+    def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> bool:
+        """False if the last one is not to be returned: it is the end of a snapshot that is of another copy."""
         self._position += count
         self._passages.reach(snapshot, self._position)
         if last.payload is END_OF_SNAPSHOT:
             index, mark = snapshot.index, snapshot.mark
-            is_false = self._passages.is_false(snapshot)
+            gate, is_refuted = snapshot.gate, snapshot.is_refuted
             self._leave_passage()
-            if is_false:
+            if is_refuted:
                 self._begin_anew()
-            elif mark and index > self._passages.timeline.index:
+                return False
+            if gate is not None and not gate.end:
                 self._known = place = Place(index, mark)
                 self._index = index
                 self._wait_for(place)
                 self._tell_watchers()
             else:
                 self._go_live(index, last.mark)
+        return True
 
     def _leave_passage(self) -> None:
         """Lets go of the snapshot that it waits for or reads, or of the gate of an index."""

@@ -266,10 +266,12 @@ def share(request: SubscribeRequest[Any], interests: tuple[Interest, ...]) -> No
     They are a fifth of what an idle subscription takes.
     """
     own = request.interests
-    if own is not interests and all(
-        mine.topic is its.topic for mine, its in zip(own, interests, strict=True)
-    ):
-        object.__setattr__(request, "interests", interests)
+    if own is interests:
+        return
+    for mine, its in zip(own, interests, strict=True):
+        if mine[0] is not its[0]:  # topics of one name are equal, and may be of different classes
+            return
+    object.__setattr__(request, "interests", interests)
 
 
 def covered(interests: Iterable[Interest], topic: Topic[Any], subject: Subject) -> bool:
@@ -289,7 +291,9 @@ def _asked(interests: object, given: _Names) -> tuple[Interest, ...]:
     for each in several:
         if not isinstance(each, Interest):
             raise TypeError(f"an interest is an Interest, not {type(each).__name__}")
-    asked = canonical(_interest(*each) for each in several)
+    asked = tuple([_interest(*each) for each in several])
+    if len(asked) > 1:
+        asked = canonical(asked)
     if not asked:
         raise ValueError("a request needs at least one interest")
     if not given:

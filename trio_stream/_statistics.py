@@ -12,7 +12,10 @@ class TopicStatistics:
     floor: int
     """The lowest index that one can resume from."""
     feeds: int
-    """Subjects that have history or readers, and the blank key of each of their namespaces."""
+    """Subjects that have history or readers, and the blank key of each of their namespaces.
+
+    Also each prefix, use of `ALL` and union with a part in this topic, while it is read.
+    """
     snapshots: int
     """Snapshots that a new subscriber would share, being made or cached."""
 

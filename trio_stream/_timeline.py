@@ -8,8 +8,8 @@ The timeline keeps the marks of its newest commits, of whatever topic, as many a
 
 A cursor is judged at once, but for one that is ahead of what was published: that has to wait until its index is
 published or passed over.
-Where somebody waits for an index there is a *gate*: an empty feed that gets an end when the index is reached.
-It remembers the mark, which the timeline may have forgotten when they look.
+Where somebody waits for an index there is a *gate*: an empty feed that gets an end, and the mark of that commit, when
+the index is reached.
 """
 
 import enum
@@ -34,14 +34,14 @@ class Verdict(enum.Enum):
 
 
 class Gate(Feed):
-    """Where those wait who need an index to be published."""
+    """Opens when an index is published or passed over."""
 
     __slots__ = ("mark",)
 
     def __init__(self) -> None:
         super().__init__()
-        # Of the commit with this index, when that is published; None before, and if there is no such commit.
-        self.mark: str | None = None
+        # When it is open: of the commit with this index; "" if there is none, or it has none.
+        self.mark: str = ""
 
 
 class Timeline:
@@ -140,10 +140,9 @@ class Timeline:
         count = bisect_left(order, self.index + 1)
         passed, self._order = order[:count], order[count:]
         gates = [self._awaited.pop(index) for index in passed]
-        for gate in gates:
+        for index, gate in zip(passed, gates, strict=True):
             gate.end = 1
-        if passed[-1] == self.index:
-            gates[-1].mark = self.mark
+            gate.mark = self.mark_at(index) or ""
         return gates
 
     def everybody(self) -> list[Slot]:

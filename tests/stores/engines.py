@@ -7,7 +7,7 @@ import anyio
 from stores.storehouse import PATIENCE
 from typing_extensions import override
 
-from trio_stream import SnapshotAppender, SubscribeRequest
+from trio_stream import Cursor, SnapshotAppender, SubscribeRequest
 from trio_stream.stores import Commit, Entry, Head, Name, Operation, Record, Store, StoreError
 
 
@@ -42,7 +42,7 @@ class Plain(Store):
         return await self.store.snapshot(request, snapshot)
 
     @override
-    def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+    def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
         return self.store.changes(after)
 
     @override
@@ -76,7 +76,8 @@ class Stepping(Plain):
         """Somebody asks for changes."""
 
     @override
-    def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+    def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        assert isinstance(after, int)  # the feed asks by index
         return self._changes(after)
 
     @asynccontextmanager

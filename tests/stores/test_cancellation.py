@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 from interruptions import after, in_scope, in_task, on_asyncio
-from stores.storehouse import ALL_JOBS, Sink, commit_each, open_at, put, state, take
+from stores.storehouse import ALL_JOBS, JOBS, Sink, commit_each, open_at, put, state, take
 
+from trio_stream import ALL, SubscribeRequest
 from trio_stream.stores import Store
 
 pytestmark = pytest.mark.anyio
@@ -57,10 +59,13 @@ async def test_a_commit_that_waits_for_another_commit_can_be_cancelled(store: St
     assert await state(store) == {"a": "x"}
 
 
-async def test_a_cancelled_snapshot_leaves_the_store_as_it_was(store: Store) -> None:
+@pytest.mark.parametrize("namespace", ["default", ALL], ids=str)
+async def test_a_cancelled_snapshot_leaves_the_store_as_it_was(store: Store, namespace: Any) -> None:
     await store.commit([put(f"{n}") for n in range(3000)])
     for steps in STEPS:
-        await in_scope(lambda: store.snapshot(ALL_JOBS, Sink()), after(steps))
+        await in_scope(
+            lambda: store.snapshot(SubscribeRequest(JOBS, namespace=namespace), Sink()), after(steps)
+        )
     assert await store.commit([put("a")]) == 2
     assert len(await state(store)) == 3001
 

@@ -3,13 +3,14 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 from stores.storehouse import PATIENCE, commit_each, open_at, put, sql, take
 
-from trio_stream import BusyResourceError, ClosedResourceError
+from trio_stream import BusyResourceError, ClosedResourceError, Cursor
 from trio_stream.stores import Commit, HistoryLostError, Put, Store, StoreError
 
 pytestmark = pytest.mark.anyio
@@ -274,3 +275,33 @@ async def test_a_commit_that_is_damaged_is_quoted_escaped_and_in_part(store: Sto
             pass
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
+
+
+async def test_a_cursor_of_the_store_is_as_good_as_its_index(store: Store) -> None:
+    await commit_each(store, "a", "b", "c")
+    async with store.changes(Cursor(1, (await store.head()).epoch)) as commits:
+        assert await take(commits, 2) == [2, 3]
+
+
+@pytest.mark.parametrize("index", [0, 2, 3, 9])
+async def test_a_cursor_of_another_epoch_is_lost_whatever_its_index(store: Store, index: int) -> None:
+    await commit_each(store, "a", "b", "c")
+    with pytest.raises(HistoryLostError, match="a new timeline") as lost:
+        async with store.changes(Cursor(index, "another")):
+            pytest.fail("it is of another timeline")
+    assert (lost.value.after, lost.value.epoch) == (index, (await store.head()).epoch)
+
+
+async def test_a_cursor_below_the_floor_is_lost(store: Store) -> None:
+    await commit_each(store, "a", "b", "c")
+    await store.compact(2)
+    with pytest.raises(HistoryLostError, match="are gone"):
+        async with store.changes(Cursor(1, (await store.head()).epoch)):
+            pytest.fail("it is too old")
+
+
+async def test_what_is_neither_an_index_nor_a_cursor_is_refused(store: Store) -> None:
+    where: Any = "3@epoch"
+    with pytest.raises(TypeError, match="an index is an integer"):
+        async with store.changes(where):
+            pytest.fail("it is a text")

@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from trio_stream import (
     CloseReason,
+    Cursor,
     EventPublisher,
     SnapshotAppender,
     SnapshotFailed,
@@ -279,9 +280,10 @@ async def test_history_lost_while_it_is_loaded_is_loaded_again(unreliable: Unrel
     class CompactedMeanwhile(Unreliable):
         compacted = False
 
-        def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
             if not self.compacted:
                 self.compacted = True
+                assert isinstance(after, int)
                 raise HistoryLostError(after, 2, "another")
             return super().changes(after)
 
@@ -295,7 +297,7 @@ async def test_a_store_that_fails_while_history_is_loaded_is_an_error_of_the_blo
 ) -> None:
     class FailsToFollow(Unreliable):
         @override
-        def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
             raise StoreError("jobs.db: on fire")
 
     with pytest.raises(StoreError, match="on fire"):
@@ -312,7 +314,7 @@ async def test_a_store_that_is_replaced_while_the_feed_connects_is_joined_anew(
         epoch = (await new.head()).epoch
 
     class Replaced(Unreliable):
-        def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
             if (tmp_path / "new.db").exists():
                 (tmp_path / "new.db").replace(path)
             return super().changes(after)

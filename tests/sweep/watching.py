@@ -6,20 +6,20 @@ A command has no public name to call it by: what runs it lies behind the parsing
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import anyio
 from anyio.lowlevel import checkpoint
-from stores.storehouse import ALL_JOBS, open_at
+from stores.storehouse import open_at
 from sweep.driver import Setting
 from sweep.durable import LAST, Keeper, kept
 from typing_extensions import override
 
-from trio_stream.cli._arguments import Cursor
+from trio_stream import Cursor
 from trio_stream.cli._output import Output
 from trio_stream.cli._watch import Watch
+from trio_stream.cli._watched import Watched
 
 
 class Watches(Output):
@@ -39,8 +39,7 @@ class Watches(Output):
         start = self.cursors[-1]
         if start is not None and start.index == LAST:
             return
-        request = ALL_JOBS if start is None else replace(ALL_JOBS, index=start.index, epoch=start.epoch)
-        watch = Watch(request, start, self, as_json=True)
+        watch = Watch(Watched(topics=["jobs"]), start, self, as_json=True)
         try:
             with anyio.CancelScope() as self._scope:
                 await watch.run(open_at(self._keeper.path))

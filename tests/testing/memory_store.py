@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 from typing_extensions import override
 
-from trio_stream import Event, SnapshotAppender, SubscribeRequest
+from trio_stream import Cursor, Event, SnapshotAppender, Subject, SubscribeRequest
 from trio_stream.stores import (
     JSON,
     Commit,
@@ -114,9 +114,9 @@ class MemoryStore(Store):
         await anyio.lowlevel.checkpoint()
         return self.disk.state.get(Name(topic, key, namespace))
 
-    def rows(self, topic: str, namespace: str, key: str = "") -> list[tuple[str, Entry]]:
+    def rows(self, topic: str, namespace: str) -> list[tuple[str, Entry]]:
         names = [name for name in self.disk.state if (name.topic, name.namespace) == (topic, namespace)]
-        return sorted((name.key, self.disk.state[name]) for name in names if key in ("", name.key))
+        return sorted((name.key, self.disk.state[name]) for name in names)
 
     @asynccontextmanager
     async def list(
@@ -130,14 +130,20 @@ class MemoryStore(Store):
     async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
         await anyio.lowlevel.checkpoint()
         index = self.disk.index
-        is_ours = request.partition == "default"
-        for key, entry in self.rows(request.topic.name, request.namespace, request.key) if is_ours else ():
-            record = Record(key, entry.value, "put", request.namespace)
-            await snapshot.append([Event(request.topic, entry.index, record)])
+        for name, entry in sorted(self.disk.state.items()):
+            if name.topic == request.topic.name and request.covers(
+                request.topic, Subject(name.key, name.namespace)
+            ):
+                record = Record(name.key, entry.value, "put", name.namespace)
+                await snapshot.append([Event(request.topic, entry.index, record)])
         return index
 
     @asynccontextmanager
-    async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
+    async def changes(self, after: int | Cursor) -> AsyncIterator[AsyncIterator[Commit]]:
+        if isinstance(after, Cursor):
+            if after.epoch != self.disk.epoch:
+                raise HistoryLostError(after.index, self.disk.floor, self.disk.epoch)
+            after = after.index
         self.check_history(after)
         await anyio.lowlevel.checkpoint()
         follower = self.follow(after)

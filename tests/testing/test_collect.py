@@ -5,7 +5,7 @@ import pytest
 from catalogue import HEALTH, JOBS, Catalogue, Health, event, kinds
 from scenes import ALL, WEB, Held, opened
 
-from trio_stream import Event, SubscribeRequest, SubscriptionForceClosed
+from trio_stream import Cursor, Event, EventPublisher, SubscribeRequest, SubscriptionForceClosed, running
 from trio_stream.testing import cancel_at_every_checkpoint, collect
 
 pytestmark = pytest.mark.anyio
@@ -86,3 +86,29 @@ async def test_a_cancelled_collect_has_lost_nothing() -> None:
         await collect(subscription, upto=publisher.index, into=received)
         assert [each.index for each in received] == [1, 1, *range(2, publisher.index + 1)]
         assert subscription.request == ALL
+
+
+async def test_upto_an_index_it_waits_until_a_cursor_that_is_ahead_is_known_to_be_right_or_not() -> None:
+    """Both ways, and without looking again and again."""
+
+    async def snapshot(*_: object) -> Cursor:
+        return Cursor(publisher.index, "e", f"m{publisher.index}")
+
+    for mark, expected in (("m3", ["4:web=d"]), ("another", ["marker", "eos@4"])):
+        publisher = EventPublisher({HEALTH: snapshot}, index=2, epoch="e", mark="m2")
+        async with running(publisher.run), anyio.create_task_group() as tasks:
+            subscription = publisher.subscribe(ALL.after(Cursor(3, "e", mark)))
+            assert await collect(subscription) == []
+            assert await collect(subscription, upto=2) == []
+            collected: list[str] = []
+
+            async def take() -> None:
+                collected.extend(kinds(await collect(subscription, upto=4)))  # noqa: B023
+
+            tasks.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+            for index, value in ((3, "c"), (4, "d")):
+                publisher.publish([event(index, "web", value)], mark=f"m{index}")
+            await anyio.wait_all_tasks_blocked()
+            subscription.unsubscribe()
+        assert collected == expected

@@ -11,7 +11,7 @@ import pytest
 from testing.memory_store import Disk, Follower, MemoryStore, Steps, factory_of
 from typing_extensions import override
 
-from trio_stream import SnapshotAppender, SubscribeRequest
+from trio_stream import Cursor, SnapshotAppender, SubscribeRequest
 from trio_stream.stores import Commit, Entry, Head, Name, Operation, Put, Record, open_store
 from trio_stream.testing import STORE_CHECKS, PromiseBroken, StoreCheck, check_store
 
@@ -286,7 +286,8 @@ class LosesACancelledStep(MemoryStore):
 class GoesOnAfterItsContext(MemoryStore):
     @override
     @asynccontextmanager
-    async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
+    async def changes(self, after: int | Cursor) -> AsyncIterator[AsyncIterator[Commit]]:
+        assert isinstance(after, int)
         self.check_history(after)
         yield self.follow(after)
 

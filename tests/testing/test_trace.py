@@ -112,6 +112,11 @@ BROKEN: dict[str, tuple[str, int | None, Trace]] = {
     "a commit of another key": ("D4", 7, [*WHOLE[:-1], event(7, "mail", "g")]),
     "an event of another topic": ("D3", 3, [*SNAPSHOT, event(3, "build", "c", topic=JOBS)]),
     "an event of no commit": ("D3", 5, [*SNAPSHOT, LIVE[0], event(5, "web", "x")]),
+    "a commit with a part of another topic": (
+        "D4",
+        7,
+        [*WHOLE[:-1], batch(WHOLE[-1], event(7, "web", topic=JOBS))],
+    ),
     "another value": ("D4", 6, [*SNAPSHOT, LIVE[0], event(6, "web", "x")]),
     "half of a commit": ("D4", 4, [*SNAPSHOT, event(4, "web", "d")]),
     "a commit in the wrong order": ("D4", 4, [*SNAPSHOT, batch(*reversed(COMMITS[3]))]),
@@ -174,3 +179,19 @@ def test_no_loss_exchange_or_doubling_of_changes_goes_unnoticed(first: int, seco
     for changes in damaged:
         with pytest.raises(PromiseBroken):
             check_trace([*SNAPSHOT, *changes], model(), upto=7)
+
+
+def test_marks_that_publish_was_given_make_no_difference() -> None:
+    marked = [replace(each, mark=f"m{each.index}") for each in (event(6, "web", None), event(7, "web", "g"))]
+    check_trace([*SNAPSHOT, LIVE[0], *marked], model(), upto=7)
+
+
+def test_a_mark_of_a_commit_is_compared() -> None:
+    commits = [[event(1, "web")], [replace(event(2, "web"), mark="m2")]]
+    marked = Model(request=WEB, commits=commits, apply=apply)
+    check_trace([end(0), event(1, "web"), *commits[1]], marked, upto=2)
+    for mark in ("", "another"):
+        with pytest.raises(
+            PromiseBroken, match=r"D4 at index 2: the commit is .* with mark 'm2', but .* came"
+        ):
+            check_trace([end(0), event(1, "web"), replace(commits[1][0], mark=mark)], marked)

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -15,13 +15,14 @@ from trio_stream import Event, EventPublisher, Framing, SubscribeRequest
 from trio_stream.view import Connect, Frozen, View, open_view
 
 HealthView = View[str, Health]
+K = TypeVar("K")
 
 
 def is_gone(payload: Health) -> bool:
     return payload.value is None
 
 
-def values(state: Mapping[str, Health]) -> dict[str, str | None]:
+def values(state: Mapping[K, Health]) -> dict[K, str | None]:
     return {key: payload.value for key, payload in state.items()}
 
 

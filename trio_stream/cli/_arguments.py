@@ -1,25 +1,10 @@
 """What the arguments of the commands may be, and what is said where one is not."""
 
 import math
-from dataclasses import dataclass
-from typing import Final
 
 import click
-from typing_extensions import override
 
-_MOST_DIGITS: Final = 20  # of an index; more than any store counts to
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a watch can go on."""
-
-    index: int
-    epoch: str
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.index}@{self.epoch}"
+from trio_stream import Cursor
 
 
 def check_name(_: click.Context, __: click.Parameter, text: str) -> str:
@@ -51,13 +36,27 @@ def check_optional_name(context: click.Context, parameter: click.Parameter, text
 
 
 def check_cursor(_: click.Context, __: click.Parameter, text: str | None) -> Cursor | None:
-    """INDEX@EPOCH, as `watch` prints it."""
+    """The text of a cursor, as `watch` prints it."""
     if text is None:
         return None
-    index, _separator, epoch = text.partition("@")
-    if not (index.isascii() and index.isdecimal() and len(index) < _MOST_DIGITS and epoch):
-        raise click.BadParameter(f"{text!r} is not of the form INDEX@EPOCH, which watch prints when it ends")
-    return Cursor(int(index), epoch)
+    try:
+        return Cursor.parse(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text[:100]!r} is not of the form INDEX@EPOCH, which watch prints when it ends"
+        ) from None
+
+
+def check_names(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Names of which there may be any number."""
+    return tuple(check_name(context, parameter, text) for text in texts)
+
+
+def is_given(context: click.Context, parameter: str) -> bool:
+    """Whether it is on the command line, and not by default."""
+    return context.get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
 
 
 def check_finite(_: click.Context, __: click.Parameter, number: float | None) -> float | None:

@@ -3,18 +3,17 @@
 import logging
 import sys
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
 from functools import partial
 
 import anyio
 import click
 
-from trio_stream import SubscribeRequest
-from trio_stream.stores import Name, Record, Store, topic as topic_of
+from trio_stream import Cursor, SubscribeRequest
+from trio_stream.stores import Name, Store, topic as topic_of
 from trio_stream.view import ViewEnded
 
 from . import _arguments as arguments
-from ._arguments import Cursor, check_cursor, check_finite, check_optional_name
+from ._arguments import check_cursor, check_finite, check_names, check_optional_name, check_text, is_given
 from ._demo import Demo
 from ._demo_writer import Task, write
 from ._lines import entry_fields, json_line, value_text
@@ -24,17 +23,28 @@ from ._run import Backend, SignalError, run_async
 from ._view import ViewWatch
 from ._wait import Condition, Field, check_fields, wait_for
 from ._watch import Watch
+from ._watched import Watched
 
 
 @click.command()
 @arguments.topic
 @click.argument("key", required=False, callback=check_optional_name)
 @click.option(
+    "--topic",
+    "more",
+    metavar="TOPIC",
+    multiple=True,
+    callback=check_names,
+    help="Watch this topic as well; may be given several times.",
+)
+@click.option("--prefix", default="", callback=check_text, help="Only the keys that begin with this.")
+@click.option("--all-namespaces", "is_everywhere", is_flag=True, help="The keys of all namespaces.")
+@click.option(
     "--from",
     "start",
-    metavar="INDEX@EPOCH",
+    metavar="CURSOR",
     callback=check_cursor,
-    help="Go on from here, without a snapshot.",
+    help="Go on from here, INDEX@EPOCH, without a snapshot.",
 )
 @click.option(
     "--view",
@@ -51,12 +61,15 @@ from ._watch import Watch
 @arguments.namespace
 @arguments.as_json
 @arguments.backend
-@click.pass_obj
+@click.pass_context
 def watch(
-    url: str,
+    context: click.Context,
     *,
     topic: str,
     key: str | None,
+    more: tuple[str, ...],
+    prefix: str,
+    is_everywhere: bool,
     start: Cursor | None,
     as_view: bool,
     exits: bool,
@@ -67,6 +80,10 @@ def watch(
     """Print TOPIC, then follow its changes.
 
     First the state of TOPIC, or of one KEY of it; then every change as it is committed, by whatever process.
+
+    With --topic there are several topics in one order, and a commit over several of them is one change. KEY, --prefix
+    and the namespaces are those of each topic. A line then says the topic, and with --all-namespaces the namespace,
+    before the key.
 
     Ends with Ctrl-C, SIGTERM, or when nobody reads its output; then it prints the cursor to go on from with
     --from (on stderr with --json). Where that is too old, or of another store, the state is printed anew.
@@ -80,21 +97,35 @@ def watch(
             "new-snapshot-to-follow": there is a gap; forget the state
     cursor  what --from takes to go on after this line; null inside a snapshot
     events  {"type": "put", "namespace": ..., "key": ..., "value": ...},
-            or "delete"; none in the lines that are about the stream
+            or "delete"; none in the lines that are about the stream;
+            of several topics with "topic": ... as well
+
+    \b
+    A line also says what is watched:
+    topics  with --topic: all of them
+    key     the only one, if KEY is given; or "prefix"
+    all_namespaces  true, with --all-namespaces
 
     Apply a line as a whole, and the state is right at every commit.
     """  # noqa: D301 - see above
-    request = SubscribeRequest(topic_of(topic), key or "", namespace=namespace)
-    opening = opening_of(url, makes_store=True, reads=True)
+    if key and prefix:
+        raise click.UsageError("--prefix does not go with a KEY")
+    if is_everywhere and is_given(context, "namespace"):
+        raise click.UsageError("--all-namespaces does not go with --namespace")
+    watched = Watched(
+        topics=tuple(dict.fromkeys((topic, *more))),
+        key=key or prefix,
+        is_prefix=prefix != "",
+        namespace=None if is_everywhere else namespace,
+    )
+    opening = opening_of(context.obj, makes_store=True, reads=True)
     logging.basicConfig(format="trio-stream: %(message)s")
     if as_view:
         if start or as_json:
             raise click.UsageError("--view goes with neither --from nor --json")
-        _watch_view(opening, request, backend, exits=exits)
+        _watch_view(opening, watched, backend, exits=exits)
         return
-    if start:
-        request = replace(request, index=start.index, epoch=start.epoch)
-    following = Watch(request, start, Output(), as_json=as_json, exits=exits)
+    following = Watch(watched, start, Output(), as_json=as_json, exits=exits)
     return_of_line = ""
     try:
         run_async(partial(following.run, opening), backend=backend)
@@ -108,12 +139,12 @@ def watch(
 
 def _watch_view(
     opening: AbstractAsyncContextManager[Store],
-    request: SubscribeRequest[Record],
+    watched: Watched,
     backend: Backend,
     *,
     exits: bool,
 ) -> None:
-    watching = ViewWatch(request, exits=exits)
+    watching = ViewWatch(watched, exits=exits)
     with suppress(SignalError, KeyboardInterrupt):
         run_async(partial(watching.run, opening), backend=backend)
     click.echo(watching.final, nl=False)
@@ -208,10 +239,10 @@ def demo(context: click.Context, *, file: str | None, seconds: float, backend: B
     """
     parent = context.parent
     assert parent is not None
-    is_given = parent.get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE
-    if is_given:
+    has_store = is_given(parent, "url")
+    if has_store:
         opening_of(context.obj, makes_store=True)
-    show = Demo(file, seconds=seconds, backend=backend, url=context.obj if is_given else None)
+    show = Demo(file, seconds=seconds, backend=backend, url=context.obj if has_store else None)
     run_async(show.run, backend=backend)
 
 

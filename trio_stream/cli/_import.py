@@ -107,9 +107,7 @@ class Import:
         """Deletes the keys that were gone when the snapshot was taken."""
         async with self._store.list(self._topic, namespace=self._namespace) as entries:
             others = [
-                Delete(self._topic, key, self._namespace)
-                async for key, _ in entries
-                if key not in snapshot.keys and snapshot.only in {None, key}
+                Delete(self._topic, key, self._namespace) async for key, _ in entries if snapshot.removes(key)
             ]
         for start in range(0, len(others), self._batch):
             operations = others[start : start + self._batch]

@@ -1,13 +1,13 @@
 """How records and events are written: as text for people, as JSON for programs; one line each."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_never
 
-from trio_stream import Event, Framing
+from trio_stream import Cursor, Event, Framing
 from trio_stream.stores import JSON, Entry, Record
 
-from ._arguments import Cursor
+from ._watched import Watched
 
 
 def json_line(fields: Mapping[str, JSON]) -> str:
@@ -40,7 +40,7 @@ def entry_fields(topic: str, namespace: str, key: str, entry: Entry) -> dict[str
     return {"topic": topic, "namespace": namespace, "key": key, "index": entry.index, "value": entry.value}
 
 
-def event_text(event: Event[Record], *, is_live: bool) -> str:
+def event_text(event: Event[Record], watched: Watched, *, is_live: bool) -> str:
     """What a subscription delivers, for people: a line per record; those of one commit share its index."""
     match event.framing:
         case Framing.END_OF_SNAPSHOT:
@@ -48,17 +48,16 @@ def event_text(event: Event[Record], *, is_live: bool) -> str:
         case Framing.NEW_SNAPSHOT_TO_FOLLOW:
             return "-- new snapshot to follow: what was shown so far is out of date\n"
         case None:
-            lines = [_record_line(each.index, record, is_live=is_live) for each, record in _records(event)]
-            return "".join(lines)
+            return "".join(
+                _record_line(each.index, record, watched.place(each.topic.name, record), is_live=is_live)
+                for each, record in _records(event)
+            )
         case kind:
             assert_never(kind)
 
 
-def event_line(event: Event[Record], epoch: str, *, is_live: bool, only: str = "") -> str:
-    """What a subscription delivers, for programs: always one line, so that a commit is never torn.
-
-    `only`: the one key that it is about, if it is not about all.
-    """
+def event_line(event: Event[Record], epoch: str, watched: Watched, *, is_live: bool) -> str:
+    """What a subscription delivers, for programs: always one line, so that a commit is never torn."""
     match event.framing:
         case Framing.END_OF_SNAPSHOT | Framing.NEW_SNAPSHOT_TO_FOLLOW as framing:
             kind = framing.value
@@ -70,11 +69,11 @@ def event_line(event: Event[Record], epoch: str, *, is_live: bool, only: str = "
     return json_line(
         {
             "type": kind,
-            **({"key": only} if only else {}),
+            **watched.members(),
             "index": event.index,
             "epoch": epoch,
-            "cursor": str(Cursor(event.index, epoch)) if can_resume else None,
-            "events": [_record_fields(record) for _, record in _records(event)],
+            "cursor": str(Cursor(event.index, epoch, event.mark)) if can_resume else None,
+            "events": [watched.fields(each.topic.name, record) for each, record in _records(event)],
         }
     )
 
@@ -85,18 +84,12 @@ def _records(event: Event[Record]) -> Iterator[tuple[Event[Record], Record]]:
         yield each, each.payload
 
 
-def _record_line(index: int, record: Record, *, is_live: bool) -> str:
+def place_text(place: Iterable[str]) -> str:
+    """A key, and where it is if that must be said."""
+    return "  ".join(map(key_text, place))
+
+
+def _record_line(index: int, record: Record, place: Iterable[str], *, is_live: bool) -> str:
     if record.is_delete:
-        return f"{index:>8}  delete  {key_text(record.key)}\n"
-    return (
-        f"{index:>8}  {'put' if is_live else 'has':<6}  {key_text(record.key)}  {value_text(record.value)}\n"
-    )
-
-
-def _record_fields(record: Record) -> dict[str, JSON]:
-    return {
-        "type": record.operation,
-        "namespace": record.namespace,
-        "key": record.key,
-        "value": record.value,
-    }
+        return f"{index:>8}  delete  {place_text(place)}\n"
+    return f"{index:>8}  {'put' if is_live else 'has':<6}  {place_text(place)}  {value_text(record.value)}\n"

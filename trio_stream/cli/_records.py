@@ -38,6 +38,12 @@ class Snapshot(NamedTuple):
     keys: set[str]
     only: str | None
     """The key that the log is about; None if it is about all."""
+    prefix: str
+    """What the keys that the log is about begin with."""
+
+    def removes(self, key: str) -> bool:
+        """Whether it says that there is no such key."""
+        return key not in self.keys and self.only in {None, key} and key.startswith(self.prefix)
 
 
 class Reader:
@@ -94,9 +100,13 @@ class Reader:
 
     def _follow(self, number: int, record: Record, lines: list[Line]) -> Snapshot | None:
         """Does what a line of `watch --json` says; returns the snapshot that ends with it."""
-        kind, only = record.get("type"), record.get("key")
-        if kind not in _WATCHED or not (only is None or isinstance(only, str)):
+        kind, only, prefix = record.get("type"), record.get("key"), record.get("prefix", "")
+        if kind not in _WATCHED or not (only is None or isinstance(only, str)) or not isinstance(prefix, str):
             raise RecordError(number, "has events, but is no line of `watch --json`")
+        if "topics" in record or "all_namespaces" in record:
+            raise RecordError(
+                number, "is of several topics or namespaces; what can be imported is the log of one"
+            )
         if kind == "new-snapshot-to-follow":
             self._seen = None
         elif kind != "commit" and self._seen is None:
@@ -112,7 +122,7 @@ class Reader:
         if kind == "end-of-snapshot":
             assert self._seen is not None
             keys, self._seen = self._seen, None
-            return Snapshot(keys, only)
+            return Snapshot(keys, only, prefix)
         return None
 
     def _events(self, number: int, events: JSON) -> Iterator[Operation]:

@@ -1,4 +1,4 @@
-"""`watch`: the state of a topic, then every change to it, for as long as anyone wants to know."""
+"""`watch`: the state of some topics, then every change to it, for as long as anyone wants to know."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,19 +10,19 @@ import click
 
 from trio_stream import (
     CloseReason,
+    Cursor,
     Event,
     EventPublisher,
     Framing,
-    SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
 )
 from trio_stream.stores import Record, Store, open_store_publisher
 
-from ._arguments import Cursor
 from ._lines import event_line, event_text
 from ._output import Output, ReaderLeftError
 from ._run import open_tasks
+from ._watched import Watched
 
 _HISTORY: Final = 4096  # commits that who reads our output may be behind before there is a new snapshot
 _MOST_HISTORY: Final = 100_000  # commits that are loaded to go on from an old cursor without a snapshot
@@ -34,11 +34,11 @@ class Watch:
     """One run of the command; `cursor` can be read when it has ended."""
 
     cursor: Cursor | None
-    """After the newest event that was written; None where one cannot resume, as inside a snapshot."""
+    """Up to which everything was written; None where one cannot resume, as inside a snapshot."""
 
     def __init__(
         self,
-        request: SubscribeRequest[Record],
+        watched: Watched,
         start: Cursor | None,
         output: Output,
         *,
@@ -46,12 +46,13 @@ class Watch:
         exits: bool = False,
     ) -> None:
         self.cursor = start
-        self._request = request
+        self._watched = watched
+        self._request = watched.request.after(start)
         self._output = output
         self._as_json = as_json
         self._exits = exits  # as soon as the state is there
         # Whether who reads our output has a state, of this run or of an earlier one.
-        self._is_state_known = request.index > 0
+        self._is_state_known = self._request.index > 0
         self._failures = 0  # of snapshots, since one was complete
 
     async def run(self, opening: AbstractAsyncContextManager[Store]) -> None:
@@ -60,7 +61,7 @@ class Watch:
         async with (
             opening as store,
             open_store_publisher(
-                store, [self._request.topic.name], history=await self._history(store)
+                store, self._watched.topics, history=await self._history(store)
             ) as publisher,
         ):
             async with open_tasks() as tasks:
@@ -92,7 +93,8 @@ class Watch:
                     await self._recover(closed)
                 self._request = subscription.resume_request()
             if self._is_state_known:  # by then out of date, and nobody else says so: this is a fresh start
-                marker = Event(self._request.topic, 0, Framing.NEW_SNAPSHOT_TO_FOLLOW)
+                topic = self._request.interests[0].topic
+                marker = Event(topic, 0, Framing.NEW_SNAPSHOT_TO_FOLLOW)
                 await self._output.write(self._format(marker, publisher.epoch, is_live=False))
                 self.cursor = None
 
@@ -144,7 +146,7 @@ class Watch:
                 case kind:
                     assert_never(kind)
             lines.append(self._format(event, subscription.epoch, is_live=is_live))
-        reached = Cursor(subscription.index, subscription.epoch)
+        reached = subscription.cursor
         self._is_state_known = True
         if is_live:
             self._failures = 0
@@ -154,5 +156,5 @@ class Watch:
 
     def _format(self, event: Event[Record], epoch: str, *, is_live: bool) -> str:
         if self._as_json:
-            return event_line(event, epoch, is_live=is_live, only=self._request.key)
-        return event_text(event, is_live=is_live)
+            return event_line(event, epoch, self._watched, is_live=is_live)
+        return event_text(event, self._watched, is_live=is_live)

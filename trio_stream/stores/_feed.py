@@ -38,6 +38,7 @@ from ._errors import HistoryLostError, StoreError, UnreadableCommitError
 from ._store import Store
 from ._topic_log import TopicLog
 from ._values import Commit, Delete, Head, Operation, Put, Record, topic
+from ._wide import WideStore
 
 # Seconds until the next attempt after an error of the store: evenly random below a bound that doubles each
 # time, so that the processes of a store that comes back do not all come at once ("full jitter": Marc Brooker,
@@ -113,8 +114,9 @@ class _Feed:
         # Events since the last checkpoint, and those that were loaded before the start.
         self._burst = 0
         self._loaded = 0
+        source = Source(self._snapshot, wide=isinstance(store, WideStore) and store.is_wide)
         for each in topics.values():
-            EventPublisher.register_handler(publisher, each, self._snapshot)
+            EventPublisher.register_handler(publisher, each, source)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Until it is cancelled; started when the commits that the store had at the beginning are published.
@@ -307,6 +309,9 @@ async def open_store_publisher(
     A client with an older index gets a new snapshot.
     With 0 it starts at once, with none of them, and keeps up to 4,096 of those that come.
     A commit is published after it is durable; of those about other topics only the index is, and not of each.
+
+    Prefixes can be asked for with any store, but are made from all keys with a store other than SQLite's; `ALL` is a
+    `ValueError` there.
 
     The feed publishes: `publish`, `publish_from_thread`, `register_handler`, `refresh` and `run` are refused with a
     `RuntimeError`, and change nothing. Commit to the store.

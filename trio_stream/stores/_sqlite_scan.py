@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from itertools import islice
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import anyio
 import anyio.abc
@@ -33,9 +33,9 @@ from ._values import JSON, EpochIndex
 
 T = TypeVar("T")
 
-Rows: TypeAlias = Sequence[tuple[str, JSON, int]]
-"""Keys, values, and the indexes of the commits that they are from."""
-_RawRow: TypeAlias = tuple[str, str, int]  # with the value as JSON
+Rows: TypeAlias = Sequence[tuple[str, JSON, int, str]]
+"""Keys, values, the indexes of the commits that they are from, and namespaces."""
+_RawRow: TypeAlias = tuple[str, str, int, str]  # with the value as JSON
 
 PAGE: Final = 1024  # rows, at most
 _STEP: Final = 8  # pages that are copied in one call of a worker thread: about 10 ms
@@ -43,6 +43,49 @@ _COPIES: Final = 4  # of the scans that take more than a page, how many read at 
 _IDLE: Final = 1  # connections that are kept for the next scan
 
 _DECODER: Final = json.JSONDecoder()
+
+_COLUMNS: Final = 'SELECT state.key, state.value, state."index", state.namespace FROM '
+_KEYS: Final = "state.key >= :first AND state.key < :after"
+_ONE_NAMESPACE: Final = (
+    f"{_COLUMNS} state WHERE state.topic = :topic AND state.namespace = :namespace"
+    f" AND {_KEYS} ORDER BY state.key"
+)
+# Leaps from one namespace to the next, so that it reads no keys but those between the bounds. CROSS JOIN keeps SQLite
+# to this order of the loops, which is that of the rows.
+_ALL_NAMESPACES: Final = (
+    "WITH RECURSIVE present (name) AS ("  # noqa: S608 - both are ours
+    "SELECT min(namespace) FROM state WHERE topic = :topic UNION ALL "
+    "SELECT (SELECT min(namespace) FROM state WHERE topic = :topic AND namespace > name)"
+    " FROM present WHERE name IS NOT NULL) "
+    f"{_COLUMNS} present CROSS JOIN state ON state.topic = :topic AND state.namespace = name AND {_KEYS}"
+)
+
+
+class Range(NamedTuple):
+    """What a scan is about: the keys of one topic between two bounds, in one namespace or in all of them."""
+
+    topic: str
+    namespace: str | None
+    """None: all of them, one after the other."""
+    first: str
+    """The lowest key."""
+    after: str | bytes
+    """What is greater than the highest."""
+
+    @classmethod
+    def of_key(cls, topic: str, namespace: str | None, key: str) -> "Range":
+        """Just this key."""
+        return cls(topic, namespace, key, f"{key}\0")  # no key has a NUL
+
+    @classmethod
+    def of_prefix(cls, topic: str, namespace: str | None, prefix: str = "") -> "Range":
+        """The keys that begin with it."""
+        return cls(topic, namespace, prefix, _after(prefix))
+
+    def select(self, connection: sqlite3.Connection) -> sqlite3.Cursor:
+        """Its rows, by namespace and key."""
+        statement = _ALL_NAMESPACES if self.namespace is None else _ONE_NAMESPACE
+        return connection.execute(statement, self._asdict())
 
 
 class Run(Protocol):
@@ -69,15 +112,9 @@ class Scans:
         self._lender.close()
 
     @asynccontextmanager
-    async def open(
-        self, topic: str, namespace: str, prefix: str = ""
-    ) -> AsyncIterator[tuple[EpochIndex, Callable[[], Awaitable[Rows]]]]:
-        """The index of what is read, and what gives the next rows of it; none at the end.
-
-        One topic and namespace in the order of the keys, those with a prefix.
-        """
-        where = (topic, namespace, prefix, _after(prefix))
-        scan = _Scan(self._database, self._lender, Queue(self._spool), where)
+    async def open(self, rows: Range) -> AsyncIterator[tuple[EpochIndex, Callable[[], Awaitable[Rows]]]]:
+        """The index of what is read, and what gives the next rows of it; none at the end."""
+        scan = _Scan(self._database, self._lender, Queue(self._spool), rows)
         with ExitStack() as place:  # among the copies: it is given back as soon as everything is read
             try:
                 await self._begin(scan, place)
@@ -164,13 +201,11 @@ class _Reader:
 class _Scan:
     """The part that blocks, in worker threads; its public fields may be read from anywhere."""
 
-    def __init__(
-        self, database: Database, lender: "_Lender", queue: Queue, where: tuple[str, str, str, str | bytes]
-    ) -> None:
+    def __init__(self, database: Database, lender: "_Lender", queue: Queue, rows: Range) -> None:
         self._database = database
         self._lender = lender
         self._queue = queue
-        self._where = where
+        self._rows = rows
         # Guards the fields below: a native cancel on asyncio leaves a thread behind that is still at work.
         self._lock = threading.Lock()
         self._pages = self._read()
@@ -246,13 +281,7 @@ class _Scan:
             while (index := self._database.begin(connection)) is None:
                 pass  # the fork that was found has a new epoch now
             self.index = index
-            with closing(
-                connection.execute(
-                    'SELECT key, value, "index" FROM state'
-                    " WHERE topic = ? AND namespace = ? AND key >= ? AND key < ? ORDER BY key",
-                    self._where,
-                )
-            ) as rows:
+            with closing(self._rows.select(connection)) as rows:
                 page, is_last = _page(rows)
                 while not is_last:
                     yield page
@@ -261,7 +290,7 @@ class _Scan:
         yield page
 
     def _decoded(self, page: Sequence[_RawRow]) -> Rows:
-        return [(key, self._value(text, index), index) for key, text, index in page]
+        return [(key, self._value(text, index), index, namespace) for key, text, index, namespace in page]
 
     def _value(self, text: str, index: int) -> JSON:
         value: JSON

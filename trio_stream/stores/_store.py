@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from trio_stream import SnapshotAppender, SubscribeRequest
+from trio_stream import Cursor, SnapshotAppender, SubscribeRequest
 
 from ._values import Commit, Entry, Head, Name, Operation, Record
 
@@ -59,10 +59,11 @@ class Store(Protocol):
         """A `SnapshotFunc` for every topic; consistent at the index that it returns, and streamed.
 
         Only the partition "default" has any keys.
+        A store need not know `SubscribeRequest.prefix` and `ALL`: a publisher asks only a SQLite store for them.
         """
         ...
 
-    def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+    def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
         """Every commit from `after` + 1 on, in order, whoever makes it; waits for those to come.
 
         Usage: `async with store.changes(index) as commits: async for commit in commits: ...`.
@@ -70,6 +71,7 @@ class Store(Protocol):
         later, when commits that it needs were compacted, or when the epoch has changed.
         `UnreadableCommitError` at a commit that is damaged or missing, behind those before it, and at each step after.
         An `after` that the store has yet to reach is waited for.
+        An index is trusted to be of that epoch; a `Cursor` of another one is a `HistoryLostError`.
         One task iterates; a cancelled step loses nothing. A context manager, so that nothing outlives it.
         """
         ...

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, assert_neve
 
 from typing_extensions import override
 
-from trio_stream import Payload, Subject, Topic
+from trio_stream import Cursor, Payload, Subject, Topic
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """None, bool, int, finite float, str, list, dict with string keys; a tuple comes back as a list."""
@@ -197,6 +197,14 @@ def check_index(index: int) -> None:
         raise TypeError(f"an index is an integer, not {index!r}")
     if index < 0:
         raise ValueError(f"an index is not negative: {index}")
+
+
+def check_position(after: int | Cursor) -> tuple[int, str | None]:
+    """The index, and the epoch that it must be of; None if it is to be trusted."""
+    if isinstance(after, Cursor):
+        return after.index, after.epoch
+    check_index(after)
+    return after, None
 
 
 def _check_name(topic: str, key: str, namespace: str) -> None:

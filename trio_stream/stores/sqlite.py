@@ -65,7 +65,15 @@ import anyio
 import anyio.lowlevel
 from typing_extensions import override
 
-from trio_stream import BusyResourceError, ClosedResourceError, Event, SnapshotAppender, SubscribeRequest
+from trio_stream import (
+    ALL,
+    BusyResourceError,
+    ClosedResourceError,
+    Cursor,
+    Event,
+    SnapshotAppender,
+    SubscribeRequest,
+)
 
 from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
 from ._sqlite_commits import CommitLine
@@ -73,7 +81,7 @@ from ._sqlite_compaction import compact
 from ._sqlite_database import Database, Order
 from ._sqlite_file import SQLiteFile, Synchronous
 from ._sqlite_log import Log
-from ._sqlite_scan import Rows, Scans
+from ._sqlite_scan import Range, Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_threads import Threads
 from ._store import Store
@@ -89,7 +97,9 @@ from ._values import (
     check_expected,
     check_index,
     check_operations,
+    check_position,
 )
+from ._wide import WideStore
 
 __all__ = [
     "SQLiteStore",
@@ -179,7 +189,7 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
         await store.aclose()
 
 
-class _SQLiteStore(SQLiteStore, TopicLog):
+class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
     """See `SQLiteStore`."""
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
@@ -228,11 +238,11 @@ class _SQLiteStore(SQLiteStore, TopicLog):
     async def list(
         self, topic: str, *, namespace: str = "default", prefix: str = ""
     ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
-        async with self._scans.open(topic, namespace, prefix) as (head, fetch):
+        async with self._scans.open(Range.of_prefix(topic, namespace, prefix)) as (head, fetch):
 
             async def fetch_entries() -> Sequence[tuple[str, Entry]]:
                 rows = await fetch()
-                return [(key, Entry(value, EpochIndex(index, head.epoch))) for key, value, index in rows]
+                return [(key, Entry(value, EpochIndex(index, head.epoch))) for key, value, index, _ in rows]
 
             with _Steps(fetch_entries) as entries:
                 yield entries
@@ -247,18 +257,27 @@ class _SQLiteStore(SQLiteStore, TopicLog):
 
     @override
     async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
-        if request.partition != "default":
+        topic, key = request.topic.name, request.key
+        if request.partition not in ("default", ALL):
             return (await self.head()).index
-        if request.key:
-            return await self._snapshot_key(request, snapshot)
-        async with self._scans.open(request.topic.name, request.namespace) as (index, fetch):
-            while rows := await fetch():
-                for events in _by_commit(request, rows):
+        is_one_key = key != "" and not request.prefix
+        if is_one_key and request.namespace is not ALL:
+            return await self._snapshot_key(request, Name(topic, key, request.namespace), snapshot)
+        namespace = None if request.namespace is ALL else request.namespace
+        rows = (Range.of_key if is_one_key else Range.of_prefix)(topic, namespace, key)
+        async with self._scans.open(rows) as (index, fetch):
+            while page := await fetch():
+                for events in _by_commit(request, page):
                     await snapshot.append(events)
             return index
 
+    @property
     @override
-    def changes(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+    def is_wide(self) -> bool:
+        return True
+
+    @override
+    def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
         return self._changes(after, None)
 
     @override
@@ -285,11 +304,11 @@ class _SQLiteStore(SQLiteStore, TopicLog):
 
     @asynccontextmanager
     async def _changes(
-        self, after: int, topics: frozenset[str] | None
+        self, where: int | Cursor, topics: frozenset[str] | None
     ) -> AsyncIterator[AsyncIterator[Commit]]:
-        check_index(after)
+        after, epoch = check_position(where)
         after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
-        epoch, ready = await self._threads.run(partial(self._log.read, after, None, topics))
+        epoch, ready = await self._threads.run(partial(self._log.read, after, epoch, topics))
 
         async def fetch() -> Sequence[Commit]:
             nonlocal after, ready
@@ -310,12 +329,11 @@ class _SQLiteStore(SQLiteStore, TopicLog):
             raise self._database.file.error("opened for reading only")
 
     async def _snapshot_key(
-        self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
+        self, request: SubscribeRequest[Record], name: Name, snapshot: SnapshotAppender[Record]
     ) -> int:
-        name = Name(request.topic.name, request.key, request.namespace)
         index, entry = await self._threads.run(partial(self._database.get, name))
         if entry is not None:
-            for events in _by_commit(request, [(request.key, entry.value, entry.index)]):
+            for events in _by_commit(request, [(name.key, entry.value, entry.index, name.namespace)]):
                 await snapshot.append(events)
         return index
 
@@ -364,7 +382,7 @@ def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequen
     """Events for the rows, in their order; neighbours of one commit come together."""
     for index, group in groupby(rows, key=itemgetter(2)):
         while events := [
-            Event(request.topic, index, Record(key, value, "put", request.namespace))
-            for key, value, _ in islice(group, _GROUP)
+            Event(request.topic, index, Record(key, value, "put", namespace))
+            for key, value, _, namespace in islice(group, _GROUP)
         ]:
             yield events

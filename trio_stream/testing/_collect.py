@@ -37,4 +37,10 @@ async def collect(
                 continue  # it was too slow, and waits for a new one
             if upto is None or subscription.horizon >= upto:
                 return events
-            await subscription.wait_published(subscription.horizon + 1)
+            if subscription.statistics().state is SubscriptionState.RESUMING:
+                # Ahead of what is published: whether its cursor is right is known when that is reached.
+                await subscription.wait_published(min(upto, subscription.request.index))
+                if upto < subscription.request.index:
+                    return events
+            else:
+                await subscription.wait_published(subscription.horizon + 1)

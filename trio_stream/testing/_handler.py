@@ -14,6 +14,8 @@ import anyio.lowlevel
 from typing_extensions import TypeVar, override
 
 from trio_stream import (
+    ALL,
+    Cursor,
     Event,
     Framing,
     PayloadEvents,
@@ -46,17 +48,28 @@ async def check_snapshot_handler(
     index and the state at two moments is found by it. Called before each append of the first run.
     `unready`: entered to make the store not ready; the function must raise then.
 
-    The rules: an index is returned, not negative, not below that of anything appended, and 0 only for nothing; each
-    append has events of one index and of what was asked for, and no framing; every append is awaited, and none comes
-    later; token, index and epoch of the request make no difference; an error of an append is not swallowed, for
-    the snapshot would be taken for whole; a cancellation neither, at every checkpoint, and the function works after it.
+    The rules: an index, or a `Cursor`, is returned, not negative, not below that of anything appended, and 0 only for
+    nothing; all runs say the same epoch, and for one index the same mark; each append has events of one index and of
+    what was asked for, and no framing; every append is awaited, and none comes later; token, index, epoch and mark of
+    the request make no difference; an error of an append is not swallowed, for the snapshot would be taken for whole; a
+    cancellation neither, at every checkpoint, and the function works after it.
     It runs as often as it has checkpoints: give it a small state.
+
+    A request with `prefix` or `ALL` checks a function of a `Source` that is wide.
+    One of several interests is a `ValueError`: no snapshot function is asked for that.
     """
-    check = _Check(handler, replace(request, token="", index=0, epoch=None), model)
+    if len(request.interests) > 1:
+        raise ValueError(
+            f"a snapshot function is asked for one interest at a time, not for {len(request.interests)}"
+        )
+    check = _Check(handler, replace(request, token="", index=0, epoch=None, mark=""), model)
     await check.run(at_append=at_append)
     whole = await check.run()
     check.compare(
-        whole, await check.run(replace(request, token="another", index=max(1, whole.index), epoch="another"))
+        whole,
+        await check.run(
+            replace(request, token="another", index=max(1, whole.index), epoch="another", mark="another")
+        ),
     )
     await check.cancel_at_each_append(len(whole.groups))
     await check.fail_at_each_append(len(whole.groups))
@@ -115,6 +128,8 @@ class _Check(Generic[P]):
         self._handler = handler
         self._request = request
         self._model = model
+        # What the runs have returned, {index: one of them}; the epoch is that of all.
+        self._cursors: dict[int, Cursor | int] = {}
 
     async def run(
         self,
@@ -129,10 +144,22 @@ class _Check(Generic[P]):
         return recording
 
     async def _call(self, request: SubscribeRequest[P], recording: _Recording[P]) -> int:
-        index = await self._handler(request, recording)
+        """The index that it returns; the rest of a cursor is right."""
+        returned = await self._handler(request, recording)
         recording.is_closed = True
         for _ in range(8):  # whoever was left behind has its turn
             await anyio.lowlevel.checkpoint()
+        return self._check_returned(returned)
+
+    def _check_returned(self, returned: object) -> int:
+        if isinstance(returned, bool) or not isinstance(returned, int | Cursor):
+            self._fail("index", None, f"returned {returned!r}, not an integer or a Cursor")
+        index = returned.index if isinstance(returned, Cursor) else returned
+        for other in self._cursors.values():
+            if _epoch_of(other) != _epoch_of(returned):
+                self._fail("cursor", index, f"returned {returned!r}, and before {other!r}, of another epoch")
+        if (other := self._cursors.setdefault(index, returned)) != returned:
+            self._fail("cursor", index, f"returned {returned!r}, and before {other!r}, of another commit")
         return index
 
     def compare(self, one: _Recording[P], other: _Recording[P]) -> None:
@@ -206,8 +233,6 @@ class _Check(Generic[P]):
 
     def _check(self, recording: _Recording[P]) -> None:
         index = recording.index
-        if isinstance(index, bool) or not isinstance(index, int):
-            self._fail("index", None, f"returned {index!r}, not an integer")
         if index < 0:
             self._fail("index", index, "is negative")
         if index == 0 and recording.groups:
@@ -255,8 +280,14 @@ class _Check(Generic[P]):
             self._fail(
                 "append",
                 event.index,
-                f"{str(payload.subject)!r} where {str(self._request.subject)!r} was asked for: it is dropped",
+                f"{str(payload.subject)!r} where {self._asked()!r} was asked for: it is dropped",
             )
+
+    def _asked(self) -> str:
+        """As the subject it is, or with stars."""
+        (interest,) = self._request.interests
+        places = ("*" if each is ALL else each for each in (interest.partition, interest.namespace))
+        return "/".join([*places, f"{interest.key}{'*' if interest.prefix else ''}"])
 
     def _check_state(self, recording: _Recording[P], model: Model[P]) -> None:
         state: State = {}
@@ -269,3 +300,7 @@ class _Check(Generic[P]):
 
     def _fail(self, rule: str, index: int | None, difference: str) -> NoReturn:
         raise PromiseBroken(f"snapshot handler, {rule}", index, difference)
+
+
+def _epoch_of(returned: Cursor | int) -> str | None:
+    return returned.epoch if isinstance(returned, Cursor) else None

@@ -1,9 +1,10 @@
-"""Checks what one subscription has returned against the commits that there were: promises D1 to D5.
+"""Checks what one subscription has returned against the commits that there were: promises D1 to D5, and D22.
 
 Which of the right sequences it is depends on where the snapshot was taken, and the trace says so itself with
 end-of-snapshot.
 After that nothing is open any more: the next event must be the next commit that touches the subscription, whole.
 The state is compared at end-of-snapshot; from there on D1 follows, because what comes is what the state is made of.
+A request of several interests is checked as one: there is one state, one order, and one event for each commit.
 """
 
 from bisect import bisect_right
@@ -31,9 +32,15 @@ class Model(Generic[P]):
     request: SubscribeRequest[P]
     """What the subscription asked for."""
     commits: Sequence[Sequence[Event[P]]]
-    """All commits, oldest first, of whatever topics and subjects; a list that grows may be checked again."""
+    """All commits, oldest first, of whatever topics and subjects; a list that grows may be checked again.
+
+    The marks of their events are compared where they have some: they may have been given to `publish` instead.
+    """
     apply: Callable[[State, Event[P]], None]
-    """Changes a state by one single event, as the reader does it."""
+    """Changes a state by one single event, as the reader does it.
+
+    Over several topics, namespaces or partitions the state must tell these apart.
+    """
     initial: Iterable[Event[P]] = ()
     """What made the state before the first of the commits, if it was not empty."""
     authorizer: Any = field(default=None, repr=False)  # it may be a secret
@@ -82,6 +89,8 @@ def check_trace(events: Iterable[Event[P]], model: Model[P], *, upto: int | None
     A request with an index may have been resumed or answered with a snapshot; the first event says which.
     Raises `PromiseBroken` with the number of the promise: D1 for a wrong state, D2 for the order, D3 for what is
     lost, doubled or foreign, D4 for a commit that is torn, D5 for the framing.
+    Where the request has several interests it is D22, in place of D2 and D4, for live events that are out of order, for
+    one commit in two events, and for a commit that lacks a topic.
     """
     check_upto(upto)
     trace = _Trace(model)
@@ -107,10 +116,10 @@ class _Trace(Generic[P]):
     def take(self, event: Event[P]) -> None:
         """Checks the next event."""
         request = self._model.request
-        if event.topic != request.topic:
-            self._fail(
-                "D3", event.index, f"an event of topic {str(event.topic)!r} in one of {str(request.topic)!r}"
-            )
+        topics = dict.fromkeys(interest.topic for interest in request.interests)
+        if event.topic not in topics:
+            asked = " and ".join(repr(topic.name) for topic in topics)
+            self._fail("D3", event.index, f"an event of topic {str(event.topic)!r} in one of {asked}")
         match event.framing:
             case Framing.NEW_SNAPSHOT_TO_FOLLOW:
                 self._take_marker(event)
@@ -184,9 +193,12 @@ class _Trace(Generic[P]):
             lost = _index_of(commit)
             self._fail("D3", lost, f"lost: after {self._index} came {event.index}, without {_shown(commit)}")
         expected = self._model.part(commit)
-        if event.events != expected:
+        if not _is_same(event.events, expected):
+            lacks_topic = {each.topic for each in event.events} != {each.topic for each in expected}
             self._fail(
-                "D4", event.index, f"the commit is {_shown(expected)}, but {_shown(event.events)} came"
+                "D22" if self._is_union and lacks_topic else "D4",
+                event.index,
+                f"the commit is {_shown(expected)}, but {_shown(event.events)} came",
             )
         touching = sum(map(self._model.touches, commit))
         if isinstance(event.payload, PayloadEvents) != (touching > 1):
@@ -202,10 +214,15 @@ class _Trace(Generic[P]):
         if self._last is None:
             self._fail("D2", event.index, f"late: the stream was at {self._index} before its first change")
         if event.index < self._index:
-            self._fail("D2", event.index, f"came after {self._index}")
+            self._fail("D22" if self._is_union else "D2", event.index, f"came after {self._index}")
         if event == self._last:
             self._fail("D3", event.index, f"delivered twice: {event}")
-        self._fail("D4", event.index, f"one commit in two events: {_shown(self._last.events + event.events)}")
+        torn = f"one commit in two events: {_shown(self._last.events + event.events)}"
+        self._fail("D22" if self._is_union else "D4", event.index, torn)
+
+    @property
+    def _is_union(self) -> bool:
+        return len(self._model.request.interests) > 1
 
     def _fail(self, promise: str, index: int | None, difference: str) -> NoReturn:
         raise PromiseBroken(promise, index, difference)
@@ -215,5 +232,15 @@ def _index_of(commit: Sequence[Event[Any]]) -> int:
     return commit[0].index
 
 
+def _is_same(came: Sequence[Event[Any]], expected: Sequence[Event[Any]]) -> bool:
+    return len(came) == len(expected) and all(
+        (one.topic, one.index, one.payload) == (other.topic, other.index, other.payload)
+        and other.mark in ("", one.mark)
+        for one, other in zip(came, expected, strict=True)
+    )
+
+
 def _shown(events: Iterable[Event[Any]]) -> str:
-    return " + ".join(repr(event.payload) for event in events)
+    return " + ".join(
+        f"{event.payload!r}{f' with mark {event.mark!r}' if event.mark else ''}" for event in events
+    )

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from trio_stream import Event, SubscribeRequest
 
 
 class Connection(Protocol):
-    """The part of a `Subscription` that a view uses."""
+    """The part of a `Subscription` that a view uses.
+
+    One that cannot say at once whether the cursor of its request is right, so that its `horizon` is 0 meanwhile, has
+    `wait_ready` as well, as `Subscription.wait_ready`; otherwise the view is not current before the next event.
+    """
 
     @property
     def epoch(self) -> str:
@@ -50,6 +54,18 @@ class Connection(Protocol):
         traceback: TracebackType | None,
         /,
     ) -> object: ...
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A connection that may need time to find out whether it goes on where its request says."""
+
+    async def wait_ready(self) -> None:
+        """Waits until end-of-snapshot was received or the cursor of the request is known to be right.
+
+        A checkpoint; raises how the connection has ended, which `receive_batch` raises too.
+        """
+        ...
 
 
 Connect: TypeAlias = Callable[[SubscribeRequest[Any]], Connection]

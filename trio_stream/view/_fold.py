@@ -71,15 +71,15 @@ class Fold(Generic[K, V]):
             (at, event.payload) for at, event in enumerate(events) if isinstance(event.payload, Framing)
         ]:
             yield from self._fold_state(events[begin:end])
-            self._take_framing(framing, events[end].index)
+            self._take_framing(framing, events[end])
             begin = end + 1
         yield from self._fold_state(events[begin:])
         self.reach(horizon)
 
-    def _take_framing(self, framing: Framing, index: int) -> None:
+    def _take_framing(self, framing: Framing, event: Event[Any]) -> None:
         match framing:
             case Framing.END_OF_SNAPSHOT:
-                self._end_snapshot(index)
+                self._end_snapshot(event.index, event.mark)
             case Framing.NEW_SNAPSHOT_TO_FOLLOW:
                 self.begin_snapshot()
             case _:
@@ -91,7 +91,7 @@ class Fold(Generic[K, V]):
             return
         self.horizon = max(self.horizon, horizon)
         if self._is_aside and self.horizon >= self._shown.state.index:
-            self._show(self._shown.state.index, None)
+            self._show(self._shown.state.index, None, "")
         if not self._is_aside:
             self._shown.reach(self.horizon)
 
@@ -117,14 +117,14 @@ class Fold(Generic[K, V]):
         if events:
             self._reduce(events)
             self.horizon = events[-1].index
-            self._show(self.horizon, events[0].index)
+            self._show(self.horizon, events[0].index, events[-1].mark)
 
-    def _end_snapshot(self, index: int) -> None:
+    def _end_snapshot(self, index: int, mark: str) -> None:
         self._reduce(())
         self._is_in_snapshot = False
         self.horizon = index
         self.snapshots += 1
-        self._show(index, None)
+        self._show(index, None, mark)
         self._shown.waiters.arrived.fire()  # from now on it matters what is published
 
     def _reduce(self, events: Sequence[Event[Any]]) -> None:
@@ -135,7 +135,7 @@ class Fold(Generic[K, V]):
         self._mapping = mapping
         self.events += len(events)
 
-    def _show(self, index: int, first: int | None) -> None:
+    def _show(self, index: int, first: int | None, mark: str) -> None:
         """Shows what was folded, unless that would go back; `first` is None for a whole new state."""
         shown = self._shown
         if self._is_aside:
@@ -143,4 +143,4 @@ class Fold(Generic[K, V]):
                 return
             first = None
             self._is_aside = False
-        shown.show(self._mapping, index, first)
+        shown.show(self._mapping, index, first, mark)

@@ -25,7 +25,7 @@ from trio_stream import (
 )
 from trio_stream._warn import Warner, named
 
-from ._connection import Connect, Connection
+from ._connection import Connect, Connection, Judging
 from ._fold import Fold
 from ._shown import Shown
 from ._waiters import Signal
@@ -130,7 +130,7 @@ class Keeper(Generic[K, V]):
             reason = error
         finally:
             if reason is not None and not self._shown.has_blocks:
-                _warner.warn("the view of %r has ended: %s", self._topic, named(reason))
+                _warner.warn("the view of %s has ended: %s", self._topics, named(reason))
             self._shown.set_closed(reason)
             try:
                 with anyio.CancelScope(shield=True):
@@ -139,8 +139,9 @@ class Keeper(Generic[K, V]):
                 self._shown.wakeups.wake_all()
 
     @property
-    def _topic(self) -> str:
-        return str(self._request.topic)
+    def _topics(self) -> str:
+        names = dict.fromkeys(interest.topic.name for interest in self._request.interests)
+        return ", ".join(map(repr, names))
 
     async def _keep(self) -> None:
         failures = 0  # in a row
@@ -152,7 +153,7 @@ class Keeper(Generic[K, V]):
             failures = 0 if was_healthy else failures + 1
             self._shown.set_lost(reason)
             delay = _delay(failures)
-            _warner.warn("the view of %r connects again in %.2f s: %s", self._topic, delay, named(reason))
+            _warner.warn("the view of %s connects again in %.2f s: %s", self._topics, delay, named(reason))
             await anyio.sleep(delay)
 
     async def _follow(self) -> BaseException:
@@ -242,6 +243,8 @@ class Keeper(Generic[K, V]):
     ) -> None:
         """Notices that an index is published which brings no event, as long as that matters."""
         task_status.started()
+        if not await self._is_accepted(connection):
+            return
         arrived = self._shown.waiters.arrived
         while True:
             index = self._awaited()
@@ -255,6 +258,18 @@ class Keeper(Generic[K, V]):
                     await self._reach(connection, index)
             except Exception:  # noqa: BLE001 - it has ended, or a payload has raised: the reader learns that too
                 return  # noqa: ASYNC910 - a task that ends
+
+    async def _is_accepted(self, connection: Connection) -> bool:  # noqa: ASYNC910 - mostly that is known
+        """Waits until it is known how a resume was answered; whether the connection lives."""
+        if self._request.index and not connection.horizon and isinstance(connection, Judging):
+            try:
+                await connection.wait_ready()
+            except Exception:  # noqa: BLE001 - it has ended: the reader learns that too
+                return False  # noqa: ASYNC910 - as above
+            if not self._is_folding:
+                self._fold.reach(connection.horizon)
+                await self._shown.wakeups.wake()
+        return True  # noqa: ASYNC910 - as above
 
     def _awaited(self) -> int | None:
         """The lowest index that matters although it may bring no event."""

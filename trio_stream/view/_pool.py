@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import replace
 from itertools import islice
 from operator import attrgetter
 from types import TracebackType
@@ -13,11 +12,11 @@ import anyio.abc
 import anyio.lowlevel
 from typing_extensions import TypeVar, override
 
-from trio_stream import ClosedResourceError, SubscribeRequest, running
+from trio_stream import ClosedResourceError, Cursor, SubscribeRequest, running
 
 from ._connection import Connect
 from ._errors import ViewLimitError
-from ._reducer import KeyedReducer, Reducer
+from ._reducer import Key, Reducer, keyed, takes_topic
 from ._state import Frozen, Status
 from ._view import View, block_of, check_index
 from ._waiters import Signal
@@ -58,6 +57,8 @@ class ViewPool(Generic[K, V]):
         "_entries",
         "_idle",
         "_idle_ttl",
+        "_is_delete",
+        "_key",
         "_limit",
         "_reducer",
         "_tasks",
@@ -67,7 +68,7 @@ class ViewPool(Generic[K, V]):
         self,
         connect: Connect,
         *,
-        key: Callable[[Any], K] = attrgetter("key"),
+        key: Key[Any, K] | None = None,
         is_delete: Callable[[Any], bool] = attrgetter("is_delete"),
         reducer: Callable[[], Reducer[Any, K, V]] | None = None,
         idle_ttl: float = 20 * 60.0,
@@ -79,10 +80,12 @@ class ViewPool(Generic[K, V]):
             raise TypeError(f"limit is a number of views, not {limit!r}")
         if limit < 1:
             raise ValueError(f"limit is at least one view, not {limit}")
+        if key is not None:
+            takes_topic(key)  # raises for one that cannot be called
         self._connect = connect
-        self._reducer: Callable[[], Reducer[Any, Any, Any]] = reducer or (
-            lambda: KeyedReducer(key, is_delete)
-        )
+        self._reducer = reducer
+        self._key = key
+        self._is_delete = is_delete
         self._idle_ttl = idle_ttl
         self._limit = limit
         self._entries: dict[SubscribeRequest[Any], _Entry[K, V]] = {}
@@ -139,12 +142,12 @@ class ViewPool(Generic[K, V]):
             self._leave(request, entry)
 
     async def get(
-        self, request: SubscribeRequest[Any], min_index: int = 0, *, epoch: str = ""
+        self, request: SubscribeRequest[Any], min_index: int | Cursor = 0, *, epoch: str = ""
     ) -> Frozen[K, V]:
         """The state of the request as soon as there is another than at `min_index`: a blocking query.
 
-        With 0 it returns at once if there is a view that is current; with the `index` and `epoch` of the last answer,
-        when there is something new, or another epoch.
+        With 0 it returns at once if there is a view that is current; with the `cursor` of the last answer, or with its
+        `index` and `epoch`, when there is something new, or another epoch.
         A commit that does not touch what the request asks for is nothing new, also where the view had to be made for
         this query and its snapshot has a greater index.
         Such a view asks `connect` once more, to go on from `min_index`: what it is given then is new.
@@ -153,14 +156,21 @@ class ViewPool(Generic[K, V]):
         For an answer within some time, wait inside `anyio.move_on_after` and then ask with 0.
         Raises `ViewEnded` and `ViewLimitError`.
         """
-        check_index(min_index)
+        if isinstance(min_index, Cursor):
+            if epoch:
+                raise ValueError("a cursor has an epoch: do not give another")
+            index, epoch, mark = min_index.index, min_index.epoch, min_index.mark
+        else:
+            check_index(min_index)
+            index, mark = min_index, ""
         async with self.view(request, raise_on_end=False) as view:
             epoch = epoch or view.epoch
             first = await view.wait_current()
             epoch = epoch or first.epoch
-            least = min_index + 1 if min_index else 0
+            least = index + 1 if index else 0
             if first.epoch == epoch and first.index >= least > 0:
-                least = await self._first_change(view, first, replace(request, index=min_index, epoch=epoch))
+                after = request.after(Cursor(index, epoch, mark))
+                least = await self._first_change(view, first, after)
             return await view.wait_for(lambda state: state.index >= least or state.epoch != epoch)
 
     async def _first_change(
@@ -202,12 +212,17 @@ class ViewPool(Generic[K, V]):
         is_full = len(self._entries) >= self._limit
         if is_full and not self._idle:
             raise ViewLimitError(f"all of {self._limit} views are in use")
-        entry: _Entry[K, V] = _Entry(View(self._connect, request, self._reducer()))
+        entry: _Entry[K, V] = _Entry(View(self._connect, request, self._new_reducer(request)))
         if is_full:
             self._close(next(iter(self._idle)))
         self._entries[request] = entry
         tasks.start_soon(self._keep, entry)
         return entry
+
+    def _new_reducer(self, request: SubscribeRequest[Any]) -> Reducer[Any, Any, Any]:
+        if self._reducer is not None:
+            return self._reducer()
+        return keyed(request, self._key, self._is_delete)
 
     def _leave(self, request: SubscribeRequest[Any], entry: _Entry[K, V]) -> None:
         entry.users -= 1

@@ -126,10 +126,13 @@ class Shown(Generic[K, V]):
         self.changed.fire()
         self.waiters.release_all()
 
-    def show(self, mapping: Mapping[K, V], index: int, first: int | None) -> None:
-        """Shows a state that has the events from index `first` on besides what was shown; None for a new snapshot."""
+    def show(self, mapping: Mapping[K, V], index: int, first: int | None, mark: str) -> None:
+        """Shows a state that has the events from index `first` on besides what was shown; None for a new snapshot.
+
+        `mark` is that of the commit with this index, if it is known.
+        """
         before = self.state
-        self.state = Frozen(mapping, index, self.epoch)
+        self.state = Frozen(mapping, index, self.epoch, mark)
         if first is None and isinstance(before.mapping, Table):
             self.remains += before.mapping.parts
         touched = mapping.changed_since(before.mapping) if isinstance(mapping, Table) else None

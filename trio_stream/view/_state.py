@@ -7,6 +7,8 @@ from typing import Any, Generic, Never, Self
 
 from typing_extensions import TypeVar, override
 
+from trio_stream import Cursor
+
 K = TypeVar("K", bound=Hashable, default=Any)
 V = TypeVar("V", default=Any)
 
@@ -18,7 +20,7 @@ class Frozen(Mapping[K, V], Generic[K, V]):
     To keep one costs what has changed since, at most one dict of the size of the view.
     """
 
-    __slots__ = ("epoch", "index", "mapping")
+    __slots__ = ("epoch", "index", "mapping", "mark")
 
     mapping: Mapping[K, V]
     """What the reducer made."""
@@ -26,11 +28,14 @@ class Frozen(Mapping[K, V], Generic[K, V]):
     """The index of the state; 0 before the first snapshot."""
     epoch: str
     """The timeline that the index belongs to; empty before the first snapshot."""
+    mark: str
+    """The mark of the commit with this index; empty if it is not known."""
 
-    def __init__(self, mapping: Mapping[K, V], index: int, epoch: str) -> None:
+    def __init__(self, mapping: Mapping[K, V], index: int, epoch: str, mark: str = "") -> None:
         object.__setattr__(self, "mapping", mapping)
         object.__setattr__(self, "index", index)
         object.__setattr__(self, "epoch", epoch)
+        object.__setattr__(self, "mark", mark)
 
     @override
     def __setattr__(self, name: str, value: object) -> Never:
@@ -41,8 +46,13 @@ class Frozen(Mapping[K, V], Generic[K, V]):
         raise FrozenInstanceError(f"a Frozen is immutable: {name!r} cannot be changed")
 
     @override
-    def __reduce__(self) -> tuple[type[Self], tuple[Mapping[K, V], int, str]]:
-        return type(self), (self.mapping, self.index, self.epoch)
+    def __reduce__(self) -> tuple[type[Self], tuple[Mapping[K, V], int, str, str]]:
+        return type(self), (self.mapping, self.index, self.epoch, self.mark)
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """Where the state stands: `request.after(state.cursor)` goes on from there. None before the first snapshot."""
+        return Cursor(self.index, self.epoch, self.mark) if self.epoch else None
 
     @override
     def __getitem__(self, key: K) -> V:
@@ -62,7 +72,8 @@ class Frozen(Mapping[K, V], Generic[K, V]):
 
     @override
     def __repr__(self) -> str:
-        return f"Frozen({self.mapping!r}, index={self.index}, epoch={self.epoch!r})"
+        mark = f", mark={self.mark!r}" if self.mark else ""
+        return f"Frozen({self.mapping!r}, index={self.index}, epoch={self.epoch!r}{mark})"
 
 
 class Status(enum.Enum):

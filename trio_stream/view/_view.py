@@ -11,14 +11,14 @@ import anyio.abc
 import anyio.lowlevel
 from typing_extensions import TypeVar, override
 
-from trio_stream import SubscribeRequest, running
+from trio_stream import ALL, Interest, SubscribeRequest, running
 
 from ._changes import Changes
 from ._connection import Connect
 from ._errors import EpochChanged
 from ._fold import Fold
 from ._keep import Keeper
-from ._reducer import KeyedReducer, Reducer
+from ._reducer import Key, Reducer, keyed
 from ._shown import Shown
 from ._state import Frozen, ViewStatistics, ViewStatus
 
@@ -41,8 +41,7 @@ class View(Mapping[K, V], Generic[K, V]):
     def __init__(self, connect: Connect, request: SubscribeRequest[Any], reducer: Reducer[Any, K, V]) -> None:
         if not callable(connect):
             raise TypeError(f"connect is called with a request, as `publisher.subscribe` is; not {connect!r}")
-        if not isinstance(request, SubscribeRequest):
-            raise TypeError(f"a request is a SubscribeRequest, not {request!r}")
+        _check_request(request)
         if request.index:
             raise ValueError(f"a view begins with a snapshot, and not after index {request.index}")
         self._request: SubscribeRequest[Any] = request
@@ -95,8 +94,8 @@ class View(Mapping[K, V], Generic[K, V]):
 
     @override
     def __repr__(self) -> str:
-        request, status = self._request, self.status.status.value
-        return f"<View of {str(request.topic)!r} {str(request.subject)!r}, {status} at {self.index}>"
+        followed = " | ".join(map(_described, self._request.interests))
+        return f"<View of {followed}, {self.status.status.value} at {self.index}>"
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Keeps the view until it is cancelled or has ended; `open_view` and `ViewPool` do this, once."""
@@ -182,10 +181,22 @@ class View(Mapping[K, V], Generic[K, V]):
             reader.close()
 
 
+def _described(interest: Interest) -> str:
+    topic, key, prefix, namespace, partition = interest
+    partition, namespace = ("*" if each is ALL else each for each in (partition, namespace))
+    subject = f"{partition}/{namespace}/{key}{'*' if prefix else ''}"
+    return f"{topic.name!r} {subject!r}"
+
+
 def block_of(view: View[Any, Any]) -> AbstractContextManager[None]:
     """A block that an error which ends the view cancels, and that is left as `ViewEnded` then."""
     shown = view._shown  # noqa: SLF001 - of this module
     return shown.block(shown.new_block())
+
+
+def _check_request(request: object) -> None:
+    if not isinstance(request, SubscribeRequest):
+        raise TypeError(f"a request is a SubscribeRequest, not {request!r}")
 
 
 def check_index(index: int) -> None:
@@ -215,7 +226,7 @@ async def open_view(
     connect: Connect,
     request: SubscribeRequest[Any],
     *,
-    key: Callable[[Any], K] = attrgetter("key"),
+    key: Key[Any, K] | None = None,
     is_delete: Callable[[Any], bool] = attrgetter("is_delete"),
     reducer: Reducer[Any, K, V] | None = None,
     raise_on_end: bool = True,
@@ -224,6 +235,10 @@ async def open_view(
 
     `key` tells the key of a payload, `is_delete` whether the payload removes that key; the defaults are the
     payload's attributes of these names.
+    If the request is of several topics or namespaces, or of `ALL`, the default key is a tuple of the topic, the
+    namespace of the payload's subject, and the payload's `key`; with several partitions, of the topic, partition,
+    namespace and `key`.
+    A `key` that cannot be called with one argument, but with two, is given the topic and the payload.
     A `reducer` takes the place of both, for another fold.
 
     The view connects by itself and again when it must: by its index first, from the beginning after a force-close
@@ -250,7 +265,8 @@ async def open_view(
 
     An exception of the block leaves it as it is, not in an exception group.
     """
-    fold: Reducer[Any, Any, Any] = KeyedReducer(key, is_delete) if reducer is None else reducer
+    _check_request(request)
+    fold: Reducer[Any, Any, Any] = keyed(request, key, is_delete) if reducer is None else reducer
     view: View[K, V] = View(connect, request, fold)
     block = block_of(view) if raise_on_end else nullcontext()
     async with running(view.run):
