@@ -130,7 +130,8 @@ READING = (
         "a snapshot shows what is hidden",
         "D1",
         "_reader.py",
-        "            shown = event if self._authorizer is None else self._readable(event)\n            if not self._move",
+        "            shown = event if self._authorizer is None else self._readable(event)\n"
+        "            if not self._move",
         "            shown = event\n            if not self._move",
         ("test_permission.py",),
     ),
