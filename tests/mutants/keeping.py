@@ -137,7 +137,7 @@ KEEPING = (
         "_passages.py",
         "        if self.shared.get(snapshot.interests) is snapshot:",
         "        if snapshot.interests in self.shared:",
-        ("test_snapshot_sharing.py",),
+        ("schedules/test_orders.py",),
     ),
     Mutant(
         "a failed snapshot stays shared",
@@ -169,7 +169,7 @@ KEEPING = (
         "_passages.py",
         "        is_passed = index < snapshot.newest_dropped\n",
         "        is_passed = False\n",
-        ("test_lag.py", "model/test_model.py"),
+        ("schedules/test_orders.py",),
     ),
     Mutant(
         "a snapshot may be older than what was gone before it",
