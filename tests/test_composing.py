@@ -111,6 +111,34 @@ async def test_a_batch_ends_where_a_snapshot_turns_out_to_be_of_another_copy(on_
         assert kinds(await slow.receive_batch()) == ["marker", "2:db=true", "eos@2"]
 
 
+async def test_a_snapshot_of_another_copy_is_found_out_although_its_mark_is_forgotten() -> None:
+    """D24: it is judged when its index is published, not when its reader comes to its end."""
+    health, jobs = Made(2, "false", [marked(1, "web", "false")]), Made(1, "one")
+    async with open_publisher(
+        {HEALTH: health, JOBS: jobs}, epoch=HERE, index=1, mark="one", history=2
+    ) as publisher:
+        slow = publisher.subscribe(SubscribeRequest(HEALTH))
+        await quiet()
+        health.index, health.mark, health.rows = 2, "two", [marked(2, "db", "two")]
+        for index in range(2, 9):
+            publisher.publish([marked(index, "x", "two", topic=JOBS)])
+        await quiet()
+        assert kinds(ready(slow)) == ["1:web=false", "marker"]
+        assert kinds(await until_live(slow)) == ["2:db=two", "eos@2"]
+
+
+async def test_a_right_cursor_is_good_although_its_mark_is_forgotten_when_its_reader_looks() -> None:
+    """D7: one that is ahead is judged when its index is published."""
+    async with open_publisher({HEALTH: Made(), JOBS: Made()}, epoch=HERE, history=1) as publisher:
+        publisher.publish([], index=1, mark="one")
+        request = SubscribeRequest(HEALTH).after(Cursor(2, HERE, "two"))
+        subscription = publisher.subscribe(request)
+        for index, mark in ((2, "two"), (3, "three"), (4, "four")):
+            publisher.publish([marked(index, "x", mark, topic=JOBS)])
+        publisher.publish([marked(5, "web", "five")])
+        assert kinds([await subscription.receive()]) == ["5:web=five"]
+
+
 async def test_a_cursor_keeps_the_mark_of_the_snapshot_although_another_commit_has_its_index_since() -> None:
     """D24: who comes back with it is told, and not resumed."""
     health = Made(2, "false", [marked(1, "web", "false")])

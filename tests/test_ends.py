@@ -118,6 +118,19 @@ async def test_after_the_owner_has_closed_every_call_says_so_at_once(
         await closing(subscription)
 
 
+@own_closes
+async def test_after_the_owner_has_closed_a_loop_gets_nothing_more(closing: Closing) -> None:
+    """C8, D5: also in the middle of what `async for` takes without a look at anything else."""
+    publisher = EventPublisher({HEALTH: failing}, index=1)
+    subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1))
+    for index in (2, 3, 4):
+        publisher.publish([event(index, "web")])
+    assert [(await anext(subscription)).index for _ in range(2)] == [2, 3]
+    await closing(subscription)
+    with pytest.raises(ClosedResourceError):
+        await anext(subscription)
+
+
 @pytest.mark.parametrize("closing", [aclose, close, unsubscribe])
 @calls
 @pytest.mark.parametrize("waits_in_snapshot", [True, False])

@@ -76,6 +76,16 @@ async def test_an_event_counts_once_however_many_feeds_have_it() -> None:
         assert publisher.statistics().topics["health"].commits == 3
 
 
+async def test_what_a_refresh_has_dropped_counts_no_more() -> None:
+    """D7, D11: otherwise the history would be shorter ever after."""
+    async with opened(history_events=4) as (_, publisher):
+        publisher.publish(commit(1, (HEALTH, 4)))
+        publisher.refresh(HEALTH)
+        for index in (2, 3, 4):
+            publisher.publish(commit(index, (HEALTH, 1)))
+        assert publisher.statistics().topics["health"].commits == 3
+
+
 @pytest.mark.parametrize(
     "request_", [EVERY, SubscribeRequest(HEALTH, "h", prefix=True), BOTH], ids=["key", "prefix", "union"]
 )

@@ -243,6 +243,19 @@ async def test_older_events_cannot_make_a_reader_lag_that_is_not_judged_yet() ->
         assert await all_of(ahead) == ["21:web=21"]
 
 
+async def test_a_mark_counts_for_its_own_commit_only() -> None:
+    """D7, D24: not for one before it, and not for one after it that has none."""
+    async with marked() as (store, publisher):
+        store.commit(("web", "1"))
+        passed_over = publisher.subscribe(WEB.after(Cursor(2, EPOCH, "a3")))
+        publisher.publish([event(3, "web")], mark="a3")
+        assert (await passed_over.receive()).is_new_snapshot_to_follow
+        subscription = publisher.subscribe(WEB.after(Cursor(1, EPOCH, "a1")))
+        assert kinds(ready(subscription)) == ["3:web=ok"]
+        publisher.publish((), index=4)
+        assert subscription.cursor == Cursor(4, EPOCH)
+
+
 async def test_a_reader_that_is_judged_when_the_history_has_passed_it_is_stale() -> None:
     """D7: although it was right about its commit."""
     async with marked(history=2) as (store, publisher):
@@ -369,6 +382,18 @@ async def test_a_snapshot_may_be_older_than_the_newest_commit(mark: str) -> None
         assert events[-1].mark == "a7"
         assert subscription.cursor == Cursor(7, EPOCH, "a7")
         assert kinds(ready(subscription)) == ["8:web=ok"]
+
+
+async def test_a_snapshot_may_be_older_than_the_marks_that_are_known() -> None:
+    """D1, D24: nobody can say any more that it is of another commit."""
+    handler = returning(Cursor(7, EPOCH, "a7"))
+    async with open_publisher({HEALTH: handler, JOBS: handler}, epoch=EPOCH, history=2) as publisher:
+        publisher.publish([event(7, "web")], mark="a7")
+        for index in (8, 9, 10):
+            publisher.publish([event(index, "a", topic=JOBS)], mark=f"a{index}")
+        subscription = publisher.subscribe(WEB)
+        assert kinds(await until_live(subscription)) == ["1:web=ok", "eos@7"]
+        assert subscription.cursor == Cursor(10, EPOCH, "a10")
 
 
 @every_policy
@@ -633,6 +658,19 @@ async def test_a_new_epoch_knows_no_marks_of_the_old_one() -> None:
         ]:
             again: Subscription[Health] = publisher.subscribe(WEB.after(cursor))
             assert (again.state is SubscriptionState.LIVE) == is_good
+
+
+async def test_a_new_epoch_knows_the_mark_of_its_start_alone() -> None:
+    """D7, D24: also where the epoch before had a commit with this index; and it need not have marks at all."""
+    async with marked() as (store, publisher):
+        for value in "123":
+            store.commit(("web", value))
+        publisher.refresh(index=2, epoch="f", mark="b2")
+        for mark, is_good in [("b2", True), ("a2", False), ("", False)]:
+            again: Subscription[Health] = publisher.subscribe(WEB.after(Cursor(2, "f", mark)))
+            assert (again.state is SubscriptionState.LIVE) == is_good
+        publisher.refresh(index=2, epoch="g")
+        assert publisher.subscribe(WEB.after(Cursor(2, "g"))).state is SubscriptionState.LIVE
 
 
 async def test_commits_that_were_lost_are_not_known_and_the_newest_is() -> None:

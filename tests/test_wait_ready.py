@@ -213,11 +213,15 @@ async def test_stop_is_raised_to_who_waits(request_: SubscribeRequest[Health]) -
 
 async def test_a_whole_snapshot_can_be_received_after_stop_and_then_the_reader_is_ready() -> None:
     """D5: but who waits is told of the stop, because nothing says that anybody will."""
-    async with opened() as (store, publisher):
-        store.commit(("web", "1"))
-        subscription = publisher.subscribe(WEB)
+    async with anyio.create_task_group() as tasks:
+        async with opened() as (store, publisher):
+            store.commit(("web", "1"))
+            subscription = publisher.subscribe(WEB)
+            waiting = Waiting(tasks, subscription, 3)
+            await quiet()
+            store.commit(("web", "2"))
         await quiet()
-        store.commit(("web", "2"))
+        assert [type(each) for each in waiting.outcomes] == [SubscriptionForceClosed] * 3
     with pytest.raises(SubscriptionForceClosed):
         await subscription.wait_ready()
     assert kinds(await until_live(subscription)) == ["1:web=1", "eos@1"]

@@ -434,6 +434,7 @@ class EventPublisher:
         subscription._stop_if_done()
         if subscription._end is None:  # it has something to read, and only its reader keeps it alive
             self._subscriptions.loosen(subscription.request.token, subscription)
+        subscription._tell_watchers()
         self._parking.wake_one(subscription)
 
 

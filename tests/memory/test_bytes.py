@@ -12,14 +12,21 @@ import anyio
 import anyio.lowlevel
 import pytest
 from backends import LEAN
-from catalogue import HEALTH, Health, event, until_live
+from catalogue import HEALTH, JOBS, Health, event, until_live
 from evidence import note
 from proof import amount
 from scenes import opened, quiet
 from traced import traced
 from view.wires import viewed
 
-from trio_stream import EventPublisher, SnapshotAppender, SubscribeRequest, Subscription
+from trio_stream import (
+    Cursor,
+    EventPublisher,
+    SnapshotAppender,
+    SubscribeRequest,
+    Subscription,
+    SubscriptionLagged,
+)
 from trio_stream.testing import collect
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.parametrize("anyio_backend", LEAN)]
@@ -198,3 +205,44 @@ async def test_what_was_closed_costs_nothing() -> None:
             del subscription
         note("bytes", "closed subscription", round(held.size / SUBSCRIPTIONS, 2))
         assert held.size / SUBSCRIPTIONS <= 1
+
+
+async def test_interests_that_nobody_has_any_more_cost_nothing() -> None:
+    """D13: a union of two topics, each of other keys."""
+    async with opened(index=1) as (_, publisher):
+        start = Cursor(1, publisher.epoch)
+
+        def ask_once(key: str) -> None:
+            both = SubscribeRequest(HEALTH, key, prefix=True) | SubscribeRequest(JOBS, key)
+            publisher.subscribe(both.after(start)).unsubscribe()
+
+        keys = [f"{number:04}" for number in range(SUBSCRIPTIONS)]
+        for _ in range(2):  # the first time, the interpreter itself keeps something
+            with measured() as held:
+                for key in keys:
+                    ask_once(key)
+        note("bytes", "union that nobody reads any more", round(held.size / SUBSCRIPTIONS, 2))
+        assert held.size / SUBSCRIPTIONS <= 1
+
+
+async def test_a_snapshot_that_one_topic_has_passed_costs_nothing() -> None:
+    """D11, D13: although the history of the other topic has not passed it, and never may."""
+    both = SubscribeRequest(HEALTH) | SubscribeRequest(JOBS)
+    async with opened(history=1) as (store, publisher):
+
+        async def be_passed() -> None:
+            subscription = publisher.subscribe(both)
+            while not subscription.statistics().lag:  # until it is whole
+                await anyio.lowlevel.checkpoint()
+            store.commit(("web", "1"))
+            store.commit(("web", None))
+            store.states = {store.index: store.states[store.index]}
+            with pytest.raises(SubscriptionLagged):
+                subscription.receive_nowait()
+
+        for _ in range(2):  # the first time, the interpreter itself keeps something
+            with measured() as held:
+                for _ in range(WAITS):
+                    await be_passed()
+        note("bytes", "snapshot of a union that was passed", round(held.size / WAITS, 2))
+        assert held.size / WAITS <= 150

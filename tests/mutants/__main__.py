@@ -23,7 +23,7 @@ from mutants.catalogue import CHECKOUT, MUTANTS, problem
 from mutants.mutant import Mutant
 
 TESTS = CHECKOUT / "tests"
-SAMPLE = 24  # every so many is in the sample
+SAMPLE = 30  # every so many is in the sample
 SECONDS = 300  # that a run of tests may take
 HANGS = 15  # seconds after which a contract test that hangs is stopped, and has noticed
 LONG = 120  # the same for the model and the schedules, which take their time

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from mutants.asking import ASKING
 from mutants.durable import DURABLE
 from mutants.keeping import KEEPING
 from mutants.mutant import Mutant
 from mutants.reading import READING
 from mutants.views import VIEWS
 
-MUTANTS = (*READING, *KEEPING, *VIEWS, *DURABLE)
+MUTANTS = (*READING, *ASKING, *KEEPING, *VIEWS, *DURABLE)
 CHECKOUT = Path(__file__).parents[2]
 
 

@@ -1,4 +1,4 @@
-"""Mutants of what reads and waits: the cursor, the subscription, the parking of tasks."""
+"""Mutants of what reads and waits: the reader, the subscription, the parking of tasks."""
 
 from mutants.mutant import Mutant
 
@@ -6,23 +6,23 @@ READING = (
     Mutant(
         "resume is inclusive",
         "Nomad: re-delivers the index given",
-        "_cursor.py",
-        "            self._index = request.index\n            self._leap(self._feed.after(request.index))",
-        "            self._index = request.index - 1\n            self._leap(self._feed.after(request.index - 1))",
+        "_reader.py",
+        "self._go_live(index, request.mark)",
+        "self._go_live(index - 1, request.mark)",
         ("test_resume.py",),
     ),
     Mutant(
         "a future resume starts at what is there",
         "Nomad, etcd #20221, #15271",
-        "_cursor.py",
-        "            self._index = request.index\n",
-        "            self._index = min(request.index, state.timeline.index)\n",
+        "_reader.py",
+        "self._go_live(index, request.mark)",
+        "self._go_live(min(index, timeline.index), request.mark)",
         ("test_resume.py",),
     ),
     Mutant(
         "the snapshot's index is no floor",
         "Consul #17067",
-        "_cursor.py",
+        "_reader.py",
         "            if event.index > self._index:\n                shown = event if",
         "            if True:\n                shown = event if",
         ("test_late_events.py", "test_snapshot.py"),
@@ -30,48 +30,49 @@ READING = (
     Mutant(
         "the snapshot's index is no floor for a batch",
         "Consul #17067",
-        "_cursor.py",
-        "if self._snapshot is None and first.index <= self._index:",
+        "_reader.py",
+        "if self._phase is _LIVE and first.index <= self._index:",
         "if False:",
         ("test_late_events.py", "test_snapshot.py"),
     ),
     Mutant(
         "events between the snapshot and the attach are lost",
         "Consul #7128",
-        "_cursor.py",
-        "self._leap(feed.after(snapshot.index) - (feed.dropped > snapshot.index))",
-        "self._leap(feed.end)",
+        "_reader.py",
+        "                self._go_live(index, last.mark)\n",
+        "                self._go_live(index, last.mark)\n                self._leap(self._feed.end)\n",
         ("test_snapshot.py",),
     ),
     Mutant(
         "the newest item is forgotten at the splice",
         "Consul #10355",
-        "_cursor.py",
-        "self._leap(feed.after(snapshot.index) - (feed.dropped > snapshot.index))",
-        "self._leap(min(feed.after(snapshot.index) + 1, feed.end))",
+        "_reader.py",
+        "                self._go_live(index, last.mark)\n",
+        "                self._go_live(index, last.mark)\n"
+        "                self._leap(min(self._position + 1, self._feed.end))\n",
         ("test_snapshot.py",),
     ),
     Mutant(
         "the framing is cached",
         "Consul #9772",
-        "_cursor.py",
-        "            self._is_marker_due = is_stale and not resets",
-        "            if is_stale and not self._source.end:\n"
-        "                self._source.append(Event(request.topic, 0, NEW_SNAPSHOT_TO_FOLLOW))",
+        "_reader.py",
+        "        if not self._resets:\n            self._phase = Phase.MARKED\n            self._source = _OPEN\n",
+        "        if not (self._resets or self._source.end):\n"
+        "            self._source.append(Event(self.request.interests[0].topic, 0, NEW_SNAPSHOT_TO_FOLLOW))\n",
         ("test_snapshot_sharing.py", "test_snapshot.py"),
     ),
     Mutant(
         "a stale resume is not told",
         "D5 D6",
-        "_cursor.py",
-        "            self._is_marker_due = is_stale and not resets",
-        "            self._is_marker_due = False",
+        "_reader.py",
+        "        if not self._resets:\n            self._phase = Phase.MARKED\n            self._source = _OPEN\n",
+        "",
         ("test_resume.py",),
     ),
     Mutant(
         "the history is trimmed past a reader without a word",
         "etcd #17529",
-        "_cursor.py",
+        "_reader.py",
         "            if feed.dropped > self._index:",
         "            if False:",
         ("test_lag.py",),
@@ -79,7 +80,7 @@ READING = (
     Mutant(
         "lagged although nothing was lost",
         "D6",
-        "_cursor.py",
+        "_reader.py",
         "            if feed.dropped > self._index:",
         "            if True:",
         ("test_late_events.py",),
@@ -87,7 +88,7 @@ READING = (
     Mutant(
         "a lagging reader stays registered",
         "etcd #22294",
-        "_cursor.py",
+        "_reader.py",
         "            self._finish(End(CloseReason.LAGGED, missed))\n            raise self._error()",
         "            raise SubscriptionLagged(self._index, self.epoch, missed)",
         ("test_lag.py",),
@@ -95,7 +96,7 @@ READING = (
     Mutant(
         "a reader that lagged goes on behind the same old snapshot",
         "Kubernetes KEP-6268",
-        "_cursor.py",
+        "_reader.py",
         "self._enter_snapshot(fresh=True, keeps=True)",
         "self._enter_snapshot(fresh=False, keeps=True)",
         ("test_lag.py",),
@@ -103,24 +104,23 @@ READING = (
     Mutant(
         "the second look at the state is forgotten",
         "NATS #8273, Harper #1414",
-        "_cursor.py",
-        "        self._source = self._feed = self._unchecked = _NOWHERE\n"
-        "        self._is_marker_due = False\n        self._leap(0)\n",
+        "_reader.py",
+        "        self._source = self._feed = self._unchecked = _NOWHERE\n        self._leap(0)\n",
         "",
-        ("test_revocation.py",),
+        ("test_ends.py",),
     ),
     Mutant(
         "the end is not looked at",
         "D9 D16",
-        "_cursor.py",
-        "        if self._end is not None:\n            raise self._error()\n        if self._state.timeline",
-        "        if self._state.timeline",
+        "_reader.py",
+        "        if self._end is not None:\n            raise self._error()\n        if self._passages.timeline",
+        "        if self._passages.timeline",
         ("test_ends.py",),
     ),
     Mutant(
         "a payload that revokes is shown all the same",
         "D9",
-        "_cursor.py",
+        "_reader.py",
         "        if self._end is not None:  # the payload, or its authorizer, has just closed this subscription\n"
         "            raise self._error()\n",
         "",
@@ -129,9 +129,10 @@ READING = (
     Mutant(
         "a snapshot shows what is hidden",
         "D1",
-        "_cursor.py",
-        "            shown = event if self._authorizer is None else self._readable(event)\n            self._move",
-        "            shown = event\n            self._move",
+        "_reader.py",
+        "            shown = event if self._authorizer is None else self._readable(event)\n"
+        "            if not self._move",
+        "            shown = event\n            if not self._move",
         ("test_permission.py",),
     ),
     Mutant(
@@ -140,7 +141,7 @@ READING = (
         "_subscription.py",
         "self._burst and self._is_ready() and (shown := self._take()) is not None:\n",
         "self._burst and self._is_ready() and (shown := self._take()) is not None:\n"
-        "                await self._state.parking.backend.checkpoint()\n",
+        "                await self._passages.parking.backend.checkpoint()\n",
         ("test_cancellation.py",),
     ),
     Mutant(
@@ -155,7 +156,7 @@ READING = (
         "leaving does not wake the receiver",
         "langgraph #8429, broadcaster #144",
         "_subscription.py",
-        "            self._state.parking.wake_each((self,))",
+        "            self._passages.parking.wake_each((self,))",
         "            pass",
         ("test_ends.py", "test_lifecycle.py"),
     ),
@@ -180,8 +181,8 @@ READING = (
         "who gave up waiting for a commit stays in the timeline",
         "tokio #5923, mini-redis #38",
         "_subscription.py",
-        "            state.timeline.leave(index, slot)",
-        "            pass",
+        "                timeline.leave(index, gate)",
+        "                pass",
         ("memory/test_bytes.py",),
     ),
     Mutant(
@@ -244,8 +245,8 @@ READING = (
         "whoever comes next may go ahead of the one who waits",
         "D18",
         "_subscription.py",
-        "        self._burst = self._stop = 0\n        parking = self._state.parking\n",
-        "        parking = self._state.parking\n",
+        "        self._burst = self._stop = 0\n        parking = self._passages.parking\n",
+        "        parking = self._passages.parking\n",
         ("test_misuse.py",),
     ),
     Mutant(
@@ -275,7 +276,7 @@ READING = (
     Mutant(
         "who is asked who may read may receive meanwhile",
         "D3",
-        "_cursor.py",
+        "_reader.py",
         '        was_receiving, self._is_receiving = self._is_receiving, "asking"\n',
         "        was_receiving = self._is_receiving\n",
         ("test_permission_batches.py",),
@@ -283,7 +284,7 @@ READING = (
     Mutant(
         "the horizon goes on while a payload is asked",
         "D3",
-        "_cursor.py",
+        "_reader.py",
         '        if self._is_receiving == "asking":\n            return\n',
         "        pass\n",
         ("test_permission_batches.py",),
@@ -291,7 +292,7 @@ READING = (
     Mutant(
         "what is before a snapshot is not counted in a burst",
         "D15",
-        "_cursor.py",
+        "_reader.py",
         "        self._burst -= 1\n",
         "",
         ("test_checkpoints.py",),
@@ -299,7 +300,7 @@ READING = (
     Mutant(
         "a batch ends at what is hidden",
         "D3",
-        "_cursor.py",
+        "_reader.py",
         "            elif not events:  # the loop",
         "            else:  # the loop",
         ("test_permission_batches.py",),

@@ -1,4 +1,4 @@
-"""D1-D18: what would break a promise is noticed; a sample by default, all of them in `nox -s proof`."""
+"""D1-D24: what would break a promise is noticed; a sample by default, all of them in `nox -s proof`."""
 
 import re
 import subprocess
