@@ -56,7 +56,7 @@ def measured() -> Iterator[Measured]:
         tracemalloc.stop()
 
 
-def subscribe(publisher: EventPublisher, count: int, **options: str) -> list[Subscription[Health]]:
+def subscribe(publisher: EventPublisher, count: int, **options: Any) -> list[Subscription[Health]]:
     request = SubscribeRequest(HEALTH, "web", index=1, **options)
     return [publisher.subscribe(request) for _ in range(count)]
 
