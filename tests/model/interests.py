@@ -227,7 +227,7 @@ class InterestsWorld:
         index, mark = request.index, request.mark
         if not index:
             return "fresh"
-        if request.epoch not in (None, self.store.epoch):
+        if request.epoch not in (None, self.store.epoch) or index < self.floor(request):
             return "stale"
         if index > self.store.published:
             if request.epoch is None or (self.known and not mark):
@@ -236,7 +236,7 @@ class InterestsWorld:
         is_trusted = not mark and (request.epoch is None or not self.known)
         if not (is_trusted or (index in self.known and self.marks[index] == mark)):
             return "stale"
-        return "resume" if index >= self.floor(request) else "stale"
+        return "resume"
 
     def floor(self, request: SubscribeRequest[Health]) -> int:
         topics = self.publisher.statistics().topics
