@@ -65,8 +65,6 @@ plans = st.builds(
 class InterestsMachine(PublisherMachine):
     """As `PublisherMachine`; what is judged is in `InterestsWorld`."""
 
-    KIND = "interests"
-
     def __init__(self) -> None:
         super().__init__()
         # Tasks in which somebody reads a state at once, with the index published then; and those that only wait.
