@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from ._errors import CloseReason, SnapshotFailed, SubscriptionForceClosed
+from ._errors import SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
 from ._passages import Passages
 from ._reader import Phase, Reader
@@ -51,10 +51,8 @@ class Composer:
             return await _Composition(parts, put).run()
         except SnapshotFailed as failed:
             raise failed.__cause__ or failed from None
-        except SubscriptionForceClosed as ended:
-            if ended.reason in (CloseReason.LAGGED, CloseReason.STOPPED):
-                return None  # noqa: ASYNC910 - as above
-            raise
+        except SubscriptionForceClosed:  # lagged or stopped: nobody else knows of these
+            return None  # noqa: ASYNC910 - as above
         finally:
             for part in parts:
                 part.unsubscribe()

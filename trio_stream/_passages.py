@@ -238,8 +238,6 @@ class Passages:
     def give_up(self, snapshot: Snapshot) -> None:
         """It will not be complete: the publisher stops, or a part of it cannot be had."""
         if not (snapshot.is_complete or snapshot.is_gone):
-            if snapshot.stalled:
-                self._forget_age(snapshot)
             self._give_up(snapshot)
 
     def fail(self, snapshot: Snapshot, cause: BaseException) -> None:

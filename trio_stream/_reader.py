@@ -187,7 +187,7 @@ class Reader(Slot, Generic[P]):
             self._enter_snapshot(fresh=fresh, keeps=False)
             return
         verdict = timeline.judge(index, request.epoch, request.mark)
-        if verdict is Verdict.STALE or index < self._feed.floor:
+        if verdict is Verdict.STALE or index < self._floor:
             self._begin_anew()
         elif verdict is Verdict.GOOD:
             self._go_live(index, request.mark)
@@ -197,6 +197,10 @@ class Reader(Slot, Generic[P]):
     @property
     def _delivered(self) -> int:
         return self._position - self._passed
+
+    @property
+    def _floor(self) -> int:
+        return self._passages.feeds.floor(self._feed)
 
     def _leap(self, position: int) -> None:
         """Moves to another position, perhaps of another feed, and delivers nothing."""
@@ -305,14 +309,14 @@ class Reader(Slot, Generic[P]):
                 assert isinstance(gate, Gate)
                 self._leave_passage()
                 # A resume that the history has passed meanwhile is stale; who has stopped has no floor any more.
-                is_kept = self._index > 0 or index >= self._feed.floor or self._passages.timeline.is_stopped
-                if gate.mark == mark and is_kept:
+                floor = 0 if self._index or self._passages.timeline.is_stopped else self._floor
+                if gate.mark == mark and index >= floor:
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
                     if self._end is not None:
                         raise self._error()
-            case Phase.FILLING:
+            case _:  # FILLING
                 self._go_live(self._index, "" if self._known is None else self._known.mark)
         return None
 
@@ -586,19 +590,20 @@ class Reader(Slot, Generic[P]):
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:
-        """What comes up to this index, which is published, one by one; raises how the reading ended.
+        """What comes up to this index, which is published, one by one, to a live reader that may see all of it.
 
-        The reader has nothing to wait for; if it has to begin anew the marker comes, and is the last.
+        Raises how the reading ended.
         """
         while True:
             feed = self._feed
-            if self._end is None and self._phase is _LIVE and feed.dropped <= self._index:
+            if self._end is None and feed.dropped <= self._index:
                 # Late events are passed here: behind them `_take` would go on to what is newer than `index`.
                 self._leap(max(self._position, feed.after(self._index)))
                 if self._position >= feed.after(index):
                     return
-            if (event := self._take()) is not None:
-                yield event
+            event = self._take()
+            assert event is not None
+            yield event
 
     def _retire(self) -> None:
         """Leaves, if it is a scout that has neither ended nor been followed."""
