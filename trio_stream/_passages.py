@@ -124,8 +124,6 @@ class Snapshot(Feed):
     @property
     def newest_dropped(self) -> int:
         """The newest commit of its topics that is no longer in their histories."""
-        if len(self.histories) == 1:
-            return self.histories[0].dropped
         return max([history.dropped for history in self.histories])
 
 

@@ -75,7 +75,9 @@ class Phase(enum.Enum):
     LIVE = enum.auto()
 
 
-_LIVE: Final = Phase.LIVE  # where every event looks
+# Where every event looks.
+_LIVE: Final = Phase.LIVE
+_READING: Final = Phase.READING
 
 
 class End(NamedTuple):
@@ -218,9 +220,9 @@ class Reader(Slot, Generic[P]):
         phase, snapshot = self._phase, self._snapshot
         if snapshot is None:
             return self._source.end - self._position if phase is _LIVE else 0
-        if phase is Phase.PENDING and not snapshot.is_complete:
+        if phase is not _READING and phase is Phase.PENDING and not snapshot.is_complete:
             return 0
-        lag = snapshot.end - self._position + (phase is not Phase.READING)
+        lag = snapshot.end - self._position + (phase is not _READING)
         if snapshot.is_complete and not snapshot.is_gone:
             lag += self._feed.end - self._feed.after(snapshot.index)
         return lag
@@ -238,7 +240,7 @@ class Reader(Slot, Generic[P]):
                 raise self._error()
         if self._phase is _LIVE:
             return self._take_live(self._feed, self._position)
-        if self._phase is Phase.READING:
+        if self._phase is _READING:
             assert self._snapshot is not None
             return self._take_of_snapshot(self._snapshot)
         return self._look()
@@ -340,7 +342,11 @@ class Reader(Slot, Generic[P]):
     def _has_lost(self, snapshot: Snapshot) -> bool:
         if self._position < snapshot.start:
             return True
-        return not self._keeps and snapshot.is_complete and snapshot.index < snapshot.newest_dropped
+        if self._keeps or not snapshot.is_complete:
+            return False
+        histories = snapshot.histories
+        dropped = histories[0].dropped if len(histories) == 1 else snapshot.newest_dropped
+        return snapshot.index < dropped
 
     def _take_marker(self) -> Event[P]:
         self._index = 0
@@ -366,7 +372,7 @@ class Reader(Slot, Generic[P]):
     def _stands_before_events(self) -> bool:
         """Whether there are events, and none that is gone, where it stands."""
         source = self._source
-        is_at_gate = self._phase is not _LIVE and self._phase is not Phase.READING
+        is_at_gate = self._phase is not _LIVE and self._phase is not _READING
         return source.start <= self._position < source.end and not is_at_gate
 
     def _is_delicate(self) -> bool:
