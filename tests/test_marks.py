@@ -243,6 +243,21 @@ async def test_older_events_cannot_make_a_reader_lag_that_is_not_judged_yet() ->
         assert await all_of(ahead) == ["21:web=21"]
 
 
+async def test_a_read_that_was_given_up_leaves_a_cursor_to_be_judged() -> None:
+    """D7, D12: although another part of the same call waited for its commit too."""
+    async with marked() as (store, publisher):
+        store.commit(("web", "1"))
+        subscription = publisher.subscribe(WEB.after(Cursor(2, EPOCH, "a2")))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(subscription.receive_until_current)
+            await quiet()
+            tasks.cancel_scope.cancel()
+        store.commit(("web", "2"))
+        store.commit(("web", "3"))
+        await quiet()
+        assert kinds(ready(subscription)) == ["3:web=3"]
+
+
 async def test_a_mark_counts_for_its_own_commit_only() -> None:
     """D7, D24: not for one before it, and not for one after it that has none."""
     async with marked() as (store, publisher):
