@@ -399,6 +399,28 @@ async def test_a_snapshot_may_be_older_than_the_newest_commit(mark: str) -> None
         assert kinds(ready(subscription)) == ["8:web=ok"]
 
 
+async def test_a_union_is_not_composed_of_a_part_that_was_contradicted() -> None:
+    """D1, D24: it had seen a commit that was never published, when all parts were whole."""
+    values = ["never", "published"]
+    cursors = [Cursor(3, EPOCH, "a3"), Cursor(3, EPOCH, "b3")]
+
+    async def ahead(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
+        await snapshot.append([event(3, "web", values.pop(0))])
+        return cursors.pop(0)
+
+    async def empty(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
+        return Cursor(2, EPOCH, "a2")
+
+    async with open_publisher({HEALTH: ahead, JOBS: empty}, epoch=EPOCH, index=2, mark="a2") as publisher:
+        subscription = publisher.subscribe(WEB | SubscribeRequest(JOBS, "none"))
+        await quiet()
+        publisher.publish([event(3, "web", "published")], mark="b3")
+        with pytest.raises(SubscriptionLagged):
+            await until_live(subscription)
+        again = publisher.subscribe(subscription.resume_request())
+        assert kinds(await until_live(again)) == ["3:web=published", "eos@3"]
+
+
 async def test_a_snapshot_may_be_older_than_the_marks_that_are_known() -> None:
     """D1, D24: nobody can say any more that it is of another commit."""
     handler = returning(Cursor(7, EPOCH, "a7"))

@@ -72,6 +72,7 @@ async def test_a_union_is_not_composed_of_what_is_about_to_be_passed() -> None:
             store.commit(("0", value))
         subscription = publisher.subscribe(BOTH)
         received = [await subscription.receive() for _ in range(10)]
+        await quiet()  # it waits for its reader now
         for value in "6789":
             store.commit(("0", value))
         received += await until_live(subscription)
