@@ -357,7 +357,7 @@ KEEPING = (
         "_passages.py",
         "        self.parking.release(snapshot.drop_all(and_more=False), size)",
         "",
-        ("model/test_model.py",),
+        ("schedules/test_orders.py",),
     ),
     Mutant(
         "who comes later joins a reader that has stalled",
