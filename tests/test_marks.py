@@ -243,6 +243,21 @@ async def test_older_events_cannot_make_a_reader_lag_that_is_not_judged_yet() ->
         assert await all_of(ahead) == ["21:web=21"]
 
 
+async def test_a_read_that_was_given_up_leaves_a_cursor_to_be_judged() -> None:
+    """D7, D12: although another part of the same call waited for its commit too."""
+    async with marked() as (store, publisher):
+        store.commit(("web", "1"))
+        subscription = publisher.subscribe(WEB.after(Cursor(2, EPOCH, "a2")))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(subscription.receive_until_current)
+            await quiet()
+            tasks.cancel_scope.cancel()
+        store.commit(("web", "2"))
+        store.commit(("web", "3"))
+        await quiet()
+        assert kinds(ready(subscription)) == ["3:web=3"]
+
+
 async def test_a_mark_counts_for_its_own_commit_only() -> None:
     """D7, D24: not for one before it, and not for one after it that has none."""
     async with marked() as (store, publisher):
@@ -382,6 +397,28 @@ async def test_a_snapshot_may_be_older_than_the_newest_commit(mark: str) -> None
         assert events[-1].mark == "a7"
         assert subscription.cursor == Cursor(7, EPOCH, "a7")
         assert kinds(ready(subscription)) == ["8:web=ok"]
+
+
+async def test_a_union_is_not_composed_of_a_part_that_was_contradicted() -> None:
+    """D1, D24: it had seen a commit that was never published, when all parts were whole."""
+    values = ["never", "published"]
+    cursors = [Cursor(3, EPOCH, "a3"), Cursor(3, EPOCH, "b3")]
+
+    async def ahead(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
+        await snapshot.append([event(3, "web", values.pop(0))])
+        return cursors.pop(0)
+
+    async def empty(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
+        return Cursor(2, EPOCH, "a2")
+
+    async with open_publisher({HEALTH: ahead, JOBS: empty}, epoch=EPOCH, index=2, mark="a2") as publisher:
+        subscription = publisher.subscribe(WEB | SubscribeRequest(JOBS, "none"))
+        await quiet()
+        publisher.publish([event(3, "web", "published")], mark="b3")
+        with pytest.raises(SubscriptionLagged):
+            await until_live(subscription)
+        again = publisher.subscribe(subscription.resume_request())
+        assert kinds(await until_live(again)) == ["3:web=published", "eos@3"]
 
 
 async def test_a_snapshot_may_be_older_than_the_marks_that_are_known() -> None:

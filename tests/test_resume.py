@@ -10,6 +10,7 @@ from scenes import ALL, WEB, Held, opened, quiet, settled
 
 from trio_stream import (
     CloseReason,
+    Cursor,
     EventPublisher,
     SnapshotFailed,
     SubscribeRequest,
@@ -47,6 +48,18 @@ async def test_who_comes_back_gets_no_snapshot_and_exactly_what_it_missed(
         assert kinds([await again.receive()]) == ["3:web=3"]
         assert await settled(again) == []
         assert store.runs == runs
+
+
+async def test_what_was_received_and_left_can_be_asked_for_again() -> None:
+    """D7: a client that has not kept what it had goes on from where it had been before."""
+    async with opened(index=1) as (store, publisher):
+        start = Cursor(1, publisher.epoch)
+        for _ in range(2):
+            async with publisher.subscribe(WEB.after(start)) as subscription:
+                if store.index == 1:
+                    store.commit(("web", "2"))
+                    store.commit(("web", "3"))
+                assert kinds(ready(subscription)) == ["2:web=2", "3:web=3"]
 
 
 @pytest.mark.parametrize("index", range(3, 8))
