@@ -60,6 +60,28 @@ class Broken:
         return self.nmae  # type: ignore[attr-defined]
 
 
+class Publishes:
+    """Publishes another commit when it is asked for its subject, the first time."""
+
+    def __init__(self, publisher: EventPublisher, index: int) -> None:
+        self.publisher = publisher
+        self.index = index
+
+    @property
+    def subject(self) -> str:
+        index, self.index = self.index, 0
+        if index:
+            self.publisher.publish([event(index, "inner")])
+        return "outer"
+
+
+class Unhashable(str):
+    """A key by which nothing can be found."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+
 def publisher_at_5() -> EventPublisher:
     return EventPublisher({HEALTH: Catalogue().snapshot}, index=5, epoch="e")
 
@@ -111,3 +133,32 @@ def test_what_is_no_subject_is_no_commit_and_is_not_shown(subject: Any) -> None:
     assert "Bare" in str(error)
     assert "subject" in str(error)
     assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("inner", [6, 7, 8])
+def test_a_commit_that_a_subject_publishes_comes_before_the_one_it_is_asked_for(
+    inner: int, others: int
+) -> None:
+    """D2, D18: the outer one is refused if it is not after that."""
+    publisher = publisher_at_5()
+    reader = publisher.subscribe(SubscribeRequest(HEALTH, index=5))
+    commit = [Event(HEALTH, 7, Publishes(publisher, inner)), *(event(7, "web") for _ in range(others))]
+    if inner < 7:
+        publisher.publish(commit)
+    else:
+        with pytest.raises(InvalidCommitError, match="commit 7 is not after"):
+            publisher.publish(commit)
+    assert publisher.index == max(inner, 7)
+    assert [each.index for each in ready(reader)] == ([6, 7] if inner < 7 else [inner])
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_key_that_cannot_be_hashed_changes_nothing(others: int) -> None:
+    """D18: however many events the commit has."""
+    publisher = publisher_at_5()
+    payload = Bare()
+    payload.subject = Unhashable("web")  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="unhashable"):
+        publisher.publish([Event(HEALTH, 6, payload), *(event(6, "web") for _ in range(others))])
+    assert publisher.index == 5

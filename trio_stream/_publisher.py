@@ -387,8 +387,10 @@ class EventPublisher:
         ):
             return False
         subject = plain_subject_in(event)
+        if event.index <= timeline.index:  # the payload, asked for its subject, has published
+            return False
+        lots = self._feeds.append_single(history, event, subject)  # raises for a key that cannot be hashed
         timeline.advance(event.index, event.mark)
-        lots = self._feeds.append_single(history, event, subject)
         if history.ageing:
             self._passages.expire(history)
         if timeline.is_awaited:
