@@ -1,13 +1,15 @@
 """A history is bounded by its events as well as by its commits, and the newest commit is always whole."""
 
+import gc
 import math
+import weakref
 from typing import Any
 
 import anyio
 import pytest
 from catalogue import HEALTH, JOBS, Catalogue, Health, event, kinds, ready, until_live
 from hypothesis import given, strategies as st
-from scenes import opened, quiet
+from scenes import Heavy, opened, quiet
 from unions import BOTH
 
 from trio_stream import (
@@ -62,6 +64,21 @@ async def test_events_are_counted_for_each_topic() -> None:
         topics = publisher.statistics().topics
         assert (topics["health"].commits, topics["health"].floor) == (3, 0)
         assert (topics["jobs"].commits, topics["jobs"].floor) == (2, 1)
+
+
+async def test_what_another_topic_has_dropped_is_not_kept_by_this_one() -> None:
+    """D11: although both had it in the same commit."""
+    kept: list[weakref.ref[Heavy]] = []
+    async with opened(history_events=4) as (_, publisher):
+        for index in (1, 2, 3):
+            payloads = [Heavy() for _ in range(4)]
+            kept += map(weakref.ref, payloads)
+            publisher.publish([event(index, "a"), *(Event(JOBS, index, each) for each in payloads)])
+        del payloads
+        gc.collect()
+        assert [each() is not None for each in kept] == [False] * 8 + [True] * 4
+        topics = publisher.statistics().topics
+        assert (topics["health"].commits, topics["jobs"].commits) == (3, 1)
 
 
 async def test_an_event_counts_once_however_many_feeds_have_it() -> None:

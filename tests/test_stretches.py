@@ -18,8 +18,10 @@ from typing_extensions import override
 
 from trio_stream import (
     CloseReason,
+    Cursor,
     Event,
     EventPublisher,
+    Interest,
     Payload,
     SnapshotAppender,
     SubscribeRequest,
@@ -510,3 +512,18 @@ async def test_how_much_there_is_to_release_is_not_counted_to_the_end() -> None:
             publisher.refresh(HEALTH)
             await quiet()
         assert seen.longest < FEW
+
+
+async def test_what_a_union_of_hundreds_needs_is_filled_in_by_portions() -> None:
+    """D15: however many interests there are, and however large the commits."""
+    many = 300
+    request = SubscribeRequest[Health](interests=[Interest(HEALTH, f"s{number}") for number in range(many)])
+    async with opened(index=1) as (_, publisher):
+        for index in range(2, 202):
+            publisher.publish([event(index, f"s{number}") for number in range(30)])
+        resumed = publisher.subscribe(request.after(Cursor(1, publisher.epoch)))
+        with stretches() as seen:
+            await quiet()
+        assert seen.longest < FEW
+        assert seen.calls > seen.longest
+        assert len(ready(resumed)) == 200

@@ -52,6 +52,20 @@ async def test_what_is_filled_in_comes_once() -> None:
         ]
 
 
+async def test_what_is_filled_in_of_several_topics_is_in_the_order_it_was_published() -> None:
+    """D3, D4, D22: each history keeps its own events of the commit."""
+    async with opened(index=1) as (store, publisher):
+        both(store, (JOBS, "a", "2"), (HEALTH, "web", "2"), (JOBS, "b", "2"), (HEALTH, "db", "2"))
+        both(store, (JOBS, "a", "3"))
+        both(store, (HEALTH, "web", "4"), (HEALTH, "db", "4"), (JOBS, "a", "4"))
+        received = publisher.subscribe(BOTH.after(Cursor(1, publisher.epoch))).receive_batch()
+        assert shown(await received) == [
+            "2:jobs/a=2+health/web=2+jobs/b=2+health/db=2",
+            "3:jobs/a=3",
+            "4:health/web=4+health/db=4+jobs/a=4",
+        ]
+
+
 async def test_who_comes_back_to_every_key_finds_what_others_were_here_for() -> None:
     """D7, D13: the feed of a blank key stays as long as one of its keys is read."""
     async with opened(index=1) as (store, publisher):

@@ -17,6 +17,7 @@ it: what several topics have together reaches back as far as the one that reache
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
+from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, cast
 
@@ -24,13 +25,13 @@ from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic, size
 from ._interest import ALL
-from ._request import covered
-from ._routes import Interests
+from ._routes import Interests, Routes
 from ._timeline import Timeline
 from ._topic import Forgotten, History, Kept, PlainFeed, events_of
-from ._wait import PORTION, Parking
+from ._wait import Parking
 
 _ORIGIN: Final = 1 << 29  # room for what is filled in; below 1 << 30 an int is small
+_STEP: Final = 8  # events of the histories that one step of filling looks at
 
 
 class WideFeed(Feed):
@@ -64,8 +65,12 @@ class Feeds:
     def append(self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups]) -> list[Feed]:
         """Adds a commit and drops what is now too old; returns the feeds that got something."""
         touched: list[Feed] = []
-        for topic, groups in parts.items():
-            touched += self.histories[topic].append(index, pairs, groups)
+        if len(parts) == 1:
+            for topic, groups in parts.items():
+                touched += self.histories[topic].append(index, pairs, groups)
+        else:
+            for topic, (own, places) in _parted(pairs).items():
+                touched += self.histories[topic].append(index, own, parts[topic], places)
         if self._wide:
             touched += self._append_wide(pairs)
         for topic in parts:
@@ -192,28 +197,26 @@ class Feeds:
         return groups
 
     def _filling(self, feed: WideFeed, logs: Iterable[list[Kept]]) -> Iterator[None]:
-        """Steps of about an event each."""
+        """Steps of a few events each, however many interests there are."""
+        routes: dict[Topic[Any], Routes] = {}
+        for each in feed.interests:
+            routes.setdefault(each.topic, Routes()).add(each, feed)
         older: list[Event[Any]] = []
-        born, interests = feed.born, feed.interests
-        done = 0
         item: Event[Any] | None = None
-        for kept in merge(*logs, key=itemgetter(0)):
-            index = kept[0]
-            if index > born or not feed.readers:
+        looked = 0
+        for index, kept in groupby(merge(*logs, key=itemgetter(0)), itemgetter(0)):
+            if index > feed.born or not feed.readers:
                 break
-            if index == done:  # it is of several topics
-                continue
-            done = index
             events: list[Event[Any]] = []
-            for count, (event, subject) in enumerate(events_of(kept), 1):
-                if covered(interests, event.topic, subject):
+            for event, subject in events_of(list(kept)):
+                if routes[event.topic].find(subject):
                     events.append(event)
-                if not count % PORTION:
+                looked += 1
+                if not looked % _STEP:
                     yield
             if events:
                 item = delivery(events, item)
                 older.append(item)
-            yield
         feed.fill(older)
         assert feed.filled is not None
         feed.filled.end = 1
@@ -233,10 +236,19 @@ def _drop(history: History) -> None:
     """Has the history, and the wide feeds that have its oldest commit, forget that."""
     kept = history.drop_oldest()
     if history.routes.has_dropped(kept[0]):
-        for event, subject in events_of(kept):
-            if event.topic == history.topic:
-                for feed in history.routes.find(subject):
-                    feed.drop_through(kept[0])
+        for _, subject in events_of((kept,)):
+            for feed in history.routes.find(subject):
+                feed.drop_through(kept[0])
+
+
+def _parted(pairs: Pairs) -> dict[Topic[Any], tuple[Pairs, Sequence[int]]]:
+    """The events of a commit by topic, and their places in it."""
+    parts: dict[Topic[Any], tuple[list[tuple[Event[Any], Subject]], list[int]]] = {}
+    for place, pair in enumerate(pairs):
+        own, places = parts.setdefault(pair[0].topic, ([], []))
+        own.append(pair)
+        places.append(place)
+    return {**parts}
 
 
 def is_wide(interests: Interests) -> bool:

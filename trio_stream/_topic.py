@@ -16,7 +16,8 @@ They are kept without a list around it, and take half of the time.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from heapq import merge
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -42,8 +43,12 @@ class PlainFeed(Feed):
 
 Single: TypeAlias = tuple[int, Event[Any], PlainFeed]
 """A commit of one event: its index, and the feed of its subject."""
-Several: TypeAlias = tuple[int, Pairs, tuple[PlainFeed, ...], int]
-"""Any other: its index, its events, the feeds of this topic that have it, and how many events of this topic it has."""
+Several: TypeAlias = tuple[int, Pairs, tuple[PlainFeed, ...], Sequence[int] | None]
+"""Any other, as far as it is of this topic: its index, its events, the feeds that have it, and the places of its events
+in the whole commit; None if that has no other topic.
+
+What it has of other topics is not here: their histories may have dropped it.
+"""
 Kept: TypeAlias = Single | Several
 Forgotten: TypeAlias = tuple[deque[Kept], dict[Subject, PlainFeed], list[Any]]
 """The commits, the feeds and the ageing snapshots of a topic; to free very many takes long."""
@@ -118,21 +123,23 @@ class History:
         """The commits that are kept, oldest first; a copy."""
         return list(self._log)
 
-    def append(self, index: int, pairs: Pairs, groups: Groups) -> tuple[PlainFeed, ...]:
-        """Adds a commit; returns the feeds that got something."""
+    def append(
+        self, index: int, pairs: Pairs, groups: Groups, places: Sequence[int] | None = None
+    ) -> tuple[PlainFeed, ...]:
+        """Adds what a commit has of this topic; returns the feeds that got something.
+
+        `places`: those of the pairs in the whole commit, if it has other topics too.
+        """
         feeds = tuple([self.feeds.get(subject) or self._feed(Subject(*subject)) for subject in groups])
         item: Event[Any] | None = None
-        count = 0
         for feed, events in zip(feeds, groups.values(), strict=True):
             item = delivery(events, item)
             feed.append(item)
-            if feed.blank is None:  # of these every event is in one
-                count += len(events)
-        if count == 1 and len(pairs) == 1:
+        if len(pairs) == 1 and places is None:
             self._log.append((index, pairs[0][0], feeds[0]))
         else:
-            self._log.append((index, pairs, feeds, count))
-            self._more += count - 1
+            self._log.append((index, pairs, feeds, places))
+            self._more += len(pairs) - 1
         return feeds
 
     def append_single(self, index: int, event: Event[Any], subject: Subject) -> PlainFeed:
@@ -166,7 +173,7 @@ class History:
             if feed.start == feed.end:
                 self._discard_if_unused(feed)
         else:
-            self._more -= kept[3] - 1
+            self._more -= len(kept[1]) - 1
             for feed in kept[2]:
                 feed.drop_oldest()
             for feed in kept[2]:
@@ -226,8 +233,13 @@ class History:
                 self._discard_if_unused(feed.blank)
 
 
-def events_of(kept: Kept) -> Iterator[tuple[Event[Any], Subject]]:
-    """The events of a commit with their subjects, of all topics, in the order they were published."""
+def events_of(commit: Sequence[Kept]) -> Iterator[tuple[Event[Any], Subject]]:
+    """The events of a commit with their subjects, in the order they were published: what some topics keep of it."""
+    if len(commit) > 1:
+        placed = [zip(kept[3], kept[1], strict=True) for kept in commit if len(kept) == 4 and kept[3]]
+        yield from map(itemgetter(1), merge(*placed, key=itemgetter(0)))
+        return
+    (kept,) = commit
     if len(kept) == 3:
         yield kept[1], kept[2].subject
     else:
