@@ -165,6 +165,18 @@ async def test_a_snapshot_that_the_events_have_passed_is_not_shared() -> None:
         assert store.runs == 2
 
 
+@pytest.mark.parametrize(("commits", "runs"), [(1, 2), (2, 3)])
+async def test_a_union_is_not_composed_of_what_the_events_are_about_to_pass(commits: int, runs: int) -> None:
+    """D6, D22: a cached part with more than half of the history behind it is made anew."""
+    async with opened(history_events=8) as (store, publisher):
+        store.commit(*((str(number), "0") for number in range(4)))
+        await until_live(publisher.subscribe(EVERY))
+        for value in range(commits):
+            store.commit(*((str(number), str(value)) for number in range(3)))
+        assert kinds(await until_live(publisher.subscribe(BOTH)))[-1] == f"eos@{1 + commits}"
+        assert store.runs == runs
+
+
 async def test_very_many_small_commits_are_bounded_by_their_number() -> None:
     """D11."""
     async with opened(history=3, history_events=1000) as (_, publisher):

@@ -223,6 +223,33 @@ async def large(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any])
     return 1
 
 
+async def test_a_snapshot_that_was_made_meanwhile_is_not_let_go_of() -> None:
+    """D6: it was passed while its handler waited, and is newer now than what was dropped."""
+
+    async def handler(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        for number in range(1_025 if request.key == "slow" else 1):
+            await snapshot.append([Event(HEALTH, 1, Health(request.key, str(number)))])
+        return publisher.index
+
+    async with opened(handler, history=1) as (_, publisher):
+        publisher.publish([event(1, "web")])
+        others = [publisher.subscribe(SubscribeRequest(HEALTH, f"s{number}")) for number in range(1_000)]
+        await quiet()
+        slow = publisher.subscribe(SubscribeRequest(HEALTH, "slow"))
+        await quiet()
+        for each in others:
+            each.unsubscribe()
+        publisher.publish([event(2, "web")])
+        publisher.publish([event(3, "web")])
+        received = ready(slow)
+        await quiet()  # the handler goes on, and ends
+        received += ready(slow)
+        assert kinds(received)[-1] == "eos@3"
+        assert len(received) == 1_026
+        publisher.publish([event(4, "slow")])
+        assert kinds(ready(slow)) == ["4:slow=ok"]
+
+
 async def test_a_large_snapshot_leaves_the_cache_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(large, snapshot_cache_ttl=0.01, index=1) as (_, publisher):
         async with publisher.subscribe(ALL) as subscription:
@@ -527,3 +554,15 @@ async def test_what_a_union_of_hundreds_needs_is_filled_in_by_portions() -> None
         assert seen.longest < FEW
         assert seen.calls > seen.longest
         assert len(ready(resumed)) == 200
+
+
+async def test_a_union_of_hundreds_is_composed_in_portions() -> None:
+    """D15: its parts are begun, and let go of, a few at a time."""
+    request = SubscribeRequest[Health](interests=[Interest(HEALTH, f"s{number}") for number in range(600)])
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(request)
+        with stretches() as seen:
+            await quiet()
+        assert kinds(ready(subscription)) == ["eos@1"]
+        assert seen.longest < FEW
+        assert seen.calls > 6 * seen.longest

@@ -16,9 +16,11 @@ What came last is right: each part ends in the state at that index, and its even
 
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from operator import methodcaller
+from typing import Any, Final, TypeAlias
 
 import anyio
+import anyio.lowlevel
 
 from ._errors import SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
@@ -30,6 +32,8 @@ from ._subscription import BURST, Subscription
 
 Put: TypeAlias = Callable[[Sequence[Event[Any]]], Awaitable[None]]
 """Appends deliveries to the snapshot that is made; waits while its readers are far behind."""
+
+PORTION: Final = 64  # parts that are begun between two checkpoints
 
 
 class Composer:
@@ -45,17 +49,20 @@ class Composer:
 
         Raises what the snapshot function of a part has raised.
         """
-        requests = [SubscribeRequest[Any](interests=(each,)) for each in interests]
-        parts = [Subscription(each, self._passages, _no_leave, fresh=True) for each in requests]
+        parts: list[Subscription[Any]] = []
         try:
+            for each in interests:
+                request = SubscribeRequest[Any](interests=(each,))
+                parts.append(Subscription(request, self._passages, _no_leave, fresh=True))
+                if not len(parts) % PORTION:
+                    await self._passages.parking.backend.checkpoint()
             return await _Composition(parts, put).run()
         except SnapshotFailed as failed:
             raise failed.__cause__ or failed from None
         except SubscriptionForceClosed:  # lagged or stopped: nobody else knows of these
             return None  # noqa: ASYNC910 - as above
         finally:
-            for part in parts:
-                part.unsubscribe()
+            self._passages.parking.in_slices(map(Subscription.unsubscribe, parts), len(parts))
 
 
 class _Composition:
@@ -74,8 +81,10 @@ class _Composition:
     async def run(self) -> int | None:
         """See `Composer.compose`; raises how a part ended."""
         async with anyio.create_task_group() as tasks:
-            for part in self._parts:
+            for count, part in enumerate(self._parts, 1):
                 tasks.start_soon(self._pump, part, tasks.cancel_scope)
+                if not count % PORTION:
+                    await anyio.lowlevel.checkpoint()
         if self._ended is not None:
             raise self._ended
         if self._is_void:
@@ -122,8 +131,8 @@ class _Composition:
             self._unfinished -= any(event.is_end_of_snapshot for event in received)
             if not self._unfinished and not self._is_over:
                 self._is_over = True  # one that was woken already goes on with what it takes, and then ends
-                for scope in self._waits:
-                    scope.cancel()
+                waits = list(self._waits)
+                part._passages.parking.in_slices(map(methodcaller("cancel"), waits), len(waits))
 
     async def _receive(self, part: Subscription[Any]) -> Sequence[Event[Any]]:
         """What is ready of it; nothing if no more is wanted."""

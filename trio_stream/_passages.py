@@ -309,7 +309,7 @@ class Passages:
             return False
         if not (fresh or snapshot.stalled):
             return True
-        return all(each.newer_than(snapshot.index) * 2 <= each.limit for each in snapshot.histories)
+        return all(each.has_room_behind(snapshot.index) for each in snapshot.histories)
 
     def _create(self, interests: Interests, older: Snapshot | None) -> Snapshot:
         if older is not None:
@@ -326,6 +326,8 @@ class Passages:
     def _pass(self, snapshot: Snapshot) -> None:
         """The history has passed it."""
         if snapshot.is_passed:  # it was made to its end since, and is kept already
+            return
+        if snapshot.is_complete and snapshot.index >= snapshot.newest_dropped:  # the same, and it is newer
             return
         if snapshot.keepers and not snapshot.is_gone:
             if snapshot.is_complete:  # if not, its handler has just been told to go on

@@ -119,6 +119,11 @@ class History:
         """How many of the commits that are kept have a greater index."""
         return len(self._log) - bisect_right(self._log, index, key=itemgetter(0))
 
+    def has_room_behind(self, index: int) -> bool:
+        """Whether the commits after this one are at most half of what is kept, if they are of the usual size."""
+        newer, count = self.newer_than(index), len(self._log)
+        return newer * 2 <= self.limit and newer * 2 * (count + self._more) <= self._most_events * count
+
     def kept(self) -> list[Kept]:
         """The commits that are kept, oldest first; a copy."""
         return list(self._log)
