@@ -69,12 +69,15 @@ async def test_events_are_counted_for_each_topic() -> None:
 async def test_what_another_topic_has_dropped_is_not_kept_by_this_one() -> None:
     """D11: although both had it in the same commit."""
     kept: list[weakref.ref[Heavy]] = []
+
+    def heavy(index: int) -> Event[Heavy]:
+        payload = Heavy()
+        kept.append(weakref.ref(payload))
+        return Event(JOBS, index, payload)
+
     async with opened(history_events=4) as (_, publisher):
         for index in (1, 2, 3):
-            payloads = [Heavy() for _ in range(4)]
-            kept += map(weakref.ref, payloads)
-            publisher.publish([event(index, "a"), *(Event(JOBS, index, each) for each in payloads)])
-        del payloads
+            publisher.publish([event(index, "a"), *(heavy(index) for _ in range(4))])
         gc.collect()
         assert [each() is not None for each in kept] == [False] * 8 + [True] * 4
         topics = publisher.statistics().topics

@@ -626,6 +626,11 @@ BAD: dict[str, tuple[Callable[[EventPublisher], object], type[Exception], str]] 
         TypeError,
         "a mark is a string",
     ),
+    "none in an event": (
+        lambda publisher: publisher.publish([replace(event(2, "web"), mark=None)]),  # type: ignore[arg-type]
+        TypeError,
+        "a mark is a string",
+    ),
     "two in one commit": (
         lambda publisher: publisher.publish(
             [replace(event(2, "web"), mark="a2"), replace(event(2, "db"), mark="b2")]

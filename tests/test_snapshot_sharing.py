@@ -1,5 +1,6 @@
 """One snapshot for everybody who asks for the same: while it is made, while it is cached, and not a moment longer."""
 
+import enum
 import gc
 import math
 import weakref
@@ -435,3 +436,20 @@ class TestTheTimeToLive:
                 gc.collect()
                 counts.append(len(gc.get_objects()))
             assert counts[2] - counts[1] < 100
+
+
+class Service(enum.StrEnum):
+    """Keys that are strings, and look otherwise."""
+
+    WEB = "web"
+
+
+@pytest.mark.parametrize("keys", [(Service.WEB, "web"), ("web", Service.WEB)], ids=["enum", "str"])
+async def test_what_a_request_says_is_never_that_of_another(keys: tuple[str, str]) -> None:
+    """D14: requests are immutable, also where equal ones share what they ask for."""
+    async with opened() as (_, publisher):
+        requests = [SubscribeRequest(HEALTH, key) for key in keys]
+        shown = list(map(repr, requests))
+        for each in requests:
+            publisher.subscribe(each)
+        assert list(map(repr, requests)) == shown

@@ -205,7 +205,8 @@ class Passages:
             )
         if self.timeline.contradicts(index, mark):
             raise ValueError(
-                f"the snapshot is of commit {index} with mark {mark!r}, and the one that was published has another"
+                f"the snapshot is of commit {index} with mark {mark!r}; "
+                "the one that was published has another, or none was"
             )
         if snapshot.stalled:  # the handler has left an append behind
             self._forget_age(snapshot)

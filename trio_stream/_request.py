@@ -277,7 +277,8 @@ def share(request: SubscribeRequest[Any], interests: tuple[Interest, ...]) -> No
     if own is interests:
         return
     for mine, its in zip(own, interests, strict=True):
-        if mine[0] is not its[0]:  # topics of one name are equal, and may be of different classes
+        # Topics of one name are equal, and may be of different classes; so are a string and a member of an enum.
+        if mine is not its and (mine[0] is not its[0] or [*map(type, mine)] != [*map(type, its)]):
             return
     object.__setattr__(request, "interests", interests)
 

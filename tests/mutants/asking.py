@@ -667,8 +667,8 @@ ASKING = (
         "a part that waits for more holds the whole up",
         "D14, D22",
         "_compose.py",
-        "                    scope.cancel()\n",
-        "                    pass\n",
+        "                waits = list(self._waits)\n",
+        "                waits: list[anyio.CancelScope] = []\n",
         ("test_unions.py",),
     ),
     Mutant(
