@@ -425,7 +425,7 @@ def test_a_request_is_an_immutable_value() -> None:
         with pytest.raises((FrozenInstanceError, AttributeError, TypeError)):
             setattr(request, name, None)
     with pytest.raises(TypeError):
-        SubscribeRequest(HEALTH, "web", "default")  # type: ignore[call-arg]
+        SubscribeRequest(HEALTH, "web", "default")  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(

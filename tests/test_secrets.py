@@ -63,7 +63,7 @@ def misuse() -> dict[str, Callable[[EventPublisher], object]]:
         "a token in place of a request": lambda publisher: publisher.subscribe(wrong),
         "a token in place of a topic": lambda _: SubscribeRequest(wrong),
         "a token of bytes": lambda _: SubscribeRequest(HEALTH, token=wrong.encode()),
-        "a list of tokens in place of a token": lambda _: SubscribeRequest(HEALTH, token=[wrong]),  # type: ignore[arg-type]
+        "a list of tokens in place of a token": lambda _: SubscribeRequest(HEALTH, token=[wrong]),  # type: ignore[call-overload]
         "a token in place of tokens": lambda publisher: publisher.close_subscriptions(wrong),
         "bytes among tokens": lambda publisher: publisher.close_subscriptions(["a", wrong.encode()]),
         "a list among tokens": lambda publisher: publisher.close_subscriptions([[wrong]]),  # type: ignore[list-item]
@@ -76,7 +76,9 @@ def misuse() -> dict[str, Callable[[EventPublisher], object]]:
         "a subject that has a token": lambda publisher: publisher.publish([Event(HEALTH, 6, Odd())]),
         "a token in place of a topic to refresh": lambda publisher: publisher.refresh(wrong),
         "a token in place of a handler": lambda publisher: publisher.register_handler(Topic("new"), wrong),
-        "an unknown topic": lambda publisher: publisher.subscribe(replace(REQUEST, topic=Topic[Any]("jobs"))),
+        "an unknown topic": lambda publisher: publisher.subscribe(
+            SubscribeRequest(Topic[Any]("jobs"), token=SECRET)
+        ),
         "subscribing where it is disabled": lambda _: NoOpEventPublisher().subscribe(REQUEST),
         "a commit that is refused beside a close event": lambda publisher: publisher.publish(
             [close_subscription_event([SECRET]), event(5, "web")]

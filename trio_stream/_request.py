@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Self, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias, cast, overload
 
 from typing_extensions import TypeVar, override
 
@@ -213,30 +213,38 @@ class SubscribeRequest(Generic[P]):
         )
         return type(self)(interests=self.interests, token=self.token, index=index, epoch=epoch, mark=mark)
 
-    @property
-    def topic(self) -> Topic[P]:
-        """The topic; `ValueError` if the request has several interests."""
-        return self._only("topic").topic
+    if TYPE_CHECKING:  # which know by it what `dataclasses.replace` takes
+        topic: Topic[P]
+        key: str
+        prefix: bool
+        namespace: Name
+        partition: Name
+    else:
 
-    @property
-    def key(self) -> str:
-        """The key, or what the keys begin with; `ValueError` if the request has several interests."""
-        return self._only("key").key
+        @property
+        def topic(self) -> Topic[P]:
+            """The topic; `ValueError` if the request has several interests."""
+            return self._only("topic").topic
 
-    @property
-    def prefix(self) -> bool:
-        """Whether keys that begin with `key` are meant; `ValueError` if the request has several interests."""
-        return self._only("prefix").prefix
+        @property
+        def key(self) -> str:
+            """The key, or what the keys begin with; `ValueError` if the request has several interests."""
+            return self._only("key").key
 
-    @property
-    def namespace(self) -> Name:
-        """The namespace, or `ALL`; `ValueError` if the request has several interests."""
-        return self._only("namespace").namespace
+        @property
+        def prefix(self) -> bool:
+            """Whether keys that begin with `key` are meant; `ValueError` if the request has several interests."""
+            return self._only("prefix").prefix
 
-    @property
-    def partition(self) -> Name:
-        """The partition, or `ALL`; `ValueError` if the request has several interests."""
-        return self._only("partition").partition
+        @property
+        def namespace(self) -> Name:
+            """The namespace, or `ALL`; `ValueError` if the request has several interests."""
+            return self._only("namespace").namespace
+
+        @property
+        def partition(self) -> Name:
+            """The partition, or `ALL`; `ValueError` if the request has several interests."""
+            return self._only("partition").partition
 
     @property
     def subject(self) -> Subject:

@@ -228,7 +228,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         """Waits until the snapshot was received to its end, or the cursor of the request is known to be right.
 
         Receives nothing, and may be used by other tasks while one receives.
-        A checkpoint; raises how the subscription ended.
+        A checkpoint; raises how the subscription ended, and `CloseReason.STOPPED` if the publisher has stopped before.
         """
         await self._passages.parking.backend.checkpoint()
         while not self._is_settled() and self._end is None:

@@ -56,7 +56,7 @@ def measured() -> Iterator[Measured]:
         tracemalloc.stop()
 
 
-def subscribe(publisher: EventPublisher, count: int, **options: str) -> list[Subscription[Health]]:
+def subscribe(publisher: EventPublisher, count: int, **options: Any) -> list[Subscription[Health]]:
     request = SubscribeRequest(HEALTH, "web", index=1, **options)
     return [publisher.subscribe(request) for _ in range(count)]
 
@@ -217,9 +217,8 @@ async def test_interests_that_nobody_has_any_more_cost_nothing() -> None:
             publisher.subscribe(both.after(start)).unsubscribe()
 
         keys = [f"{number:04}" for number in range(SUBSCRIPTIONS)]
-        with measured():  # the first time, the interpreter itself keeps something
-            for key in keys:
-                ask_once(key)
+        for key in keys:  # the first time, the interpreter itself keeps something
+            ask_once(key)
         with measured() as held:
             for key in keys:
                 ask_once(key)
@@ -242,7 +241,8 @@ async def test_a_snapshot_that_one_topic_has_passed_costs_nothing() -> None:
             with pytest.raises(SubscriptionLagged):
                 subscription.receive_nowait()
 
-        await be_passed()  # the first time, the interpreter itself keeps something
+        for _ in range(WAITS):  # the first time, the interpreter itself keeps something
+            await be_passed()
         with measured() as held:
             for _ in range(WAITS):
                 await be_passed()

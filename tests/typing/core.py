@@ -172,5 +172,5 @@ def an_error_is_that_of_both_libraries(error: ClosedResourceError, ended: Subscr
 
 def misuse_is_seen(publisher: EventPublisher) -> None:
     publisher.subscribe(SubscribeRequest(HEALTH), on_lag="wait")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    SubscribeRequest("health")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    SubscribeRequest("health")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     publisher.publish(Event(HEALTH, 1, Health("web", passing=True)))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
