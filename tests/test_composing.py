@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import anyio
 import pytest
 from catalogue import HEALTH, JOBS, Health, event, kinds, ready, until_live
 from scenes import quiet
@@ -15,6 +16,7 @@ from trio_stream import (
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
+    SubscriptionLagged,
     Topic,
     open_publisher,
 )
@@ -94,6 +96,25 @@ async def test_a_part_behind_much_history_is_waited_for() -> None:
             await quiet()
             got = kinds(ready(subscription))
             assert got == [*[f"{index}:web={index}" for index in range(10, 1_001)], "eos@1000"]
+
+
+@pytest.mark.parametrize("on_lag", ["close", "reset"])
+async def test_a_part_that_begins_anew_with_very_much_is_not_waited_for(on_lag: str) -> None:
+    """D21, D24: its snapshot function waits for a reader, and the whole waited for that: nobody would go on."""
+    health, jobs = Made(2, "false", [marked(1, "web", "false")]), Made(1, "one")
+    async with open_publisher({HEALTH: health, JOBS: jobs}, epoch=HERE, index=1, mark="one") as publisher:
+        union = publisher.subscribe(BOTH, on_lag="reset" if on_lag == "reset" else "close")
+        await quiet()
+        health.index, health.mark = 2, "true"
+        health.rows = [marked(2, f"row{number}", "true") for number in range(3_000)]
+        publisher.publish([marked(2, "web", "true")])
+        with anyio.fail_after(20):  # there is nothing to wait for
+            if on_lag == "reset":
+                events = await union.receive_until_current()
+                assert (events[0].is_new_snapshot_to_follow, len(events)) == (True, 3_002)
+            else:
+                with pytest.raises(SubscriptionLagged):
+                    await union.receive_until_current()
 
 
 @pytest.mark.parametrize("on_lag", ["close", "reset"])

@@ -73,7 +73,7 @@ def test_what_readers_use_is_the_same_in_both(publisher: type[object]) -> None:
 
 async def test_it_says_that_there_is_nothing() -> None:
     publisher = NoOpEventPublisher()
-    assert (publisher.index, publisher.epoch) == (0, "")
+    assert (publisher.index, publisher.epoch, str(publisher.cursor)) == (0, "", "0@")
     statistics = asdict(publisher.statistics())
     assert statistics == {**dict.fromkeys(statistics, 0), "epoch": "", "topics": {}}
 

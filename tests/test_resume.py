@@ -408,3 +408,18 @@ async def test_who_waited_for_a_snapshot_that_failed_starts_again() -> None:
         with pytest.raises(SnapshotFailed):
             await until_live(subscription)
         assert subscription.resume_request() == WEB
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 100])
+async def test_a_prefix_resumes_over_commits_of_any_size(size: int) -> None:
+    """D3, D4, D7: nobody has read it before, so that it has to be looked for in the history."""
+    async with opened() as (store, publisher):
+        for _ in range(3):
+            store.commit(*((f"{name}{number}", f"{number}") for number in range(size) for name in "wx"))
+        request = SubscribeRequest(HEALTH, "w", index=1, epoch=publisher.epoch, prefix=True)
+        async with publisher.subscribe(request) as subscription:
+            received = [await subscription.receive() for _ in range(2)]
+            assert await subscription.receive_until_current() == []
+    assert [each.index for each in received] == [2, 3]
+    for each in received:
+        assert [item.payload.subject.key for item in each.events] == [f"w{number}" for number in range(size)]

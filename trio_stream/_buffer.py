@@ -43,11 +43,6 @@ class Feed(Lot):
         self.readers: int = 0
         self.interests: tuple[Interest, ...] = ()
 
-    @property
-    def floor(self) -> int:
-        """The lowest index that one can resume from."""
-        return self.dropped
-
     def append(self, event: Event[Any]) -> None:
         self.items.append(event)
         self.end += 1

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from ._errors import CloseReason, SnapshotFailed, SubscriptionForceClosed
+from ._errors import SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
 from ._passages import Passages
 from ._reader import Phase, Reader
@@ -51,10 +51,8 @@ class Composer:
             return await _Composition(parts, put).run()
         except SnapshotFailed as failed:
             raise failed.__cause__ or failed from None
-        except SubscriptionForceClosed as ended:
-            if ended.reason in (CloseReason.LAGGED, CloseReason.STOPPED):
-                return None  # noqa: ASYNC910 - as above
-            raise
+        except SubscriptionForceClosed:  # lagged or stopped: nobody else knows of these
+            return None  # noqa: ASYNC910 - as above
         finally:
             for part in parts:
                 part.unsubscribe()
@@ -94,10 +92,12 @@ class _Composition:
         timeline = part._passages.timeline
         while part._phase is not Phase.LIVE and not timeline.is_stopped:
             # It has to be filled, or its snapshot was ahead, and another commit may have come in its place.
+            if part._snapshot is not None:  # it begins anew, and nobody reads on
+                return False  # noqa: ASYNC910 - as above
             if (gate := part._gate()) is not None:
                 await part._wait_at(gate, None)
-            elif part._take() is not None:
-                return False  # noqa: ASYNC910 - as above
+            else:
+                part._take()  # nothing comes, as it is not live: it only goes on
         if timeline.is_stopped:  # then what it waits for may not come
             return False  # noqa: ASYNC910 - as above
         while some := list(islice(part._take_up_to(index), BURST)):

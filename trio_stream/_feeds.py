@@ -20,8 +20,6 @@ from heapq import merge
 from operator import itemgetter
 from typing import Any, Final, cast
 
-from typing_extensions import override
-
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic, size
@@ -47,11 +45,6 @@ class WideFeed(Feed):
         self.born = born
         # Where those wait who need what is older; None as long as nobody did.
         self.filled: Feed | None = None
-
-    @property
-    @override
-    def floor(self) -> int:
-        return max([history.floor for history in self.histories])
 
 
 class Feeds:
@@ -130,6 +123,13 @@ class Feeds:
         if not feed.readers:
             self._discard(feed)
             self._parking.release(feed.drop_all(and_more=False), size)
+
+    def floor(self, feed: Feed) -> int:
+        """The lowest index that a reader of it can resume from."""
+        if isinstance(feed, PlainFeed):
+            return feed.history.floor
+        assert isinstance(feed, WideFeed)
+        return max([history.floor for history in feed.histories])
 
     def histories_of(self, interests: Interests) -> tuple[History, ...]:
         """Those of the topics, each once."""

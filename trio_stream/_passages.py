@@ -124,8 +124,6 @@ class Snapshot(Feed):
     @property
     def newest_dropped(self) -> int:
         """The newest commit of its topics that is no longer in their histories."""
-        if len(self.histories) == 1:
-            return self.histories[0].dropped
         return max([history.dropped for history in self.histories])
 
 
@@ -238,8 +236,6 @@ class Passages:
     def give_up(self, snapshot: Snapshot) -> None:
         """It will not be complete: the publisher stops, or a part of it cannot be had."""
         if not (snapshot.is_complete or snapshot.is_gone):
-            if snapshot.stalled:
-                self._forget_age(snapshot)
             self._give_up(snapshot)
 
     def fail(self, snapshot: Snapshot, cause: BaseException) -> None:

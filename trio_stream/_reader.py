@@ -75,7 +75,9 @@ class Phase(enum.Enum):
     LIVE = enum.auto()
 
 
-_LIVE: Final = Phase.LIVE  # where every event looks
+# Where every event looks.
+_LIVE: Final = Phase.LIVE
+_READING: Final = Phase.READING
 
 
 class End(NamedTuple):
@@ -187,7 +189,7 @@ class Reader(Slot, Generic[P]):
             self._enter_snapshot(fresh=fresh, keeps=False)
             return
         verdict = timeline.judge(index, request.epoch, request.mark)
-        if verdict is Verdict.STALE or index < self._feed.floor:
+        if verdict is Verdict.STALE or index < self._floor:
             self._begin_anew()
         elif verdict is Verdict.GOOD:
             self._go_live(index, request.mark)
@@ -197,6 +199,10 @@ class Reader(Slot, Generic[P]):
     @property
     def _delivered(self) -> int:
         return self._position - self._passed
+
+    @property
+    def _floor(self) -> int:
+        return self._passages.feeds.floor(self._feed)
 
     def _leap(self, position: int) -> None:
         """Moves to another position, perhaps of another feed, and delivers nothing."""
@@ -214,9 +220,9 @@ class Reader(Slot, Generic[P]):
         phase, snapshot = self._phase, self._snapshot
         if snapshot is None:
             return self._source.end - self._position if phase is _LIVE else 0
-        if phase is Phase.PENDING and not snapshot.is_complete:
+        if phase is not _READING and phase is Phase.PENDING and not snapshot.is_complete:
             return 0
-        lag = snapshot.end - self._position + (phase is not Phase.READING)
+        lag = snapshot.end - self._position + (phase is not _READING)
         if snapshot.is_complete and not snapshot.is_gone:
             lag += self._feed.end - self._feed.after(snapshot.index)
         return lag
@@ -234,7 +240,7 @@ class Reader(Slot, Generic[P]):
                 raise self._error()
         if self._phase is _LIVE:
             return self._take_live(self._feed, self._position)
-        if self._phase is Phase.READING:
+        if self._phase is _READING:
             assert self._snapshot is not None
             return self._take_of_snapshot(self._snapshot)
         return self._look()
@@ -305,14 +311,14 @@ class Reader(Slot, Generic[P]):
                 assert isinstance(gate, Gate)
                 self._leave_passage()
                 # A resume that the history has passed meanwhile is stale; who has stopped has no floor any more.
-                is_kept = self._index > 0 or index >= self._feed.floor or self._passages.timeline.is_stopped
-                if gate.mark == mark and is_kept:
+                floor = 0 if self._index or self._passages.timeline.is_stopped else self._floor
+                if gate.mark == mark and index >= floor:
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
                     if self._end is not None:
                         raise self._error()
-            case Phase.FILLING:
+            case _:  # FILLING
                 self._go_live(self._index, "" if self._known is None else self._known.mark)
         return None
 
@@ -336,7 +342,11 @@ class Reader(Slot, Generic[P]):
     def _has_lost(self, snapshot: Snapshot) -> bool:
         if self._position < snapshot.start:
             return True
-        return not self._keeps and snapshot.is_complete and snapshot.index < snapshot.newest_dropped
+        if self._keeps or not snapshot.is_complete:
+            return False
+        histories = snapshot.histories
+        dropped = histories[0].dropped if len(histories) == 1 else snapshot.newest_dropped
+        return snapshot.index < dropped
 
     def _take_marker(self) -> Event[P]:
         self._index = 0
@@ -362,7 +372,7 @@ class Reader(Slot, Generic[P]):
     def _stands_before_events(self) -> bool:
         """Whether there are events, and none that is gone, where it stands."""
         source = self._source
-        is_at_gate = self._phase is not _LIVE and self._phase is not Phase.READING
+        is_at_gate = self._phase is not _LIVE and self._phase is not _READING
         return source.start <= self._position < source.end and not is_at_gate
 
     def _is_delicate(self) -> bool:
@@ -586,19 +596,20 @@ class Reader(Slot, Generic[P]):
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:
-        """What comes up to this index, which is published, one by one; raises how the reading ended.
+        """What comes up to this index, which is published, one by one, to a live reader that may see all of it.
 
-        The reader has nothing to wait for; if it has to begin anew the marker comes, and is the last.
+        Raises how the reading ended.
         """
         while True:
             feed = self._feed
-            if self._end is None and self._phase is _LIVE and feed.dropped <= self._index:
+            if self._end is None and feed.dropped <= self._index:
                 # Late events are passed here: behind them `_take` would go on to what is newer than `index`.
                 self._leap(max(self._position, feed.after(self._index)))
                 if self._position >= feed.after(index):
                     return
-            if (event := self._take()) is not None:
-                yield event
+            event = self._take()
+            assert event is not None
+            yield event
 
     def _retire(self) -> None:
         """Leaves, if it is a scout that has neither ended nor been followed."""

@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from typing_extensions import override
-
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic
@@ -40,11 +38,6 @@ class PlainFeed(Feed):
         # The feed of the blank key; None if this is it. And of how many feeds it is that.
         self.blank: PlainFeed | None = blank
         self.keys: int = 0
-
-    @property
-    @override
-    def floor(self) -> int:
-        return self.history.floor
 
 
 Single: TypeAlias = tuple[int, Event[Any], PlainFeed]

@@ -79,7 +79,7 @@ def commit(rng: random.Random) -> dict[str, Any]:
     return {
         "commits": commits,
         "step": rng.choice([1, 1, 1, 3]),
-        "publish": rng.random() < 0.7,
+        "publish": rng.random() < 0.6,
         "then_receive": rng.random() < 0.4,
     }
 
@@ -110,11 +110,11 @@ def subscribe(rng: random.Random) -> dict[str, Any]:
 def plan(rng: random.Random) -> dict[str, Any]:
     return {
         "plan": Plan(
-            rng.choice(["published", "ahead", "behind"]),
+            rng.choice(["published", "ahead", "ahead", "behind"]),
             rng.random() < 0.5,
             rng.randint(0, 2),
-            rng.choice([*[None] * 8, 0, 1]),
-            rng.choice(["mark", "mark", "mark", "index", "false mark"]),
+            rng.choice([*[None] * 12, 0, 1]),
+            rng.choice(["mark", "mark", "index", "false mark"]),
             rng.random() < 0.5,
         )
     }
@@ -166,8 +166,8 @@ WEIGHTS = {
     "publish": 6,
     "publish_nothing": 2,
     "revoke": 0.3,
-    "upset": 0.6,
-    "plan": 10,
+    "upset": 0.4,
+    "plan": 14,
     "wait": 2,
     "subscribe": 12,
     "resume": 8,

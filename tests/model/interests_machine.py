@@ -65,8 +65,6 @@ plans = st.builds(
 class InterestsMachine(PublisherMachine):
     """As `PublisherMachine`; what is judged is in `InterestsWorld`."""
 
-    KIND = "interests"
-
     def __init__(self) -> None:
         super().__init__()
         # Tasks in which somebody reads a state at once, with the index published then; and those that only wait.
@@ -235,8 +233,10 @@ class InterestsMachine(PublisherMachine):
         for _ in range(10_000):
             if not (ready := self.loop.ready()):
                 break
-            self.loop.step(ready[0])
-            self._look_at(ready[0])
+            for task in ready:  # in turn: after the stop some look again and again, until others are done
+                if task.can_go_on:
+                    self.loop.step(task)
+                    self._look_at(task)
         else:
             raise AssertionError("the tasks do not come to rest")
         if self.is_running:

@@ -66,11 +66,9 @@ numbers = st.integers(0, 1000)  # picks one of what is there
 class PublisherMachine(RuleBasedStateMachine):
     """A publisher on the manual loop, and the model beside it."""
 
-    KIND = "model"  # of what it counts
-
     def __init__(self) -> None:
         super().__init__()
-        count(self.KIND, "courses of events")
+        count("model", "courses of events")
         self.loop = ManualLoop()
         self.world: World
         self.receives: dict[Task, Reader] = {}
@@ -367,7 +365,7 @@ class PublisherMachine(RuleBasedStateMachine):
 
     @invariant()
     def check(self) -> None:
-        count(self.KIND, "states checked, one after each rule")
+        count("model", "states checked, one after each rule")
         self.world.check()
 
     @override
@@ -377,7 +375,7 @@ class PublisherMachine(RuleBasedStateMachine):
             if hasattr(self, "world"):
                 self._leave_nothing()
         finally:
-            count(self.KIND, "steps of tasks, each chosen by the test", self.loop.steps)
+            count("model", "steps of tasks, each chosen by the test", self.loop.steps)
             self.loop.close()
             self.restore_modules()
 
@@ -387,7 +385,7 @@ class PublisherMachine(RuleBasedStateMachine):
 
     def _leave_nothing(self) -> None:
         world = self.world
-        count(self.KIND, "events received and judged", world.events)
+        count("model", "events received and judged", world.events)
         if not world.is_stopped:
             self._run()
         self.settle()

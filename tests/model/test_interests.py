@@ -1,7 +1,6 @@
 """D1-D7, D22: whatever is asked for together, and whatever is done, every event of every reader is right."""
 
 import pytest
-from evidence import count
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from model.interests_courses import one_course
@@ -43,4 +42,3 @@ def test_in_a_course_of_many_steps_every_event_is_right(length: int, part: int) 
     number = COURSES[length]
     for seed in range(part * number, (part + 1) * number):
         one_course(seed, length)
-        count("interests", f"courses of {length} steps")

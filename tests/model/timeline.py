@@ -113,11 +113,9 @@ class Store:
         """D7."""
         if request.index == 0:
             return "fresh"
-        if request.epoch not in (None, self.epoch):
+        if request.epoch not in (None, self.epoch) or request.index < self.lines[request.topic].floor:
             return "stale"
-        if request.index > self.published:
-            return "stale" if request.epoch is None else "resume"
-        return "resume" if request.index >= self.lines[request.topic].floor else "stale"
+        return "stale" if request.epoch is None and request.index > self.published else "resume"
 
     def replace(self, topic: Topic[Health], state: list[tuple[Subject, str]]) -> None:
         """The state of a topic is another one, without a commit; what is not published yet comes on top."""

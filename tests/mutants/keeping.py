@@ -7,7 +7,7 @@ KEEPING = (
         "the floor is dropped",
         "Nomad: resume at 2 with 7-10 kept starts at 7",
         "_reader.py",
-        " or index < self._feed.floor",
+        " or index < self._floor",
         "",
         ("test_resume.py",),
     ),
