@@ -33,7 +33,7 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
 
 @nox.session
 def quick(session: nox.Session) -> None:
-    """The tests on one Python and all back ends, without those that are slow."""
+    """The tests on one Python, with trio, asyncio and uvloop, without those that are slow."""
     install(session, "tests", extras="[cli]")
     chosen = session.posargs or (*PARALLEL, "-m", "not slow")
     session.run("python", "-m", "pytest", *chosen, env=INSTALLED)

@@ -16,11 +16,14 @@ def backend(name: str, library: str, *marks: pytest.MarkDecorator, **options: An
     return pytest.param((library, options), id=name, marks=marks)
 
 
+# Two more ways to run asyncio, for which those who wait for the tests need not wait.
+RARE = (pytest.mark.variant, pytest.mark.slow)
+
 TRIO = [backend("trio", "trio")]
 ASYNCIO = [
     backend("asyncio", "asyncio", use_uvloop=False),
     backend("asyncio+uvloop", "asyncio", pytest.mark.variant, needs_uvloop, use_uvloop=True),
-    backend("asyncio+debug", "asyncio", pytest.mark.variant, use_uvloop=False, debug=True),
+    backend("asyncio+debug", "asyncio", *RARE, use_uvloop=False, debug=True),
 ]
 if sys.version_info >= (3, 12):
 
@@ -30,7 +33,7 @@ if sys.version_info >= (3, 12):
         loop.set_task_factory(asyncio.eager_task_factory)
         return loop
 
-    ASYNCIO.append(backend("asyncio+eager", "asyncio", pytest.mark.variant, loop_factory=eager_loop))
+    ASYNCIO.append(backend("asyncio+eager", "asyncio", *RARE, loop_factory=eager_loop))
 
 # In debug mode each future and each task keeps the stack that made it.
 LEAN = [each for each in (*TRIO, *ASYNCIO) if each.id != "asyncio+debug"]

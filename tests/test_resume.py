@@ -422,4 +422,4 @@ async def test_a_prefix_resumes_over_commits_of_any_size(size: int) -> None:
             assert await subscription.receive_until_current() == []
     assert [each.index for each in received] == [2, 3]
     for each in received:
-        assert [item.payload.subject.key for item in each.events] == [f"w{number}" for number in range(size)]
+        assert [payload.subject.key for payload in each.payloads] == [f"w{number}" for number in range(size)]

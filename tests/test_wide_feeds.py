@@ -10,10 +10,12 @@ from scenes import Heavy, Held, opened, quiet
 from unions import both, fold, rows_at, shown
 
 from trio_stream import (
+    CloseReason,
     Cursor,
     Event,
     SnapshotAppender,
     SubscribeRequest,
+    SubscriptionForceClosed,
     SubscriptionLagged,
     Topic,
     open_publisher,
@@ -147,6 +149,24 @@ async def test_what_was_gone_before_somebody_asked_for_a_prefix_is_a_gap() -> No
         assert kinds(await until_live(subscription)) == ["marker", "1:web=1", "eos@1"]
         assert kinds([await subscription.receive()]) == ["marker"]
         assert kinds(await until_live(subscription)) == ["4:web=4", "eos@4"]
+
+
+async def test_what_a_publisher_that_has_stopped_keeps_no_more_is_a_gap() -> None:
+    """D5, D6: it has nothing to fill a feed with, and does not go on behind the gap."""
+    behind = Held()
+    behind.store.commit(("web", "1"))
+    async with opened(behind, history=2) as (store, publisher):
+        for value in "123":
+            store.commit(("web", value))
+        subscription = publisher.subscribe(WEBS.after(Cursor(1, "another")), on_lag="reset")
+        await quiet()
+        store.commit(("web", "4"))
+        behind.go.set()
+        await quiet()
+    assert kinds(await until_live(subscription)) == ["marker", "1:web=1", "eos@1"]
+    with pytest.raises(SubscriptionForceClosed) as caught:
+        await subscription.receive()
+    assert caught.value.reason is CloseReason.STOPPED
 
 
 async def test_what_a_topic_drops_is_gone_for_those_whom_it_concerned() -> None:

@@ -188,7 +188,7 @@ ASKING = (
         "_feeds.py",
         "feed.born if self._timeline.is_stopped else min(feed.born, gone)",
         "min(feed.born, gone)",
-        ("test_stop_wide.py",),
+        ("test_wide_feeds.py",),
     ),
     Mutant(
         "a wide feed has had everything since the beginning",

@@ -34,21 +34,25 @@ async def _run(main: Callable[[], Awaitable[T]]) -> T:
     signums: list[int] = []
     results: list[T] = []
     async with open_tasks() as tasks:
-        tasks.start_soon(_cancel_on_signal, tasks.cancel_scope, signums)
+        await tasks.start(_cancel_on_signal, tasks.cancel_scope, signums)
         results.append(await main())
     if not results:
         raise SignalError(signums[0])
     return results[0]
 
 
-async def _cancel_on_signal(scope: anyio.CancelScope, signums: list[int]) -> None:
+async def _cancel_on_signal(
+    scope: anyio.CancelScope, signums: list[int], *, task_status: anyio.abc.TaskStatus[None]
+) -> None:
     if sys.platform == "win32":  # asyncio cannot do it there; the signal is a KeyboardInterrupt then
+        task_status.started()
         await anyio.sleep_forever()
     signals = [signal.SIGTERM]
     # Shells have it ignored for what runs in the background.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signals.append(signal.SIGINT)
     with anyio.open_signal_receiver(*signals) as received:
+        task_status.started()
         signums.append(await anext(received))
     scope.cancel()
 
