@@ -493,6 +493,27 @@ async def test_what_thousands_of_subscriptions_cost_statistics_is_little() -> No
         assert seen.calls < MANY // 10
 
 
+async def test_what_thousands_of_unions_cost_statistics_is_little() -> None:
+    """D15: and each counts once for each of its topics, as long as it is read."""
+    async with opened(index=1) as (_, publisher):
+        requests = [
+            SubscribeRequest[Health](
+                interests=[Interest(topic, f"{number}{end}") for topic in (HEALTH, JOBS) for end in "ab"]
+            )
+            for number in range(MANY)
+        ]
+        readers = [publisher.subscribe(each) for each in requests]
+        with stretches() as seen:
+            topics = publisher.statistics().topics
+        assert seen.calls < MANY // 10
+        assert [(each.feeds, each.snapshots) for each in topics.values()] == [(MANY, MANY)] * 2
+        for each in readers[1:]:
+            each.unsubscribe()
+        assert [each.feeds for each in publisher.statistics().topics.values()] == [1, 1]
+        publisher.refresh(JOBS)
+        assert [each.feeds for each in publisher.statistics().topics.values()] == [0, 0]
+
+
 async def test_one_call_looks_at_no_more_than_so_many_hidden_events_of_a_snapshot() -> None:
     """D15."""
     many, most = 10_000, 4_096

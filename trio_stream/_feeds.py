@@ -116,6 +116,8 @@ class Feeds:
             feed = self._wide[interests] = WideFeed(interests, histories, self._timeline.index)
             for each in interests:
                 self.histories[each.topic].routes.add(each, feed)
+            for history in histories:
+                history.routes.count += 1
         feed.readers += 1
         return feed
 
@@ -172,10 +174,6 @@ class Feeds:
             self._discard(feed)
         return history.clear(floor, dropped)
 
-    def wide_of(self, topic: Topic[Any]) -> int:
-        """How many wide feeds this topic has a part in. Any thread may ask."""
-        return sum(any(each.topic == topic for each in interests) for interests in list(self._wide))
-
     def _append_wide(self, pairs: Pairs) -> Iterable[Feed]:
         groups: dict[Feed, list[Event[Any]]] = {}
         routed: dict[Topic[Any], None] = {}
@@ -230,6 +228,8 @@ class Feeds:
         del self._wide[feed.interests]
         for each in feed.interests:
             self.histories[each.topic].routes.remove(each, feed)
+        for history in feed.histories:
+            history.routes.count -= 1
 
 
 def _drop(history: History) -> None:

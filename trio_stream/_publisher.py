@@ -12,6 +12,7 @@ A publisher that stops only says so in its timeline: the subscriptions read what
 
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -308,6 +309,7 @@ class EventPublisher:
         """
         open_ = self._subscriptions.all()
         snapshots = list(self._passages.shared.values())
+        shared = Counter([history for each in snapshots for history in each.histories])
         return PublisherStatistics(
             index=self._timeline.index,
             epoch=self._timeline.epoch,
@@ -318,8 +320,8 @@ class EventPublisher:
                 topic.name: TopicStatistics(
                     commits=len(history),
                     floor=history.floor,
-                    feeds=history.used + self._feeds.wide_of(topic),
-                    snapshots=sum(history in snapshot.histories for snapshot in snapshots),
+                    feeds=history.used + history.routes.count,
+                    snapshots=shared[history],
                 )
                 for topic, history in list(self._feeds.histories.items())
             },

@@ -27,9 +27,11 @@ _Place: TypeAlias = tuple[str, Name, Name]
 class Routes:
     """The wide feeds that events of one topic get into."""
 
-    __slots__ = ("filled", "routed", "shapes")
+    __slots__ = ("count", "filled", "routed", "shapes")
 
     def __init__(self) -> None:
+        # How many feeds there are. Written by `Feeds`; any thread may look.
+        self.count: int = 0
         # The indexes of the kept commits that some feed got, oldest first; a feed may have been filled with those up to
         # `filled` too.
         self.routed: deque[int] = deque()
