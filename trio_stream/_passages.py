@@ -8,14 +8,22 @@ its own in it.
                 |           |
                 v           v
               whole ------> gone
+                |           ^
+                v           |
+              kept ---------'
 
-| state   | the handler             | the snapshot is                                                 |
-|---------|-------------------------|-----------------------------------------------------------------|
-| asked   | is to be started        | shared                                                          |
-| filling | appends                 | shared; `index` is the newest commit when the handler started   |
-| stalled | waits for readers       | shared, and ageing                                              |
-| whole   | has returned            | cached or not, ageing; `index` is what the handler returned     |
-| gone    | is cancelled, or failed | empty; who still reads it has fallen off                        |
+| state   | seen by       | the handler             | the snapshot is                                                |
+|---------|---------------|-------------------------|----------------------------------------------------------------|
+| asked   |               | is to be started        | shared                                                         |
+| filling | `index`       | appends                 | shared; `index` is the newest commit when the handler started  |
+| stalled | `stalled`     | waits for readers       | shared, and ageing                                             |
+| whole   | `is_complete` | has returned            | cached or not, and ageing; `index` is what the handler returned|
+| kept    | `is_passed`   | has returned            | there for those who keep it, see below                         |
+| gone    | `is_gone`     | is cancelled, or failed | empty; who still reads it has fallen off                       |
+
+It is *evicted* from the cache when its time is over, *retired* when nobody reads it any more, and *given up* before its
+readers have had it.
+`whole` is the gate where those wait who need to know which of the last three it will be.
 
 *Ageing*: when a history has dropped a commit that is newer than the snapshot, there would be a gap behind it.
 Then the snapshot is *passed*: it is emptied there and then, and its readers have fallen off.
