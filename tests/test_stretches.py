@@ -587,3 +587,23 @@ async def test_a_union_of_hundreds_is_composed_in_portions() -> None:
         assert kinds(ready(subscription)) == ["eos@1"]
         assert seen.longest < FEW
         assert seen.calls > 6 * seen.longest
+
+
+async def test_a_refresh_of_a_topic_that_thousands_ask_for_in_ways_of_their_own_is_made_in_portions() -> None:
+    """D15: what is looked for in each of their feeds is looked for when they leave."""
+    async with opened(index=1) as (_, publisher):
+        readers = [
+            publisher.subscribe(SubscribeRequest(HEALTH, f"s{number}", prefix=True, index=1))
+            for number in range(MANY)
+        ]
+        await quiet()
+        with stretches() as seen:
+            publisher.refresh(HEALTH)
+            await quiet()
+        assert seen.longest < FEW
+        later = publisher.subscribe(SubscribeRequest(HEALTH, "s1", prefix=True))
+        assert kinds(await until_live(later)) == ["eos@1"]
+        publisher.publish([event(2, "s1")])
+        assert kinds([await later.receive()]) == ["2:s1=ok"]
+        with pytest.raises(SubscriptionForceClosed):
+            readers[1].receive_nowait()

@@ -27,7 +27,7 @@ from ._events import Event, Subject, Topic, size
 from ._interest import ALL
 from ._routes import Interests, Routes
 from ._timeline import Timeline
-from ._topic import Forgotten, History, Kept, PlainFeed, events_of
+from ._topic import History, Kept, PlainFeed, events_of
 from ._wait import Parking
 
 _ORIGIN: Final = 1 << 29  # room for what is filled in; below 1 << 30 an int is small
@@ -37,15 +37,24 @@ _STEP: Final = 8  # events of the histories that one step of filling looks at
 class WideFeed(Feed):
     """What several interests, or one that is not plain, have together."""
 
-    __slots__ = ("filled", "histories")
+    __slots__ = ("filled", "histories", "routes")
 
     def __init__(self, interests: Interests, histories: tuple[History, ...], born: int) -> None:
         super().__init__(_ORIGIN)
         self.interests = interests
         self.histories: tuple[History, ...] = histories
+        # Those that it is in, one for each history.
+        self.routes: tuple[Routes, ...] = tuple([history.routes for history in histories])
         self.born = born
         # Where those wait who need what is older; None as long as nobody did.
         self.filled: Feed | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no history of it was cleared since: if one was, only those who read it already come to its end."""
+        return all(
+            history.routes is routes for history, routes in zip(self.histories, self.routes, strict=True)
+        )
 
 
 class Feeds:
@@ -111,13 +120,13 @@ class Feeds:
                 plain.interests = interests
             return plain
         feed = self._wide.get(interests)
-        if feed is None:
-            histories = self.histories_of(interests)
-            feed = self._wide[interests] = WideFeed(interests, histories, self._timeline.index)
+        if feed is None or not feed.is_current:
+            feed = WideFeed(interests, self.histories_of(interests), self._timeline.index)
+            self._wide[interests] = feed
             for each in interests:
                 self.histories[each.topic].routes.add(each, feed)
-            for history in histories:
-                history.routes.count += 1
+            for routes in feed.routes:
+                routes.count += 1
         feed.readers += 1
         return feed
 
@@ -164,15 +173,13 @@ class Feeds:
     def fill_after(self, interests: Interests, index: int) -> None:
         """Fills the feed of these interests, if it is there and does not have all that is newer than this index."""
         feed = self._wide.get(interests)
-        if feed is not None and self.reach(feed) <= index < feed.born:
+        if feed is not None and feed.is_current and self.reach(feed) <= index < feed.born:
             self.filled(feed)
 
-    def clear(self, topic: Topic[Any], floor: int, dropped: int) -> Forgotten:
-        """Forgets everything of a topic; nobody else comes into the wide feeds that it has a part in."""
-        history = self.histories[topic]
-        for feed in history.routes.feeds():
-            self._discard(feed)
-        return history.clear(floor, dropped)
+    def close(self) -> None:
+        """Keeps nothing: whoever reads a wide feed has it."""
+        wide, self._wide = self._wide, {}
+        self._parking.release(list(wide.values()))
 
     def _append_wide(self, pairs: Pairs) -> Iterable[Feed]:
         groups: dict[Feed, list[Event[Any]]] = {}
@@ -221,15 +228,15 @@ class Feeds:
         self._parking.wake((feed.filled,))
 
     def _discard(self, feed: Feed) -> None:
-        """Out of the routes."""
+        """Nobody reads it any more."""
         assert isinstance(feed, WideFeed)
-        if self._wide.get(feed.interests) is not feed:
-            return
-        del self._wide[feed.interests]
+        if self._wide.get(feed.interests) is feed:
+            del self._wide[feed.interests]
+        routes = dict(zip(feed.histories, feed.routes, strict=True))
         for each in feed.interests:
-            self.histories[each.topic].routes.remove(each, feed)
-        for history in feed.histories:
-            history.routes.count -= 1
+            routes[self.histories[each.topic]].remove(each, feed)
+        for each_routes in feed.routes:
+            each_routes.count -= 1
 
 
 def _drop(history: History) -> None:

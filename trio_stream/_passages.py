@@ -288,6 +288,7 @@ class Passages:
     def close(self) -> None:
         """Forgets everything, but whole snapshots and what was published stay for those who read them."""
         self._forget(dict.fromkeys(self.feeds.histories, (self.timeline.index, 0)), unread_only=True)
+        self.feeds.close()
 
     def reach(self, snapshot: Snapshot, position: int) -> None:
         """A reader has come to `position`; a handler that waits goes on with half of the window before it."""
@@ -421,7 +422,7 @@ class Passages:
         feeds: list[dict[Subject, PlainFeed]] = []
         mine: dict[Snapshot, None] = {}
         for topic, (floor, dropped) in floors.items():
-            log, plain, ageing = self.feeds.clear(topic, floor, dropped)
+            log, plain, ageing = self.feeds.histories[topic].clear(floor, dropped)
             logs.append(log)
             feeds.append(plain)
             self.feeds.histories[topic].era = self._serial

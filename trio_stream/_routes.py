@@ -82,14 +82,6 @@ class Routes:
             return True
         return index <= self.filled and bool(self.shapes)
 
-    def feeds(self) -> dict[Feed, None]:
-        """All of them."""
-        every: dict[Feed, None] = {}
-        for places in self.shapes.values():
-            for feeds in places.values():
-                every.update(feeds)
-        return every
-
 
 def _located(interest: Interest) -> tuple[_Shape, _Place]:
     _, key, prefix, namespace, partition = interest

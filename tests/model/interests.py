@@ -627,6 +627,8 @@ class InterestsWorld:
         """F1, F3, F4 and F5: what is in a feed is what its interests ask for, and all of that."""
         feeds = self.publisher._feeds
         for interests, feed in feeds._wide.items():
+            if not feed.is_current:  # its readers have ended, and leave it some time later
+                continue
             wishes = [wish_of(interest) for interest in interests]
             dropped = feed.dropped
             if feed.filled is None:  # nobody has asked yet what can be filled in

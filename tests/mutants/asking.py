@@ -194,8 +194,8 @@ ASKING = (
         "a wide feed has had everything since the beginning",
         "D6",
         "_feeds.py",
-        "WideFeed(interests, histories, self._timeline.index)",
-        "WideFeed(interests, histories, 0)",
+        "WideFeed(interests, self.histories_of(interests), self._timeline.index)",
+        "WideFeed(interests, self.histories_of(interests), 0)",
         ("test_unions.py",),
     ),
     Mutant(
@@ -234,8 +234,8 @@ ASKING = (
         "a union leaves the routes of its first interest only",
         "D13",
         "_feeds.py",
-        "        del self._wide[feed.interests]\n        for each in feed.interests:\n",
-        "        del self._wide[feed.interests]\n        for each in feed.interests[:1]:\n",
+        "        for each in feed.interests:\n            routes[self",
+        "        for each in feed.interests[:1]:\n            routes[self",
         ("memory/test_bytes.py",),
     ),
     Mutant(
