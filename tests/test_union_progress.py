@@ -80,7 +80,7 @@ async def test_a_part_that_has_to_be_filled_in_is_waited_for() -> None:
             held.set()
             events = await subscription.receive_until_current()
     assert events[-1].index == MANY - 1
-    subjects = [each.payload.subject for event_ in events for each in event_.events]
+    subjects = [payload.subject for each in events for payload in each.payloads]
     assert len(subjects) == (EACH + 1) * (MANY - 1)
 
 
@@ -114,5 +114,5 @@ async def test_a_part_that_turns_out_to_be_of_another_copy_while_another_part_is
             else:
                 received = await subscription.receive_until_current()
                 assert received[0].is_new_snapshot_to_follow
-                assert [each.payload.value for each in received[1].events] == ["two"]
+                assert [payload.value for payload in received[1].payloads] == ["two"]
                 assert received[-1].index == 2
