@@ -1,8 +1,8 @@
 """Composes the snapshot of several interests out of theirs.
 
 Each part has a reader of its own, so that it shares the snapshot that others read of it.
-The parts are pumped into one snapshot at the same time, each at its own pace, and none waits for another: whoever has
-had its end-of-snapshot goes on with the changes after it.
+A task for each part puts what that gives into one snapshot.
+No part waits for another: one that has had its end-of-snapshot goes on with the changes after it.
 When the last part has had its end-of-snapshot, the greatest index that any part has come to is that of the whole; the
 parts are brought there by the commits up to it, once they are published.
 

@@ -114,6 +114,7 @@ class Feeds:
     def enter(self, interests: Interests) -> Feed:
         """The feed of these interests, for one more reader."""
         topic, key, prefix, namespace, partition = interests[0]
+        # The same as is_wide(), without the call.
         if len(interests) == 1 and not prefix and namespace is not ALL and partition is not ALL:
             plain = self.histories[topic].enter(cast("Subject", (key, namespace, partition)))
             if not plain.interests:
@@ -177,7 +178,7 @@ class Feeds:
             self.filled(feed)
 
     def close(self) -> None:
-        """Keeps nothing: whoever reads a wide feed has it."""
+        """Forgets the wide feeds; their readers keep them."""
         wide, self._wide = self._wide, {}
         self._parking.release(list(wide.values()))
 

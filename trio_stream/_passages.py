@@ -153,15 +153,14 @@ class Passages:
         # {interests: what a new subscriber is given}; being made, or cached.
         self.shared: dict[Interests, Snapshot] = {}
         self._serial: int = 0
-        # In `History.ageing` are the complete ones that are cached or read, and those whose handler waits for readers.
-        # {interests: those that are passed and kept, oldest first}
+        # {interests: those that are passed and kept, oldest first}; those that are ageing are in `History.ageing`.
         self._kept: dict[Interests, list[Snapshot]] = {}
 
     def join(self, interests: Interests, *, fresh: bool, keeps: bool) -> Snapshot:
         """The snapshot to share, for one more reader; a new one if there is none.
 
-        A `fresh` one leaves at least half of the history to its reader: one that has just lagged would fall off
-        again at once behind an old snapshot.
+        A `fresh` one leaves at least half of the history to its reader.
+        A reader that has just lagged needs that: behind an old snapshot it would lag again at once.
         `keeps`: the reader waits until it is whole, and reads it to its end.
         """
         snapshot = self.shared.get(interests)
@@ -229,13 +228,12 @@ class Passages:
             history.farthest = max(history.farthest, index)
         if mark and index > self.timeline.index:
             snapshot.gate = self.timeline.enter(index)
-        marked = self.timeline.cursor(index, mark).mark
+        marked = self.timeline.mark_at(index) or mark
         snapshot.append(Event(snapshot.interests[0].topic, index, END_OF_SNAPSHOT, mark=marked))
-        if not is_passed:
-            self.feeds.fill_after(snapshot.interests, index)  # a publisher that stops forgets what is older
         if is_passed:
             self._keep(snapshot)
         else:
+            self.feeds.fill_after(snapshot.interests, index)  # a publisher that stops forgets what is older
             self._remember_age(snapshot)
             snapshot.is_cached = cache and len(snapshot.interests) == 1
             if not snapshot.is_cached:
@@ -313,9 +311,7 @@ class Passages:
         """Whether a new reader of it would not fall off at once, or learn that it is of another copy of the store."""
         if not (snapshot.is_complete or snapshot.stalled):
             return True
-        if snapshot.index < snapshot.newest_dropped:
-            return False
-        if snapshot.is_refuted:
+        if snapshot.index < snapshot.newest_dropped or snapshot.is_refuted:
             return False
         if not (fresh or snapshot.stalled):
             return True

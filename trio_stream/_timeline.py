@@ -18,7 +18,6 @@ from collections import deque
 from operator import itemgetter
 
 from ._buffer import Feed
-from ._request import Cursor
 from ._wait import Slot
 
 
@@ -111,10 +110,6 @@ class Timeline:
         if not mark or index > self.index or not self._marks or index < self._marks[0][0]:
             return False
         return self.mark_at(index) != mark
-
-    def cursor(self, index: int, mark: str = "") -> Cursor:
-        """A cursor at this index, with the mark that is known here or else with this one."""
-        return Cursor(index, self.epoch, self.mark_at(index) or mark)
 
     def enter(self, index: int) -> Gate:
         """The gate of an index that is not reached, for one more who waits."""

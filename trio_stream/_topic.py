@@ -88,7 +88,8 @@ class History:
         # Oldest first, at most `limit`; and how many events they have besides one each.
         self._log: deque[Kept] = deque()
         self._more: int = 0
-        # Written by the passages: the snapshots that die when the history passes their index, lowest first; the
+        # Written by the passages: the snapshots that are complete and cached or read, or whose handler waits for
+        # readers, which die when the history passes their index, lowest first; the
         # greatest index of a snapshot on this timeline, which may be ahead of what is published; and the serial
         # number from which on snapshots are of the present state.
         self.ageing: list[Any] = []
