@@ -10,11 +10,13 @@ A *gate* is a feed that never has items: its end becomes 1 when those who wait a
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, Final
 
 from ._events import END_OF_SNAPSHOT, Event, Topic
 from ._interest import Interest
+from ._rights import NOTHING, Replaced, Replacement
 from ._wait import Lot
 
 _DROPPED: Final = Event[Any](Topic("dropped"), 0, END_OF_SNAPSHOT)  # in the place of an event that is gone
@@ -25,7 +27,7 @@ _COMPACT_FROM: Final = 64  # places of dropped items; below, moving the rest is 
 class Feed(Lot):
     """Deliveries, oldest first; readers that have had them all wait in it."""
 
-    __slots__ = ("base", "born", "dropped", "end", "interests", "items", "readers", "start")
+    __slots__ = ("base", "born", "dropped", "end", "interests", "items", "readers", "replaced", "start")
 
     def __init__(self, origin: int = 0) -> None:
         """`origin` is the first position; before it there may be room for what `fill` adds."""
@@ -42,6 +44,8 @@ class Feed(Lot):
         # How many read from here; each counts itself in and out. And what they have asked for.
         self.readers: int = 0
         self.interests: tuple[Interest, ...] = ()
+        # What its events replace; shared with other feeds.
+        self.replaced: Replaced = NOTHING
 
     def append(self, event: Event[Any]) -> None:
         self.items.append(event)
@@ -86,3 +90,18 @@ class Feed(Lot):
         """The position of the first kept item with a greater index; the end if there is none."""
         kept = max(0, self.start - self.base)  # below 0 for a moment, seen from another thread
         return self.base + bisect_right(self.items, index, lo=kept, key=_INDEX)
+
+
+class Passage(Feed):
+    """A feed that readers go through on their way, and that is filled for them."""
+
+    __slots__ = ("_replaced",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replaced = self._replaced = dict[int, Replacement]()
+
+    def replace(self, replacements: Iterable[Replacement]) -> None:
+        """Notes what events replace that are about to be appended."""
+        for each in replacements:
+            self._replaced[id(each.event)] = each

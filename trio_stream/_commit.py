@@ -17,6 +17,7 @@ from ._events import (
     check_topic,
     subject_of,
 )
+from ._rights import Replacement
 
 Groups: TypeAlias = Mapping[Subject, list[Event[Any]]]
 """The events of one commit and topic for each plain feed, in order."""
@@ -57,6 +58,7 @@ def is_ordinary(event: Event[Any]) -> bool:
         and event.index >= 0
         and type(event.topic) is Topic
         and type(event.mark) is str
+        and event.previous is None
         and type(event.payload) not in _UNUSUAL
     )
 
@@ -77,6 +79,25 @@ def checked(events: Iterable[Event[Any]]) -> tuple[list[Event[Any]], set[str]]:
     return commit, closing
 
 
+def without_previous(events: Sequence[Event[Any]]) -> tuple[list[Event[Any]], list[Replacement]]:
+    """The events as subscribers may have them, and what they replace; `InvalidCommitError` if it is of another subject."""
+    replacements = [_replacement(event) for event in events if event.previous is not None]
+    ready = iter(replacements)
+    return [event if event.previous is None else next(ready).event for event in events], replacements
+
+
+def _replacement(event: Event[Any]) -> Replacement:
+    previous: Any = event.previous
+    if isinstance(previous, Event | Framing | PayloadEvents):
+        raise InvalidCommitError(f"previous is the payload that was replaced, not {type(previous).__name__}")
+    subject, before = plain_subject_of(event.payload), plain_subject_of(previous)
+    if subject != before:
+        raise InvalidCommitError(
+            f"an event of subject {str(Subject(*subject))!r} does not replace {str(Subject(*before))!r}"
+        )
+    return Replacement(Event(event.topic, event.index, event.payload, mark=event.mark), previous)
+
+
 def split(events: Iterable[Event[Any]]) -> tuple[Pairs, dict[Topic[Any], Groups]]:
     """The events with their subjects; and by topic and plain feed: that of the subject and that of the blank key.
 
@@ -90,7 +111,7 @@ def split(events: Iterable[Event[Any]]) -> tuple[Pairs, dict[Topic[Any], Groups]
         if event.topic is not topic:
             topic = event.topic
             groups = topics.setdefault(topic, {})
-        subject = plain_subject_in(event)
+        subject = plain_subject_of(event.payload)
         pairs.append((event, subject))
         _add(groups, subject, event)
         key, namespace, partition = subject
@@ -107,24 +128,22 @@ def _add(groups: dict[Subject, list[Event[Any]]], subject: Subject, event: Event
         group.append(event)
 
 
-def plain_subject_in(event: Event[Any]) -> Subject:
-    """The same as `subject_in`, but perhaps as a plain tuple, which takes less time and finds the same in a dict."""
-    payload: Any = event.payload
+def plain_subject_of(payload: Any) -> Subject:
+    """The same as `_subject_of`, but perhaps as a plain tuple, which takes less time and finds the same in a dict."""
     try:
         given = payload.subject
     except AttributeError:
-        return subject_in(event)
+        return _subject_of(payload)
     if type(given) is str:
         return cast("Subject", (given, "default", "default"))
-    return subject_in(event)
+    return _subject_of(payload)
 
 
-def subject_in(event: Event[Any]) -> Subject:
+def _subject_of(payload: Any) -> Subject:
     """The subject that the payload gives; `InvalidCommitError` if it gives none.
 
     What a property raises passes through.
     """
-    payload: Any = event.payload
     try:
         given = payload.subject
     except AttributeError as error:

@@ -27,11 +27,12 @@ from ._events import Event
 from ._passages import Passages
 from ._reader import Phase, Reader
 from ._request import SubscribeRequest
+from ._rights import Replacement, found
 from ._routes import Interests
 from ._subscription import BURST, Subscription
 
-Put: TypeAlias = Callable[[Sequence[Event[Any]]], Awaitable[None]]
-"""Appends deliveries to the snapshot that is made; waits while its readers are far behind."""
+Put: TypeAlias = Callable[[Sequence[Event[Any]], Sequence[Replacement]], Awaitable[None]]
+"""Appends deliveries, and what they replace, to the snapshot that is made; waits while its readers are far behind."""
 
 PORTION: Final = 64  # parts that are begun between two checkpoints
 
@@ -110,7 +111,7 @@ class _Composition:
         if timeline.is_stopped:  # then what it waits for may not come
             return False  # noqa: ASYNC910 - as above
         while some := list(islice(part._take_up_to(index), BURST)):
-            await self._put(some)
+            await self._put(some, found(some, [part._feed.replaced]))
         return True  # noqa: ASYNC910 - as above
 
     async def _pump(  # noqa: ASYNC910 - a task, not awaited
@@ -118,8 +119,10 @@ class _Composition:
     ) -> None:
         while not self._is_over:
             try:
+                replaced = [part._source.replaced, part._feed.replaced]
                 received = await self._receive(part)
-                await self._put([event for event in received if not event.is_framing])
+                state = [event for event in received if not event.is_framing]
+                await self._put(state, found(state, replaced))
             except SubscriptionForceClosed as error:
                 self._ended = self._ended or error
                 everything.cancel()

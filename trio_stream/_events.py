@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, FrozenInstanceError, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, cast, final, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Self, cast, final, overload
 
 from typing_extensions import TypeVar, override
 
@@ -104,6 +104,15 @@ class Payload(Protocol):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say who may read it")
 
+    def withdrawn(self) -> Self:
+        """What a subscriber gets that could see this payload, and may not see the one that replaces it.
+
+        It says that this one is gone, as a delete does; a delete of the store is equal to it.
+        Only asked of the `previous` of an event, where somebody has an authorizer or a filter.
+        """
+        name = type(self).__name__  # a body of one `raise` would make every class that does not need this abstract
+        raise NotImplementedError(f"{name} does not say what it is when it is withdrawn")
+
 
 class Framing(enum.Enum):
     """The payload of an event that is about the stream, not about the state."""
@@ -139,6 +148,11 @@ class Event(Generic[P_co]):
     index: int
     payload: "P_co | PayloadEvents[P_co] | Framing"
     _: KW_ONLY
+    previous: P_co | None = field(default=None, repr=False, compare=False)
+    """What this payload replaces, for the publisher only: what a subscriber is handed has None.
+
+    None if nothing was there, or it is not known.
+    """
     mark: str = field(default="", repr=False)
     """What the store wrote with this commit, and with no other; "" if nothing."""
 
@@ -151,6 +165,12 @@ class Event(Generic[P_co]):
     def is_new_snapshot_to_follow(self) -> bool:
         """Whether the state held so far is stale and must be dropped; a snapshot follows."""
         return self.payload is NEW_SNAPSHOT_TO_FOLLOW
+
+    @property
+    def is_conflated(self) -> bool:
+        """Whether this stands for all commits up to its index: a batch of the newest event of each row."""
+        kind = type(self.payload)
+        return kind is PayloadEvents and cast("PayloadEvents[P_co]", self.payload).is_conflated
 
     @property
     def is_framing(self) -> bool:
@@ -184,19 +204,22 @@ class Event(Generic[P_co]):
 class PayloadEvents(Sequence[Event[P_co]]):
     """The events of one commit for one subscription, in the order they were published.
 
+    If `is_conflated`, the newest event of each row of several commits, in the order of their indexes.
     Immutable; a batch is made by the library and must not be published.
     """
 
-    __slots__ = ("items",)
+    __slots__ = ("is_conflated", "items")
 
     items: tuple[Event[P_co], ...]
+    is_conflated: bool
 
-    def __init__(self, items: Iterable[Event[P_co]]) -> None:
+    def __init__(self, items: Iterable[Event[P_co]], is_conflated: bool = False) -> None:  # noqa: FBT001, FBT002
         object.__setattr__(self, "items", tuple(items))
+        object.__setattr__(self, "is_conflated", is_conflated)
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.items,)
+        return type(self), (self.items, self.is_conflated)
 
     @overload
     def __getitem__(self, index: int) -> Event[P_co]: ...
@@ -216,7 +239,11 @@ class PayloadEvents(Sequence[Event[P_co]]):
 
     @override
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PayloadEvents) and self.items == other.items
+        return (
+            isinstance(other, PayloadEvents)
+            and self.items == other.items
+            and self.is_conflated == other.is_conflated
+        )
 
     @override
     def __hash__(self) -> int:
@@ -233,12 +260,12 @@ class PayloadEvents(Sequence[Event[P_co]]):
 
     def has_read_permission(self, authorizer: Any, /) -> bool:
         """Whether `authorizer` may read at least one of the items."""
-        return any(_is_readable(event, authorizer) for event in self.items)
+        return any(is_readable(event.payload, authorizer) for event in self.items)
 
     def readable_by(self, authorizer: Any, /) -> "PayloadEvents[P_co] | None":
         """A new batch of the items that `authorizer` may read, in order; None if there are none."""
-        items = tuple(event for event in self.items if _is_readable(event, authorizer))
-        return PayloadEvents(items) if items else None
+        items = tuple(event for event in self.items if is_readable(event.payload, authorizer))
+        return PayloadEvents(items, self.is_conflated) if items else None
 
 
 def size(event: Event[Any]) -> int:
@@ -251,24 +278,12 @@ END_OF_SNAPSHOT: Final = Framing.END_OF_SNAPSHOT
 NEW_SNAPSHOT_TO_FOLLOW: Final = Framing.NEW_SNAPSHOT_TO_FOLLOW
 
 
-def _is_readable(event: Event[Any], authorizer: Any) -> bool:
-    payload: Any = event.payload
+def is_readable(payload: Any, authorizer: Any) -> bool:
+    """Whether `authorizer` may see this payload."""
     answer = payload.has_read_permission(authorizer)
     if type(answer) is not bool and isinstance(answer, Awaitable):  # which would always be true
         raise TypeError(f"has_read_permission of {type(payload).__name__} is not to be async")
     return bool(answer)
-
-
-def readable(event: Event[P], authorizer: Any) -> Event[P] | None:
-    """What `authorizer` may see of `event`: all of it (the shared event itself), a smaller batch, or None."""
-    kind = type(event.payload)
-    if kind is PayloadEvents:
-        whole = cast("PayloadEvents[P]", event.payload)
-        batch = whole.readable_by(authorizer)
-        if batch is None or len(batch) == len(whole):
-            return event if batch else None
-        return Event(event.topic, event.index, batch, mark=event.mark)
-    return event if kind is Framing or _is_readable(event, authorizer) else None
 
 
 _CLOSE: Final = Topic[Any]("close-subscription")

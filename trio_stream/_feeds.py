@@ -15,6 +15,7 @@ When a history drops a commit, the commit is looked up again, and the wide feeds
 it: what several topics have together reaches back as far as the one that reaches least.
 """
 
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import groupby
@@ -45,6 +46,8 @@ class WideFeed(Feed):
         self.histories: tuple[History, ...] = histories
         # Those that it is in, one for each history.
         self.routes: tuple[Routes, ...] = tuple([history.routes for history in histories])
+        replaced = [history.replaced for history in histories]
+        self.replaced = replaced[0] if len(replaced) == 1 else ChainMap(*replaced)
         self.born = born
         # Where those wait who need what is older; None as long as nobody did.
         self.filled: Feed | None = None

@@ -22,11 +22,12 @@ import anyio.abc
 from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_index
-from ._commit import check_event, check_one_index, delivery, is_ordinary, plain_subject_in
+from ._commit import check_event, check_one_index, delivery, is_ordinary, plain_subject_of, without_previous
 from ._errors import FATAL, ClosedResourceError, InvalidCommitError
 from ._events import Event, Topic
 from ._passages import WINDOW, Passages, Snapshot
 from ._request import Cursor, SubscribeRequest
+from ._rights import Replacement
 from ._routes import Interests
 from ._wait import SLICE, Parking, Slot
 
@@ -77,7 +78,8 @@ SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any] | Source]
 """A snapshot function, or a `Source`, for each topic."""
 
 Compose: TypeAlias = Callable[
-    [Interests, Callable[[Sequence[Event[Any]]], Awaitable[None]]], Awaitable[int | None]
+    [Interests, Callable[[Sequence[Event[Any]], Sequence[Replacement]], Awaitable[None]]],
+    Awaitable[int | None],
 ]
 """Puts the snapshots of several interests together and returns the index of it all; None if the history passed it."""
 
@@ -106,22 +108,23 @@ class Appender(SnapshotAppender[Any]):
                 raise InvalidCommitError(
                     f"an event of topic {str(event.topic)!r} in a snapshot of {str(topic)!r}"
                 )
-            if interest.covers(topic, plain_subject_in(event)):
+            if interest.covers(topic, plain_subject_of(event.payload)):
                 covered.append(event)
         if len(group) > 1:
             check_one_index(group)
-        await self._passages.parking.backend.checkpoint()
-        while self._has_to_wait():
-            await self._wait_for_readers()
-        self._put(delivery(covered) if covered else None)
+        covered, replacements = without_previous(covered)
+        await self.put([delivery(covered)] if covered else (), replacements)
 
-    async def put(self, deliveries: Sequence[Event[Any]]) -> None:
+    async def put(self, deliveries: Sequence[Event[Any]], replacements: Iterable[Replacement]) -> None:
         """Adds what is as it is to be delivered, and not too much at once; the rest is as in `append`."""
         await self._passages.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
+        self._snapshot.replace(replacements)
         for each in deliveries:
             self._put(each)
+        if not deliveries:
+            self._put(None)
 
     def _put(self, delivered: Event[Any] | None) -> None:
         snapshot = self._snapshot

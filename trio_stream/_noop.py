@@ -1,6 +1,6 @@
 """A publisher for where events are not wanted: it takes everything and does nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NoReturn
 
 import anyio
@@ -65,6 +65,7 @@ class NoOpEventPublisher:
         request: SubscribeRequest[P],
         *,
         authorizer: Any = None,
+        where: Callable[[P], bool] | None = None,
         on_lag: Literal["close", "reset"] = "close",
     ) -> NoReturn:
         """Always raises `PublisherDisabledError`."""

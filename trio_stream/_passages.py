@@ -43,7 +43,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Container, Iterator, Mapping, MutableSequence
 from typing import Any, Final, TypeVar
 
-from ._buffer import Feed
+from ._buffer import Feed, Passage
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
 from ._feeds import Feeds, is_wide
 from ._routes import Interests
@@ -59,7 +59,7 @@ MOST_KEPT: Final = (
 )
 
 
-class Snapshot(Feed):
+class Snapshot(Passage):
     """The state of some interests at one index, perhaps still being made."""
 
     __slots__ = (
@@ -418,8 +418,11 @@ class Passages:
         feeds: list[dict[Subject, PlainFeed]] = []
         mine: dict[Snapshot, None] = {}
         for topic, (floor, dropped) in floors.items():
-            log, plain, ageing = self.feeds.histories[topic].clear(floor, dropped)
+            log, replaced, plain, ageing = self.feeds.histories[topic].clear(floor, dropped)
             logs.append(log)
+            if not unread_only:
+                logs.append(list(replaced.values()))
+                replaced.clear()
             feeds.append(plain)
             self.feeds.histories[topic].era = self._serial
             mine.update(dict.fromkeys(ageing))

@@ -13,7 +13,7 @@ A publisher that stops only says so in its timeline: the subscriptions read what
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -24,7 +24,7 @@ from trio.lowlevel import enable_ki_protection
 from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_handler, check_index, check_integer, check_seconds
-from ._commit import Groups, Pairs, check_one_index, checked, is_ordinary, plain_subject_in, split
+from ._commit import Groups, Pairs, check_one_index, checked, is_ordinary, plain_subject_of, split, without_previous
 from ._compose import Composer
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
 from ._events import CloseSubscriptions, Event, Topic, check_topic, token_set
@@ -35,6 +35,7 @@ from ._interest import ALL
 from ._passages import Passages
 from ._reader import End, Reader
 from ._request import Cursor, SubscribeRequest
+from ._rights import Replacement, Rights
 from ._statistics import PublisherStatistics, TopicStatistics
 from ._subscription import Subscription
 from ._timeline import Timeline
@@ -178,6 +179,9 @@ class EventPublisher:
         commit, closing = checked(events)
         if mark or any([event.mark != "" for event in commit]):  # noqa: C419 - a list takes a third of the time
             mark, commit = _marked(commit, mark)
+        replacements: list[Replacement] = []
+        if any([event.previous is not None for event in commit]):  # noqa: C419 - as above
+            commit, replacements = without_previous(commit)
         pairs, parts = split(commit)
         for topic in parts:
             self._check_topic(topic)
@@ -186,6 +190,8 @@ class EventPublisher:
             self.close_subscriptions(closing)
         if next_index is not None:
             self._timeline.advance(next_index, mark)
+            for each in replacements:
+                self._feeds.histories[each.event.topic].replaced[id(each.event)] = each
             self._append(next_index, pairs, parts)
 
     def publish_from_thread(
@@ -208,11 +214,15 @@ class EventPublisher:
         request: SubscribeRequest[P],
         *,
         authorizer: Any = None,
+        where: Callable[[P], bool] | None = None,
         on_lag: Literal["close", "reset"] = "close",
     ) -> Subscription[P]:
         """A new subscription, which must be ended: use it as `async with`, or call `unsubscribe`.
 
         `authorizer`: given to `has_read_permission` of each payload; None shows everything.
+        `where`: lets through the payloads for which it is true; it is only asked about those that may be read.
+        Where events say what they replace (`Event.previous`), a reader that had that, and may not have the new payload,
+        gets `previous.withdrawn()` in its place.
         `on_lag`: what a reader gets when the history has passed it.
         With "close" that is `SubscriptionLagged`.
         With "reset" it is new-snapshot-to-follow, as soon as the snapshot behind it is whole; the reader can read that
@@ -224,14 +234,17 @@ class EventPublisher:
         self._check("subscribe")
         if not isinstance(request, SubscribeRequest):
             raise TypeError(f"a request is a SubscribeRequest, not {type(request).__name__}")
+        if where is not None and not callable(where):
+            raise TypeError(f"where is a function of a payload, not {type(where).__name__}")
         if on_lag not in ("close", "reset"):
             raise ValueError(f"on_lag is 'close' or 'reset', not {on_lag!r}")
         for topic, _, _, namespace, partition in request.interests:
             self._check_topic(topic)
             if (namespace is ALL or partition is ALL) and not self._maker.sources[topic].wide:
                 raise ValueError(f"the source of topic {str(topic)!r} is not wide: it does not know ALL")
+        rights = None if authorizer is None and where is None else Rights(authorizer, where)
         subscription: Subscription[P] = Subscription(
-            request, self._passages, self._forget, authorizer=authorizer, resets=on_lag == "reset"
+            request, self._passages, self._forget, rights=rights, resets=on_lag == "reset"
         )
         self._subscriptions.add(request.token, subscription)
         return subscription
@@ -388,7 +401,7 @@ class EventPublisher:
             or (history := self._feeds.histories.get(event.topic)) is None
         ):
             return False
-        subject = plain_subject_in(event)
+        subject = plain_subject_of(event.payload)
         if event.index <= timeline.index:  # the payload, asked for its subject, has published
             return False
         lots = self._feeds.append_single(history, event, subject)  # raises for a key that cannot be hashed
@@ -473,5 +486,8 @@ def _marked(commit: list[Event[Any]], mark: str) -> tuple[str, list[Event[Any]]]
             raise InvalidCommitError(f"events of different marks in one commit: {mark!r} and {event.mark!r}")
         mark = mark or event.mark
     return mark, [
-        each if each.mark else Event(each.topic, each.index, each.payload, mark=mark) for each in commit
+        each
+        if each.mark
+        else Event(each.topic, each.index, each.payload, previous=each.previous, mark=mark)
+        for each in commit
     ]

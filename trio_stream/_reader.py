@@ -35,6 +35,7 @@ That drops late events which the snapshot had already seen, and those before the
 
 import enum
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any, Final, Generic, Literal, NamedTuple, assert_never
 
 from typing_extensions import TypeVar
@@ -47,9 +48,10 @@ from ._errors import (
     SubscriptionForceClosed,
     SubscriptionLagged,
 )
-from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, readable
+from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event
 from ._passages import Passages, Snapshot
 from ._request import Cursor, SubscribeRequest, share
+from ._rights import Rights
 from ._timeline import Gate, Timeline, Verdict
 from ._wait import Slot
 
@@ -104,7 +106,6 @@ class Reader(Slot, Generic[P]):
     """The loop-free part of a subscription; `leave` is called once, when it ends."""
 
     __slots__ = (
-        "_authorizer",
         "_awaited",
         "_burst",
         "_end",
@@ -120,6 +121,7 @@ class Reader(Slot, Generic[P]):
         "_phase",
         "_position",
         "_resets",
+        "_rights",
         "_snapshot",
         "_source",
         "_stop",
@@ -140,7 +142,7 @@ class Reader(Slot, Generic[P]):
         passages: Passages,
         leave: "Callable[[Reader[P]], None]",
         *,
-        authorizer: Any = None,
+        rights: Rights | None = None,
         resets: bool = False,
         fresh: bool = False,
     ) -> None:
@@ -151,7 +153,7 @@ class Reader(Slot, Generic[P]):
         self.epoch = timeline.epoch
         self._passages = passages
         self._leave = leave
-        self._authorizer = authorizer
+        self._rights = rights
         self._resets = resets
         # All deliveries of its interests go here; it counts as a reader of it until it has ended.
         self._feed = passages.feeds.enter(request.interests)
@@ -165,7 +167,7 @@ class Reader(Slot, Generic[P]):
         # The commit that it is JUDGED by; and that behind which it has come live, if that has a mark.
         self._awaited: Place | None = None
         self._known: Place | None = None
-        # The feed too, while whatever comes in it is for the reader as it is: no authorizer, and past the bound.
+        # The feed too, while whatever comes in it is for the reader as it is: no rights to look at, and past the bound.
         self._unchecked: Feed = _NOWHERE
         self._position = 0
         # `_position - _passed` is the number of events returned.
@@ -260,12 +262,16 @@ class Reader(Slot, Generic[P]):
             event = feed.items[position - feed.base]
             shown = None
             if event.index > self._index:
-                shown = event if self._authorizer is None else self._readable(event)
+                if self._rights is None:
+                    shown = event
+                else:
+                    shown = self._shown(event, self._rights)
+                    self._rights.count(event, shown)
                 self._index = event.index
             position += 1
             self._position = position
             if shown is not None:
-                if self._authorizer is None:
+                if self._rights is None:
                     self._unchecked = feed
                     self._stop = min(feed.end, self._burst)
                 return shown
@@ -283,11 +289,13 @@ class Reader(Slot, Generic[P]):
             event = feed.items[self._position - feed.base]
             if event.index > self._index:
                 try:
-                    is_shown = self._authorizer is None or self._readable(event) is not None
+                    is_shown = self._rights is None or self._shown(event, self._rights) is not None
                 except Exception:  # noqa: BLE001 - who receives it is told
                     return
                 if is_shown:
                     return
+                assert self._rights is not None
+                self._rights.count(event, None)
                 self._index = event.index
             self._position += 1
             self._passed += 1
@@ -328,7 +336,9 @@ class Reader(Slot, Generic[P]):
         scanned = self._position + SCAN
         while self._position < snapshot.end and self._position < scanned and not self._has_lost(snapshot):
             event = snapshot.items[self._position]
-            shown = event if self._authorizer is None else self._readable(event)
+            shown = event if self._rights is None else self._shown(event, self._rights)
+            if self._rights is not None:
+                self._rights.count(event, shown)
             if not self._move_in_snapshot(snapshot, 1, event):
                 self._passed += 1
                 return None
@@ -356,7 +366,7 @@ class Reader(Slot, Generic[P]):
 
     def _take_batch(self, most: int | None) -> list[Event[P]]:
         """Moves to behind all that is ready, at most `most` events, and returns it; empty like None of `_take`."""
-        if self._authorizer is not None:
+        if self._rights is not None:
             return self._take_checked(MOST_CHECKED if most is None else min(most, MOST_CHECKED))
         limit = MOST_AT_ONCE if most is None else min(most, MOST_AT_ONCE)
         events: list[Event[P]] = []
@@ -431,13 +441,14 @@ class Reader(Slot, Generic[P]):
             self._index = events[-1].index
         return events
 
-    def _readable(self, event: Event[P]) -> Event[P] | None:
+    def _shown(self, event: Event[P], rights: Rights) -> Event[P] | None:
+        """What the reader may see of an event of its source."""
         was_receiving, self._is_receiving = self._is_receiving, "asking"
         try:
-            shown = readable(event, self._authorizer)
+            shown = rights.shown(event, self._source.replaced)
         finally:
             self._is_receiving = was_receiving
-        if self._end is not None:  # the payload, or its authorizer, has just closed this subscription
+        if self._end is not None:  # the payload, its authorizer or the filter has just closed this subscription
             raise self._error()
         return shown
 
@@ -572,6 +583,7 @@ class Reader(Slot, Generic[P]):
         for name in Reader.__slots__:
             setattr(scout, name, getattr(self, name))
         scout._parked = None
+        scout._rights = copy(self._rights)  # which counts
         scout._leave = _no_leave
         scout._watchers = None
         scout._is_receiving = False
@@ -666,6 +678,7 @@ _PLACE: Final = (
     "_passed",
     "_phase",
     "_position",
+    "_rights",
     "_snapshot",
     "_source",
 )

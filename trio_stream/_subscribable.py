@@ -1,5 +1,6 @@
 """What readers use of a publisher, so that they need not know which one it is."""
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from typing_extensions import TypeVar
@@ -23,6 +24,7 @@ class Subscribable(Protocol):
         request: SubscribeRequest[P],
         *,
         authorizer: Any = None,
+        where: Callable[[P], bool] | None = None,
         on_lag: Literal["close", "reset"] = "close",
     ) -> Subscription[P]:
         """A new subscription, as `EventPublisher.subscribe` makes it."""

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 from ._buffer import Feed
 from ._commit import Groups, Pairs, delivery
 from ._events import Event, Subject, Topic
+from ._rights import Replacement
 from ._routes import Routes
 
 
@@ -34,6 +35,7 @@ class PlainFeed(Feed):
 
     def __init__(self, history: "History", subject: Subject, blank: "PlainFeed | None") -> None:
         super().__init__()
+        self.replaced = history.replaced
         self.history: History = history
         self.subject: Subject = subject
         # The feed of the blank key; None if this is it. And of how many feeds it is that.
@@ -50,8 +52,8 @@ in the whole commit; None if that has no other topic.
 What it has of other topics is not here: their histories may have dropped it.
 """
 Kept: TypeAlias = Single | Several
-Forgotten: TypeAlias = tuple[deque[Kept], dict[Subject, PlainFeed], list[Any]]
-"""The commits, the feeds and the ageing snapshots of a topic; to free very many takes long."""
+Forgotten: TypeAlias = tuple[deque[Kept], dict[int, Replacement], dict[Subject, PlainFeed], list[Any]]
+"""The commits, what they replaced, the feeds and the ageing snapshots of a topic; to free very many takes long."""
 
 
 class History:
@@ -69,6 +71,7 @@ class History:
         "feeds",
         "floor",
         "limit",
+        "replaced",
         "routes",
         "topic",
     )
@@ -88,6 +91,8 @@ class History:
         # Oldest first, at most `limit`; and how many events they have besides one each.
         self._log: deque[Kept] = deque()
         self._more: int = 0
+        # What the events among them replace.
+        self.replaced: dict[int, Replacement] = {}
         # Written by the passages: the snapshots that are complete and cached or read, or whose handler waits for
         # readers, which die when the history passes their index, lowest first; the
         # greatest index of a snapshot on this timeline, which may be ahead of what is published; and the serial
@@ -168,6 +173,9 @@ class History:
     def drop_oldest(self) -> Kept:
         """Forgets the oldest commit, and returns it."""
         kept = self._log.popleft()
+        if self.replaced:
+            for event in (kept[1],) if len(kept) == 3 else map(itemgetter(0), kept[1]):
+                self.replaced.pop(id(event), None)
         self.dropped = index = kept[0]
         if index > self.floor:
             self.floor = index
@@ -201,11 +209,12 @@ class History:
 
     def clear(self, floor: int, dropped: int) -> Forgotten:
         """Forgets everything; who still reads a feed keeps it."""
-        forgotten = self._log, self.feeds, self.ageing
+        forgotten = self._log, self.replaced, self.feeds, self.ageing
         self._log = deque()
         self._more = 0
         self.feeds = {}
         self._blanks = {}
+        self.replaced = {}
         self.routes = Routes()
         self.ageing = []
         self.floor = floor

@@ -1,0 +1,137 @@
+"""What one reader may see of an event: its authorizer first, then its filter. Pure, no event loop.
+
+An event can say what its payload replaces, its *previous* one.
+Then a reader that had that, and may not have what replaces it, gets the *withdrawal* in its place: `previous.withdrawn()`.
+
+| the previous payload | the new payload | it gets        |
+|----------------------|-----------------|----------------|
+| any                  | shown           | the new one    |
+| shown                | not shown       | the withdrawal |
+| not shown, or none   | not shown       | nothing        |
+| shown                | is a delete     | the delete     |
+| not shown            | is a delete     | nothing        |
+
+A payload is *shown* if the authorizer may read it and the filter lets it through; the filter is only asked about what is
+readable.
+A *delete* is a payload that equals `previous.withdrawn()`: nobody is asked who may see it.
+
+So whoever has filtered all along, has come back, or begins now, agrees on the state at every index (D19).
+
+`previous` is never handed out.
+What lies in the feeds are events without it; what they replace lies beside the history of their topic, by the identity
+of the event, as long as the history keeps that.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, cast
+
+from ._events import Event, Framing, PayloadEvents, is_readable
+
+Filter: TypeAlias = Callable[[Any], bool]
+
+
+class Replacement:
+    """That an event, which it keeps alive, replaces a payload."""
+
+    __slots__ = ("_withdrawn", "event", "previous")
+
+    def __init__(self, event: Event[Any], previous: Any) -> None:
+        self.event: Event[Any] = event
+        self.previous: Any = previous
+        self._withdrawn: Event[Any] | None = None  # as long as nobody has asked
+
+    @property
+    def withdrawn(self) -> Event[Any]:
+        """What a reader gets that had the previous payload, and may not have the new one; the event, if it is a delete.
+
+        Raises what the payload raises.
+        """
+        if self._withdrawn is None:
+            event, gone = self.event, withdrawn(self.previous)
+            is_delete = bool(event.payload == gone)
+            self._withdrawn = event if is_delete else Event(event.topic, event.index, gone, mark=event.mark)
+        return self._withdrawn
+
+
+Replaced: TypeAlias = Mapping[int, Replacement]
+"""{the `id` of an event: what that replaces}; the events are alive as long as they are here."""
+
+NOTHING: Final[Replaced] = MappingProxyType({})
+
+
+def found(events: Iterable[Event[Any]], replaced: Iterable[Replaced]) -> list[Replacement]:
+    """What these replace, of whatever kind they are."""
+    singles = [each for event in events for each in event.events]
+    return [known[id(each)] for known in replaced if known for each in singles if id(each) in known]
+
+
+class Rights:
+    """Of one reader, and how much it did not get for them."""
+
+    __slots__ = ("_authorizer", "_where", "hidden", "withdrawn")
+
+    def __init__(self, authorizer: Any, where: Filter | None) -> None:
+        """`authorizer` None reads everything, `where` None lets everything through."""
+        self._authorizer: Any = authorizer
+        self._where: Filter | None = where
+        # Events that it did not get, and those among what it got that are withdrawals.
+        self.hidden: int = 0
+        self.withdrawn: int = 0
+
+    def shown(self, event: Event[Any], replaced: Replaced) -> Event[Any] | None:
+        """What the reader gets of this: the shared event itself, another one, or None.
+
+        Raises what the authorizer, the filter or a payload raises.
+        """
+        kind = type(event.payload)
+        if kind is Framing:
+            return event
+        if kind is not PayloadEvents:
+            return self._of_one(event, replaced.get(id(event)))
+        batch = cast("PayloadEvents[Any]", event.payload).items
+        shown = [self._of_one(each, replaced.get(id(each))) for each in batch]
+        items = [each for each in shown if each is not None]
+        if not items:
+            return None
+        if all(mine is its for mine, its in zip(shown, batch, strict=True)):
+            return event
+        return Event(event.topic, event.index, PayloadEvents(items), mark=event.mark)
+
+    def count(self, event: Event[Any], shown: Event[Any] | None) -> None:
+        """The reader has moved past this event and got that of it."""
+        if shown is event:
+            return
+        its = event.events
+        got = () if shown is None else shown.events
+        self.hidden += len(its) - len(got)
+        self.withdrawn += len({*map(id, got)} - {*map(id, its)})
+
+    def shows(self, payload: Any) -> bool:
+        """Whether the reader may read this payload, and wants it."""
+        if self._authorizer is not None and not is_readable(payload, self._authorizer):
+            return False
+        if self._where is None:
+            return True
+        answer: object = self._where(payload)
+        if type(answer) is not bool and isinstance(answer, Awaitable):  # which would always be true
+            raise TypeError(f"where of a subscription is not to be async: it was asked of {type(payload).__name__}")
+        return bool(answer)
+
+    def _of_one(self, event: Event[Any], replacement: Replacement | None) -> Event[Any] | None:
+        if replacement is None:
+            return event if self.shows(event.payload) else None
+        if replacement.withdrawn is not event and self.shows(event.payload):
+            return event
+        return replacement.withdrawn if self.shows(replacement.previous) else None
+
+
+def withdrawn(payload: Any) -> Any:
+    """What the payload is when it is withdrawn; `TypeError` if it does not say."""
+    method = getattr(payload, "withdrawn", None)
+    if method is None:
+        raise TypeError(f"a payload of type {type(payload).__name__} was replaced, and has no withdrawn()")
+    gone = method()
+    if isinstance(gone, Awaitable):
+        raise TypeError(f"withdrawn of {type(payload).__name__} is not to be async")
+    return gone
