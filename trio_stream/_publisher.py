@@ -13,7 +13,7 @@ A publisher that stops only says so in its timeline: the subscriptions read what
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -187,7 +187,7 @@ class EventPublisher:
             self._check_topic(topic)
         next_index = self._next_index(commit, index)
         if closing:
-            self.close_subscriptions(closing)
+            self._revoke(closing, self.index if next_index is None else next_index)
         if next_index is not None:
             self._timeline.advance(next_index, mark)
             for each in replacements:
@@ -254,12 +254,13 @@ class EventPublisher:
         """Force-closes every subscription made with one of these tokens; returns how many they were.
 
         When it has returned, none of them returns another event.
+        A cursor that was reached with one of them is stale from now on, up to the newest index.
+        The newest 65,536 tokens are remembered for that; when one is forgotten, cursors that are not newer than its
+        revocation are stale with every token.
         After the publisher has stopped, it closes those that still return what was published before.
         """
         self._check("close_subscriptions", unless_reading=True)
-        closed = self._subscriptions.take(token_set(token_secret_ids))
-        self._force_close(closed, CloseReason.TOKEN)
-        return len(closed)
+        return self._revoke(token_set(token_secret_ids), self.index)
 
     @enable_ki_protection
     def refresh(
@@ -420,6 +421,12 @@ class EventPublisher:
         for topic in parts:
             self._passages.expire(self._feeds.histories[topic])
         self._parking.wake(lots)
+
+    def _revoke(self, tokens: Collection[str], index: int) -> int:
+        self._timeline.revocations.add(tokens, index)
+        closed = self._subscriptions.take(tokens)
+        self._force_close(closed, CloseReason.TOKEN)
+        return len(closed)
 
     def _forget(self, reader: Reader[Any]) -> None:
         assert isinstance(reader, Subscription)

@@ -191,7 +191,8 @@ class Reader(Slot, Generic[P]):
             self._enter_snapshot(fresh=fresh, keeps=False)
             return
         verdict = timeline.judge(index, request.epoch, request.mark)
-        if verdict is Verdict.STALE or index < self._floor:
+        is_revoked = timeline.revocations.has(request.token, index)
+        if verdict is Verdict.STALE or is_revoked or index < self._floor:
             self._begin_anew()
         elif verdict is Verdict.GOOD:
             self._go_live(index, request.mark)
