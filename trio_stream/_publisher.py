@@ -46,7 +46,7 @@ from ._handlers import SnapshotFunc, SnapshotHandlers, SnapshotMaker, Source
 from ._inbox import Inbox
 from ._interest import ALL
 from ._passages import Passages
-from ._reader import End, Reader
+from ._reader import End, Policy, Reader
 from ._request import Cursor, SubscribeRequest
 from ._rights import Replacement, Rights
 from ._statistics import PublisherStatistics, TopicStatistics
@@ -158,11 +158,13 @@ class EventPublisher:
             raise TypeError(f"wide is True or False, not {source.wide!r}")
         if not isinstance(source.finishes, bool):
             raise TypeError(f"finishes is True or False, not {source.finishes!r}")
+        if source.replay is not None:
+            check_handler(topic.name, source.replay)
         if source.row is not None and not callable(source.row):
             raise TypeError(f"row is a function of a payload, not {type(source.row).__name__}")
         if topic in self._maker.sources:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
-        self._feeds.add(topic, source.row)
+        self._feeds.add(topic, row=source.row, replay=source.replay)
         self._maker.sources[topic] = source
 
     @enable_ki_protection
@@ -294,7 +296,7 @@ class EventPublisher:
             self._passages,
             self._forget,
             rights=rights,
-            resets=on_lag != "close",
+            policy=Policy.CLOSE if on_lag == "close" else Policy.RESET,
             conflation=self._conflation(request) if on_lag == "conflate" else None,
         )
         subscription.label = label
@@ -480,13 +482,12 @@ class EventPublisher:
         if (
             not is_ordinary(event)
             or timeline.is_stopped
-            or event.index <= timeline.index
             or (history := self._feeds.histories.get(event.topic)) is None
             or history.folds
         ):
             return False
         subject = plain_subject_of(event.payload)
-        if event.index <= timeline.index:  # the payload, asked for its subject, has published
+        if event.index <= timeline.index:  # perhaps since now: the payload was asked for its subject
             return False
         lots = self._feeds.append_single(history, event, subject)  # raises for a key that cannot be hashed
         timeline.advance(event.index, event.mark)
