@@ -149,3 +149,9 @@ class Passage(Feed):
         """Notes what events replace that are about to be appended."""
         for each in replacements:
             self._replaced[id(each.event)] = each
+
+    def forget_replaced(self) -> list[Replacement]:
+        """Forgets what its events replace, when it is emptied, and returns it."""
+        replaced = list(self._replaced.values())
+        self.replaced = self._replaced = {}
+        return replaced

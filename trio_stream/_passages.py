@@ -403,7 +403,7 @@ class Passages:
             kept.remove(snapshot)
             if not kept:
                 del self._kept[snapshot.interests]
-        self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete), size)
+        self._empty(snapshot, and_more=not snapshot.is_complete)
         snapshot.is_cached = False
         self._leave_gate(snapshot)
         self._abandon(snapshot)
@@ -416,7 +416,11 @@ class Passages:
         self._unshare(snapshot)
         if snapshot.cancel is not None:
             snapshot.cancel()
-        self.parking.release(snapshot.drop_all(and_more=False), size)
+        self._empty(snapshot, and_more=False)
+
+    def _empty(self, snapshot: Snapshot, *, and_more: bool) -> None:
+        self.parking.release(snapshot.drop_all(and_more=and_more), size)
+        self.parking.release(snapshot.forget_replaced())
 
     def _leave_gate(self, snapshot: Snapshot) -> None:
         if snapshot.gate is not None:

@@ -149,11 +149,8 @@ class Rights:
 
 
 def withdrawn(payload: Any) -> Any:
-    """What the payload is when it is withdrawn; `TypeError` if it does not say."""
-    method = getattr(payload, "withdrawn", None)
-    if method is None:
-        raise TypeError(f"a payload of type {type(payload).__name__} was replaced, and has no withdrawn()")
-    gone = method()
+    """What the payload is when it is withdrawn; `TypeError` if that would have to be awaited."""
+    gone = payload.withdrawn()
     if isinstance(gone, Awaitable):
         raise TypeError(f"withdrawn of {type(payload).__name__} is not to be async")
     return gone
