@@ -262,7 +262,8 @@ async def test_a_token_that_was_used_before_it_existed_is_closed_when_it_is_anno
             await quiet()
             publisher.publish([close_subscription_event(["not yet"])])
         assert reader.reason is CloseReason.TOKEN
-        again = live(publisher, token="not yet")
+        again = publisher.subscribe(SubscribeRequest(HEALTH, "web", token="not yet"))
+        await until_live(again)
         publisher.publish([event(2, "web")])
         assert kinds(ready(again)) == ["2:web=ok"]
 

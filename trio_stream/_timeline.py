@@ -18,6 +18,7 @@ from collections import deque
 from operator import itemgetter
 
 from ._buffer import Feed
+from ._tokens import Revocations
 from ._wait import Slot
 
 
@@ -46,15 +47,30 @@ class Gate(Feed):
 class Timeline:
     """The indexes, and the marks of the newest of them."""
 
-    __slots__ = ("_awaited", "_limit", "_marks", "_order", "epoch", "index", "is_stopped", "mark")
+    __slots__ = (
+        "_awaited",
+        "_limit",
+        "_marks",
+        "_order",
+        "commits",
+        "epoch",
+        "index",
+        "is_stopped",
+        "mark",
+        "revocations",
+    )
 
     def __init__(self, index: int, epoch: str, mark: str, limit: int) -> None:
         # Of the newest commit; `mark` is "" if it has none.
         self.index: int = index
         self.mark: str = mark
         self.epoch: str = epoch
+        # How many commits were published.
+        self.commits: int = 0
         # Nothing will be published any more.
         self.is_stopped: bool = False
+        # A cursor is good only under the rights that it was reached with.
+        self.revocations = Revocations()
         # (index, mark) of the newest commits from the first one on that had a mark, oldest first, at most `limit`.
         self._marks: deque[tuple[int, str]] = deque([(index, mark)] if mark else ())
         self._limit: int = limit
@@ -69,6 +85,7 @@ class Timeline:
 
     def advance(self, index: int, mark: str) -> None:
         """A commit is published."""
+        self.commits += 1
         self.index = index
         self.mark = mark
         if mark or self._marks:
@@ -80,11 +97,13 @@ class Timeline:
         """Goes on after this commit; on another timeline, if the epoch is another."""
         if epoch != self.epoch:
             self._marks.clear()
+            self.revocations.clear()
         self.epoch = epoch
         if self._marks and self._marks[-1][0] == index:
             self._marks.pop()
             mark = mark or self.mark
         self.advance(index, mark)
+        self.commits -= 1  # this one was not published
 
     def mark_at(self, index: int) -> str | None:
         """The mark of the commit with this index; None if it is not known, or there is no such commit."""

@@ -1,7 +1,8 @@
-"""Which subscriptions are open, by the token they were made with."""
+"""Which subscriptions are open, by the token they were made with; and which tokens were revoked lately."""
 
 from collections.abc import Collection
-from typing import Any, Generic, Protocol
+from itertools import islice
+from typing import Any, Final, Generic, Protocol
 from weakref import WeakKeyDictionary
 
 from typing_extensions import TypeVar
@@ -103,3 +104,46 @@ class Tokens(Generic[T]):
         self._made = rest
         self._count -= len(taken)
         return taken
+
+
+MOST_REVOKED: Final = 65_536  # tokens that are remembered
+
+
+class Revocations:
+    """When which token was revoked: a cursor that was reached before, or just then, is no good under it (D20).
+
+    A token is remembered by its hash of 64 bits, which is keyed anew in each process.
+    If two have the same, one of them is handed a snapshot that it need not have had.
+    Of what is forgotten a floor remains: a cursor at or below it is no good under any token.
+    """
+
+    __slots__ = ("_floor", "_indexes")
+
+    def __init__(self) -> None:
+        self._floor: int = 0
+        # {the hash of a token: the index at which it was revoked}, oldest first.
+        self._indexes: dict[int, int] = {}
+
+    def add(self, tokens: Collection[str], index: int) -> None:
+        """These are revoked at this index, which is at least that of the ones before."""
+        indexes = self._indexes
+        if len(tokens) > MOST_REVOKED:
+            indexes.clear()
+            self._floor = index
+            return
+        for token in tokens:
+            digest = str.__hash__(token)
+            indexes.pop(digest, None)
+            indexes[digest] = index
+        forgotten = list(islice(indexes, max(0, len(indexes) - MOST_REVOKED)))
+        for digest in forgotten:
+            self._floor = indexes.pop(digest)
+
+    def has(self, token: str, index: int) -> bool:
+        """Whether a cursor at this index was reached before the token was revoked for the last time."""
+        return index <= self._floor or index <= self._indexes.get(str.__hash__(token), -1)
+
+    def clear(self) -> None:
+        """Another timeline begins: no cursor of the old one is good."""
+        self._floor = 0
+        self._indexes.clear()
