@@ -99,14 +99,13 @@ async def test_a_subject_of_another_namespace_is_finished_as_a_subject() -> None
 
 
 async def test_finishing_what_is_finished_changes_nothing() -> None:
-    async with live() as (store, publisher, subscription):
+    async with live() as (_, publisher, subscription):
         publisher.publish([event(2, "web")], finish=[(HEALTH, "web"), (HEALTH, Subject("web"))])
         publisher.publish((), index=3, finish=[(HEALTH, "web")])
         publisher.publish((), index=4, finish=iter([(HEALTH, "web")]))
         assert publisher.index == 4
         assert await to_the_end(subscription) == (["2:web=ok"], 2)
-        store.index = 4
-        store.commit(finish=["web"])
+        assert await to_the_end(publisher.subscribe(LIVE)) == (["2:web=ok"], 2)
 
 
 async def test_a_commit_of_several_topics_finishes_subjects_of_each() -> None:
@@ -644,6 +643,18 @@ async def test_a_resume_at_the_end_ends_again_at_once() -> None:
         request = subscription.resume_request()
         assert (request.index, request.epoch, request.key) == (2, "e", "web")
         assert await to_the_end(publisher.subscribe(request)) == ([], 2)
+
+
+async def test_a_resume_at_the_end_of_a_quiet_subject_is_not_too_old() -> None:
+    """D7: its last event has left the history long ago; the finish is the newest commit."""
+    async with live(history=4) as (store, publisher, subscription):
+        store.commit(("web", "1"))
+        await subscription.receive()
+        for _ in range(20):
+            store.commit(("db", "x"))
+        store.commit(finish=["web"])
+        await to_the_end(subscription)
+        assert await to_the_end(publisher.subscribe(subscription.resume_request())) == ([], 23)
 
 
 async def test_nothing_is_left_of_a_finished_subject_but_history() -> None:

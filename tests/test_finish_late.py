@@ -444,6 +444,23 @@ async def test_who_leaves_a_union_forgets_nothing_of_the_others() -> None:
         assert publisher.statistics().subscriptions == 0
 
 
+@pytest.mark.parametrize("with_its_commit", [True, False])
+async def test_a_union_that_came_later_remembers_a_finished_key_too(with_its_commit: bool) -> None:
+    """D22: one whose finish the history still had when the union came."""
+    async with opened(history=2, index=1) as (store, publisher):
+        store.commit(("web", "1"), finish=["web"])
+        reader = publisher.subscribe(PAIR.after(Cursor(1 if with_its_commit else 2, publisher.epoch)))
+        assert kinds(ready(reader)) == ["2:web=1"] * with_its_commit
+        for _ in range(4):
+            store.commit(("other", "x"))
+        with pytest.raises(InvalidCommitError):
+            publisher.publish([event(7, "web")])
+        store.commit(("db", "7"), finish=["db"])
+        assert await to_the_end(reader) == (["7:db=7"], 7)
+        store.commit(("web", "8"))
+        assert publisher.index == 8
+
+
 async def test_an_event_of_a_finished_key_is_refused_as_long_as_a_union_reads_it() -> None:
     """D18, D22: it was told that nothing comes after it."""
     async with opened(history=2, index=1) as (store, publisher):
@@ -456,6 +473,9 @@ async def test_an_event_of_a_finished_key_is_refused_as_long_as_a_union_reads_it
         with pytest.raises(InvalidCommitError):
             publisher.publish([event(7, "web")])
         assert publisher.index == 6
+        reader.unsubscribe()
+        store.commit(("web", "7"))
+        assert publisher.index == 7
 
 
 async def test_a_stop_ends_a_union_that_is_finished_in_part_as_stopped() -> None:

@@ -151,6 +151,38 @@ async def test_a_snapshot_that_is_ahead_and_says_it_drops_what_is_published_late
         assert await to_the_end(late) == ([], 4)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_who_waits_for_the_same_subject_is_told_as_soon_as_its_index_is_published(ahead: bool) -> None:
+    """D5: what one reader's snapshot says is so for all of them; it does not depend on how they wait."""
+    ends: list[str] = []
+
+    async def wait(waiting: Subscription[Health]) -> None:
+        with pytest.raises(EndOfSubject):
+            await waiting.receive()
+        ends.append("told")
+
+    async with archived("web") as (archive, publisher), anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(wait, publisher.subscribe(SubscribeRequest(HEALTH, "web", index=2)))
+        await quiet()
+        if ahead:
+            archive.store.publisher = None
+            archive.store.commit(("other", "3"))
+            archive.store.commit(("other", "4"))
+        assert await to_the_end(publisher.subscribe(WEB)) == (
+            ["1:web=1", f"eos@{4 if ahead else 2}"],
+            4 if ahead else 2,
+        )
+        await quiet()
+        if ahead:
+            publisher.publish([event(3, "other")])
+            await quiet()
+            assert ends == []
+            publisher.publish([event(4, "other")])
+            await quiet()
+        assert ends == ["told"] * 3
+
+
 async def test_a_finish_that_both_say_is_one() -> None:
     async with archived("web") as (archive, publisher):
         archive.store.commit(finish=["web"])

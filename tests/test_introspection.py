@@ -18,6 +18,7 @@ from typing_extensions import override
 from trio_stream import (
     ALL,
     ClosedResourceError,
+    CloseReason,
     EndOfSubject,
     Event,
     EventPublisher,
@@ -298,6 +299,8 @@ def snapshots_of(totals: PublisherStatistics) -> tuple[int, int, int, int]:
 
 
 def ends_of(totals: PublisherStatistics) -> dict[str, int]:
+    """Of those reasons for which there was an end."""
+    assert set(totals.ends) == {"closed", "finished", *(reason.value for reason in CloseReason)}
     return {name: count for name, count in totals.ends.items() if count}
 
 
@@ -509,28 +512,30 @@ async def test_ends_are_counted_by_their_reason() -> None:
 
 
 @asynccontextmanager
-async def much() -> AsyncIterator[EventPublisher]:
-    """A publisher over which very much has been done, by all kinds of readers."""
+async def much() -> AsyncIterator[tuple[EventPublisher, list[Subscription[Health]]]]:
+    """A publisher over which very much has been done, by all kinds of readers, and these."""
     store = Catalogue()
     source = Source(store.snapshot, wide=True)
     async with open_publisher({HEALTH: source, JOBS: source}, history=4) as publisher:
         store.publisher = publisher
         requests = [WEB, SubscribeRequest(HEALTH), WEB | SubscribeRequest(JOBS, "a")]
+        readers: list[Subscription[Health]] = []
         for turn in range(60):
             store.commit((["web", "db", "a"][turn % 3], f"{turn}"), topic=[HEALTH, JOBS][turn % 2])
             reader = publisher.subscribe(
                 requests[turn % 3], on_lag="reset" if turn % 2 else "close", label=f"{turn}"
             )
+            readers.append(reader)
             if turn % 5:
                 await reader.receive_until_current()
             if turn % 4 == 0:
                 reader.unsubscribe()
-        yield publisher
+        yield publisher, readers
 
 
 async def test_the_totals_add_up_with_what_is_shown() -> None:
     """As many ended as began, but for those who are there; and each of these has its deliveries in the total."""
-    async with much() as publisher:
+    async with much() as (publisher, readers):
         totals = publisher.statistics()
         shown = list(publisher.subscriptions())
         assert sum(opened_as(totals)) == 60 == len(shown) + sum(ends_of(totals).values())
@@ -542,7 +547,7 @@ async def test_the_totals_add_up_with_what_is_shown() -> None:
     after = publisher.statistics()
     still = list(publisher.subscriptions())
     assert sum(ends_of(after).values()) + len(still) == 60
-    assert after.deliveries == before
+    assert after.deliveries == before == sum(each.statistics().delivered for each in readers)
 
 
 async def test_totals_only_grow() -> None:

@@ -247,13 +247,13 @@ class SnapshotMaker:
                 snapshot.cancel = scope.cancel
                 passages.begin(snapshot)
                 made = await self._fill(snapshot)
-                if scope.cancel_called:
-                    passages.counts.snapshots["cancelled"] += 1
+                if not scope.cancel_called:
+                    if made is None:
+                        passages.give_up(snapshot)
+                    else:
+                        self._complete(snapshot, made)
                     return  # noqa: ASYNC910 - as above
-                if made is None:
-                    passages.give_up(snapshot)
-                else:
-                    self._complete(snapshot, made)
+            passages.counts.snapshots["cancelled"] += 1
         except BaseException as error:
             if _find(error, FATAL):
                 raise

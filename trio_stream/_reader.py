@@ -40,7 +40,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, assert_never
 
 from typing_extensions import TypeVar
 
-from ._buffer import Feed
+from ._buffer import Feed, Finished
 from ._conflation import MOST_FOLDED, Conflation
 from ._errors import (
     ClosedResourceError,
@@ -365,7 +365,7 @@ class Reader(Slot, Generic[P]):
     def _finish_if_done(self) -> None:
         """Ends the reading, if the subject is finished and there is no more."""
         if self._feed.sequel is not None and self._is_done():
-            self._finish(End(None, is_finished=True))
+            self._finish_subject(self._feed.sequel)
             raise self._error()
 
     def _pass_hidden(self) -> None:
@@ -604,6 +604,10 @@ class Reader(Slot, Generic[P]):
                 return False
             if sequel is not None and self._feed.sequel is None:
                 self._feed.sequel = sequel
+                if sequel.at > self._passages.timeline.index:
+                    self._passages.timeline.call(sequel.at, self._feed)
+                else:
+                    self._passages.parking.wake((self._feed,))
             if gate is not None and not gate.end:
                 self._known = place = Place(index, mark)
                 self._index = index
@@ -642,8 +646,8 @@ class Reader(Slot, Generic[P]):
         """The publisher has stopped: ends the reading, if there is nothing more to read and it has not ended yet."""
         if self._end is not None:
             return
-        if self._is_done():
-            self._finish(End(None, is_finished=True))
+        if self._feed.sequel is not None and self._is_done():
+            self._finish_subject(self._feed.sequel)
             return
         snapshot = self._snapshot
         if snapshot is not None:
@@ -657,6 +661,11 @@ class Reader(Slot, Generic[P]):
         elif self._phase is _LIVE and self._position == self._feed.end:
             horizon = max(self._index, self._passages.timeline.index)
             self._finish(End(CloseReason.STOPPED, horizon=horizon))
+
+    def _finish_subject(self, sequel: Finished) -> None:
+        """Ends at the commit that says so, which may have had no event: a resume from there is not too old."""
+        self._index = max(self._index, sequel.at)
+        self._finish(End(None, is_finished=True))
 
     def _finish(self, end: End) -> None:
         """Ends the reading for good. Does not wake a reader that waits."""
