@@ -328,6 +328,8 @@ class SnapshotMaker:
                     await self._replay(passage, scope)
                 else:
                     await self._make_snapshot(passage, scope)
+            if scope.cancel_called and isinstance(passage, Snapshot):
+                self._passages.counts.snapshots["cancelled"] += 1
         except BaseException as error:
             if _find(error, FATAL):
                 raise
@@ -347,8 +349,8 @@ class SnapshotMaker:
         passages.begin(snapshot)
         made = await self._fill(snapshot)
         if scope.cancel_called:
-            passages.counts.snapshots["cancelled"] += 1
-        elif made is None:
+            return
+        if made is None:
             passages.give_up(snapshot)
         else:
             self._complete(snapshot, made)

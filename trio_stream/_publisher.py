@@ -49,7 +49,7 @@ from ._passages import Passages
 from ._reader import End, Policy, Reader
 from ._request import Cursor, SubscribeRequest
 from ._rights import Replacement, Rights
-from ._statistics import PublisherStatistics, TopicStatistics
+from ._statistics import BEGINNINGS, FATES, PublisherStatistics, TopicStatistics
 from ._subscription import Subscription, SubscriptionInfo
 from ._timeline import Timeline
 from ._tokens import Tokens
@@ -207,7 +207,7 @@ class EventPublisher:
             if self._publish_single(event):
                 return
         if self._timeline.is_stopped:
-            events = _only_closing(events)
+            events = _only_closing(events, finish)
         commit, closing = checked(events)
         if mark or any([event.mark != "" for event in commit]):  # noqa: C419 - a list takes a third of the time
             mark, commit = _marked(commit, mark)
@@ -316,7 +316,7 @@ class EventPublisher:
 
     def subscriptions(self) -> Iterator[SubscriptionInfo]:
         """What the open subscriptions are doing, one by one, each made when it is asked for. Any thread may ask."""
-        return map(Subscription._info, self._subscriptions.all())
+        return (each._info() for each in self._subscriptions.all() if each._end is None)
 
     @enable_ki_protection
     def close_subscriptions(self, token_secret_ids: Iterable[str]) -> int:
@@ -418,9 +418,9 @@ class EventPublisher:
             conflated=counts.conflated + sum([each.conflated for each in conflations]),
             hidden=counts.hidden + sum([each.hidden for each in rights]),
             withdrawn=counts.withdrawn + sum([each.withdrawn for each in rights]),
-            opened=dict(counts.opened),
-            snapshots=dict(counts.snapshots),
-            ends={_named(end): count for end, count in counts.ends.items()},
+            opened={how: counts.opened[how] for how in BEGINNINGS},
+            snapshots={what: counts.snapshots[what] for what in FATES},
+            ends={_named(end): counts.ends[end] for end in (False, True, *CloseReason)},
         )
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -569,9 +569,13 @@ def _named(end: CloseReason | bool) -> str:
     return "finished" if end else "closed"
 
 
-def _only_closing(events: Iterable[Event[Any]]) -> tuple[Event[Any], ...]:
+def _only_closing(events: Iterable[Event[Any]], finish: object) -> tuple[Event[Any], ...]:
     closing = tuple(events)
-    if not closing or not all(isinstance(each.payload, CloseSubscriptions) for each in closing):
+    if (
+        finish != ()
+        or not closing
+        or not all(isinstance(each.payload, CloseSubscriptions) for each in closing)
+    ):
         raise ClosedResourceError("this publisher has stopped")
     return closing
 

@@ -338,8 +338,8 @@ class Reader(Slot, Generic[P]):
         match page.sequel:
             case Reached(index, mark, is_finished):
                 self._leave_passage()
-                if is_finished and self._feed.sequel is None:
-                    self._feed.sequel = Finished(index, is_published=False)
+                if is_finished:
+                    self._learn_of_end(Finished(index, is_published=False))
                 alone = index <= self._index
                 if not alone:
                     self._index = index
@@ -490,7 +490,7 @@ class Reader(Slot, Generic[P]):
     def _finish_if_done(self) -> None:
         """Ends the reading, if the subject is finished and there is no more."""
         if self._feed.sequel is not None and self._is_done():
-            self._finish(End(None, is_finished=True))
+            self._finish_subject()
             raise self._error()
 
     def _pass_hidden(self) -> None:
@@ -733,8 +733,8 @@ class Reader(Slot, Generic[P]):
             if is_refuted:
                 self._begin_anew()
                 return False
-            if sequel is not None and self._feed.sequel is None:
-                self._feed.sequel = sequel
+            if isinstance(sequel, Finished):
+                self._learn_of_end(sequel)
             if gate is not None and not gate.end:
                 self._known = place = Place(index, mark)
                 self._index = index
@@ -782,7 +782,7 @@ class Reader(Slot, Generic[P]):
         if self._end is not None:
             return
         if self._is_done():
-            self._finish(End(None, is_finished=True))
+            self._finish_subject()
             return
         snapshot = self._snapshot
         if snapshot is not None:
@@ -804,6 +804,22 @@ class Reader(Slot, Generic[P]):
         assert isinstance(page, Page)
         if self._position == page.end and not isinstance(page.sequel, Reached):
             self._finish(End(CloseReason.STOPPED))
+
+    def _learn_of_end(self, sequel: Finished) -> None:
+        """Its snapshot, or a replay, says that the subject is finished."""
+        feed, timeline = self._feed, self._passages.timeline
+        if feed.sequel is None:
+            feed.sequel = sequel
+            if sequel.at > timeline.index:
+                timeline.call(sequel.at, feed)
+            else:
+                self._passages.parking.wake((feed,))
+
+    def _finish_subject(self) -> None:
+        """Ends at the commit that says so, which may have had no event: a resume from there is not too old."""
+        assert isinstance(self._feed.sequel, Finished)
+        self._index = max(self._index, self._feed.sequel.at)
+        self._finish(End(None, is_finished=True))
 
     def _finish(self, end: End) -> None:
         """Ends the reading for good. Does not wake a reader that waits."""

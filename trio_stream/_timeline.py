@@ -38,12 +38,14 @@ class Verdict(enum.Enum):
 class Gate(Feed):
     """Opens when an index is published or passed over."""
 
-    __slots__ = ("mark",)
+    __slots__ = ("called", "mark")
 
     def __init__(self) -> None:
         super().__init__()
         # When it is open: of the commit with this index; "" if there is none, or it has none.
         self.mark: str = ""
+        # Those who wait in these are woken when it opens.
+        self.called: list[Feed] = []
 
 
 class Timeline:
@@ -157,8 +159,12 @@ class Timeline:
             del self._awaited[index]
             del self._order[bisect_left(self._order, index)]
 
-    def reached(self) -> list[Gate]:
-        """The gates of the indexes that are published now, which open."""
+    def call(self, index: int, feed: Feed) -> None:
+        """Has those who wait in this feed look again when the index is published, which is not reached."""
+        self.enter(index).called.append(feed)
+
+    def reached(self) -> list[Feed]:
+        """The gates of the indexes that are published now, which open, and the feeds that they call."""
         order = self._order
         if not order or order[0] > self.index:
             return []
@@ -168,7 +174,7 @@ class Timeline:
         for index, gate in zip(passed, gates, strict=True):
             gate.end = 1
             gate.mark = self.mark_at(index) or ""
-        return gates
+        return [*gates, *[feed for gate in gates for feed in gate.called]]
 
     def everybody(self) -> list[Slot]:
         """All who wait; they are forgotten."""
