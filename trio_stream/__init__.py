@@ -7,6 +7,7 @@ from ._errors import (
     BusyResourceError as BusyResourceError,
     ClosedResourceError as ClosedResourceError,
     CloseReason as CloseReason,
+    EndOfSubject as EndOfSubject,
     InvalidCommitError as InvalidCommitError,
     PublisherDisabledError as PublisherDisabledError,
     SnapshotFailed as SnapshotFailed,
@@ -39,6 +40,7 @@ from ._statistics import PublisherStatistics as PublisherStatistics, TopicStatis
 from ._subscribable import Subscribable as Subscribable
 from ._subscription import (
     Subscription as Subscription,
+    SubscriptionInfo as SubscriptionInfo,
     SubscriptionState as SubscriptionState,
     SubscriptionStatistics as SubscriptionStatistics,
 )

@@ -12,7 +12,7 @@ A *gate* is a feed that never has items: its end becomes 1 when those who wait a
 from bisect import bisect_right
 from collections.abc import Iterable
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ._events import END_OF_SNAPSHOT, Event, Topic
 from ._interest import Interest
@@ -24,10 +24,29 @@ _INDEX: Final = attrgetter("index")
 _COMPACT_FROM: Final = 64  # places of dropped items; below, moving the rest is not worth the call
 
 
+class Finished(NamedTuple):
+    """What follows a feed whose subject is finished: nothing, once this index is published."""
+
+    at: int
+    is_published: bool
+    """Whether the commit was published that says so; if not, a snapshot function did."""
+
+
 class Feed(Lot):
     """Deliveries, oldest first; readers that have had them all wait in it."""
 
-    __slots__ = ("base", "born", "dropped", "end", "interests", "items", "readers", "replaced", "start")
+    __slots__ = (
+        "base",
+        "born",
+        "dropped",
+        "end",
+        "interests",
+        "items",
+        "readers",
+        "replaced",
+        "sequel",
+        "start",
+    )
 
     def __init__(self, origin: int = 0) -> None:
         """`origin` is the first position; before it there may be room for what `fill` adds."""
@@ -46,6 +65,8 @@ class Feed(Lot):
         self.interests: tuple[Interest, ...] = ()
         # What its events replace; shared with other feeds.
         self.replaced: Replaced = NOTHING
+        # What follows the last item; None for more of the same.
+        self.sequel: Finished | None = None
 
     def append(self, event: Event[Any]) -> None:
         self.items.append(event)

@@ -1,8 +1,9 @@
 """What one commit is: events of one index that are about the state, split by topic and by the feeds they touch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from inspect import getattr_static, ismemberdescriptor
 from operator import is_
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
 from ._arguments import check_index
@@ -80,7 +81,10 @@ def checked(events: Iterable[Event[Any]]) -> tuple[list[Event[Any]], set[str]]:
 
 
 def without_previous(events: Sequence[Event[Any]]) -> tuple[list[Event[Any]], list[Replacement]]:
-    """The events as subscribers may have them, and what they replace; `InvalidCommitError` if it is of another subject."""
+    """The events as subscribers may have them, and what they replace.
+
+    `InvalidCommitError` if it is of another subject.
+    """
     replacements = [_replacement(event) for event in events if event.previous is not None]
     ready = iter(replacements)
     return [event if event.previous is None else next(ready).event for event in events], replacements
@@ -118,6 +122,28 @@ def split(events: Iterable[Event[Any]]) -> tuple[Pairs, dict[Topic[Any], Groups]
         if key:
             _add(groups, cast("Subject", ("", namespace, partition)), event)
     return pairs, {**topics}
+
+
+Ending: TypeAlias = Mapping[Topic[Any], Collection[Subject]]
+"""The subjects that a commit finishes, by topic, each once."""
+NO_END: Final[Ending] = MappingProxyType({})
+
+
+def subjects_to_finish(finish: object) -> Ending:
+    """What `publish` was given; raises unless they are pairs of a topic and one key of it."""
+    if isinstance(finish, str) or not isinstance(finish, Iterable):
+        raise TypeError(f"finish is an iterable of (topic, subject), not {type(finish).__name__}")
+    ending: dict[Topic[Any], dict[Subject, None]] = {}
+    for pair in finish:
+        if not (isinstance(pair, tuple) and len(pair) == 2):
+            raise TypeError(f"finish is an iterable of (topic, subject); {type(pair).__name__} is none")
+        topic, given = pair
+        check_topic(topic)
+        subject = subject_of(given)
+        if not subject.key:
+            raise ValueError("all keys of a namespace cannot be finished: finish each by its name")
+        ending.setdefault(topic, {})[subject] = None
+    return {**ending}
 
 
 def _add(groups: dict[Subject, list[Event[Any]]], subject: Subject, event: Event[Any]) -> None:

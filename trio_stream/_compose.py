@@ -22,9 +22,9 @@ from typing import Any, Final, TypeAlias
 import anyio
 import anyio.lowlevel
 
-from ._errors import SnapshotFailed, SubscriptionForceClosed
+from ._errors import EndOfSubject, SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
-from ._passages import Passages
+from ._passages import Made, Passages
 from ._reader import Phase, Reader
 from ._request import SubscribeRequest
 from ._rights import Replacement, found
@@ -43,8 +43,8 @@ class Composer:
     def __init__(self, passages: Passages) -> None:
         self._passages = passages
 
-    async def compose(self, interests: Interests, put: Put) -> int | None:
-        """Puts everything and returns the index.
+    async def compose(self, interests: Interests, put: Put) -> Made | None:
+        """Puts everything.
 
         None if the history has passed a part, if that is of another copy of the store, or if the publisher stops.
 
@@ -79,7 +79,7 @@ class _Composition:
         # What waits for more of a part; to be left when no more is wanted.
         self._waits: dict[anyio.CancelScope, None] = {}
 
-    async def run(self) -> int | None:
+    async def run(self) -> Made | None:
         """See `Composer.compose`; raises how a part ended."""
         async with anyio.create_task_group() as tasks:
             for count, part in enumerate(self._parts, 1):
@@ -91,14 +91,26 @@ class _Composition:
         if self._is_void:
             return None
         index = max([part.index for part in self._parts])
-        await self._parts[0].wait_published(index)
+        await self._reach(index)
         for part in self._parts:
             if not await self._finish(part, index):
                 return None
-        return index
+        finished = [part for part in self._parts if part._end or (part._feed.sequel and part._is_done())]
+        return Made(index, finished=[part.request.interests[0] for part in finished])
+
+    async def _reach(self, index: int) -> None:
+        """Waits until the index is published."""
+        for part in self._parts:
+            try:
+                await part.wait_published(index)
+            except EndOfSubject:  # this one cannot say
+                continue
+            return
 
     async def _finish(self, part: Subscription[Any], index: int) -> bool:  # noqa: ASYNC910 - there may be nothing
         """Puts what comes up to the index; False if the part begins anew, or the publisher stops."""
+        if part._end is not None:  # its subject is finished: every other end was raised
+            return True  # noqa: ASYNC910 - as above
         timeline = part._passages.timeline
         while part._phase is not Phase.LIVE and not timeline.is_stopped:
             # It has to be filled, or its snapshot was ahead, and another commit may have come in its place.
@@ -123,6 +135,8 @@ class _Composition:
                 received = await self._receive(part)
                 state = [event for event in received if not event.is_framing]
                 await self._put(state, found(state, replaced))
+            except EndOfSubject:  # it has come to its end before, and stands as it is
+                return  # noqa: ASYNC910 - a task, not awaited
             except SubscriptionForceClosed as error:
                 self._ended = self._ended or error
                 everything.cancel()

@@ -139,6 +139,28 @@ class SnapshotFailed(SubscriptionForceClosed):
         return self.__copy__()
 
 
+class EndOfSubject(trio.EndOfChannel, anyio.EndOfStream):
+    """The subject is finished: everything that there is of it was received, and nothing will ever come after.
+
+    Every later call raises the same; `async for` just stops.
+    A resume from `index` ends at once, too.
+    """
+
+    index: int
+    """The index that the subscription had reached."""
+    epoch: str
+    """The timeline that `index` belongs to."""
+
+    def __init__(self, index: int, epoch: str) -> None:
+        super().__init__(index, epoch)
+        self.index = index
+        self.epoch = epoch
+
+    @override
+    def __str__(self) -> str:
+        return f"the subject is finished; the last index was {self.index} of epoch {self.epoch!r}"
+
+
 class UnknownTopicError(LookupError):
     """No snapshot handler is registered for this topic; nothing was changed."""
 

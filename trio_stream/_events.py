@@ -110,7 +110,9 @@ class Payload(Protocol):
         It says that this one is gone, as a delete does; a delete of the store is equal to it.
         Only asked of the `previous` of an event, where somebody has an authorizer or a filter.
         """
-        name = type(self).__name__  # a body of one `raise` would make every class that does not need this abstract
+        name = type(
+            self
+        ).__name__  # a body of one `raise` would make every class that does not need this abstract
         raise NotImplementedError(f"{name} does not say what it is when it is withdrawn")
 
 
@@ -213,7 +215,7 @@ class PayloadEvents(Sequence[Event[P_co]]):
     items: tuple[Event[P_co], ...]
     is_conflated: bool
 
-    def __init__(self, items: Iterable[Event[P_co]], is_conflated: bool = False) -> None:  # noqa: FBT001, FBT002
+    def __init__(self, items: Iterable[Event[P_co]], is_conflated: bool = False) -> None:
         object.__setattr__(self, "items", tuple(items))
         object.__setattr__(self, "is_conflated", is_conflated)
 

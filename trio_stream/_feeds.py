@@ -22,10 +22,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, cast
 
-from ._buffer import Feed
-from ._commit import Groups, Pairs, delivery
+from ._buffer import Feed, Finished
+from ._commit import NO_END, Ending, Groups, Pairs, delivery
 from ._events import Event, Subject, Topic, size
-from ._interest import ALL
+from ._interest import ALL, Interest, is_single
+from ._rights import Replacement
 from ._routes import Interests, Routes
 from ._timeline import Timeline
 from ._topic import History, Kept, PlainFeed, events_of
@@ -38,7 +39,7 @@ _STEP: Final = 8  # events of the histories that one step of filling looks at
 class WideFeed(Feed):
     """What several interests, or one that is not plain, have together."""
 
-    __slots__ = ("filled", "histories", "routes")
+    __slots__ = ("filled", "histories", "open", "routes")
 
     def __init__(self, interests: Interests, histories: tuple[History, ...], born: int) -> None:
         super().__init__(_ORIGIN)
@@ -51,6 +52,19 @@ class WideFeed(Feed):
         self.born = born
         # Where those wait who need what is older; None as long as nobody did.
         self.filled: Feed | None = None
+        # The keys that it is of and that are not finished; None if it is not of single keys only.
+        self.open: set[Interest] | None = None
+        if all(map(is_single, interests)):
+            self.open = set(interests)
+
+    def finish(self, interest: Interest, sequel: Finished) -> bool:
+        """One of its keys is finished; whether it was the last one."""
+        if not self.open or interest not in self.open:
+            return False
+        self.open.discard(interest)
+        if not self.open:
+            self.sequel = sequel
+        return not self.open
 
     @property
     def is_current(self) -> bool:
@@ -65,6 +79,8 @@ class Feeds:
 
     def __init__(self, timeline: Timeline, parking: Parking, *, history: int, history_events: int) -> None:
         self.histories: dict[Topic[Any], History] = {}
+        # How many more events were published than commits.
+        self.more: int = 0
         self._timeline = timeline
         self._parking = parking
         self._limits = history, history_events
@@ -74,22 +90,38 @@ class Feeds:
         """A topic more; it begins at the newest index."""
         self.histories[topic] = History(topic, *self._limits, self._timeline.index)
 
-    def append(self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups]) -> list[Feed]:
-        """Adds a commit and drops what is now too old; returns the feeds that got something."""
+    def append(
+        self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups], ending: Ending = NO_END
+    ) -> list[Feed]:
+        """Adds a commit and drops what is now too old; returns the feeds that got something.
+
+        `parts` has each topic of the commit, also one of which a subject is finished and no more.
+        """
+        self.more += len(pairs) - 1
         touched: list[Feed] = []
         if len(parts) == 1:
             for topic, groups in parts.items():
-                touched += self.histories[topic].append(index, pairs, groups)
+                touched += self.histories[topic].append(index, pairs, groups, ending.get(topic, ()))
         else:
-            for topic, (own, places) in _parted(pairs).items():
-                touched += self.histories[topic].append(index, own, parts[topic], places)
+            parted = _parted(pairs)
+            for topic, groups in parts.items():
+                own, places = parted.get(topic, ((), ()))
+                history = self.histories[topic]
+                touched += history.append(index, own, groups, ending.get(topic, ()), places)
         if self._wide:
             touched += self._append_wide(pairs)
+            for topic, subjects in ending.items():
+                touched += self._finish_wide(topic, subjects, index)
         for topic in parts:
             history = self.histories[topic]
             while history.is_full:
                 _drop(history)
         return touched
+
+    def replace(self, replacements: Iterable[Replacement]) -> None:
+        """Notes what events replace that are about to be appended."""
+        for each in replacements:
+            self.histories[each.event.topic].replaced[id(each.event)] = each
 
     def append_single(self, history: History, event: Event[Any], subject: Subject) -> Sequence[Feed]:
         """`append` for a commit of one event, in half of its time; `subject` may be a plain tuple.
@@ -131,6 +163,7 @@ class Feeds:
                 self.histories[each.topic].routes.add(each, feed)
             for routes in feed.routes:
                 routes.count += 1
+            self._finish_keys(feed)
         feed.readers += 1
         return feed
 
@@ -204,6 +237,28 @@ class Feeds:
             item = delivery(events, item)
             feed.append(item)
         return groups
+
+    def _finish_wide(self, topic: Topic[Any], subjects: Iterable[Subject], index: int) -> Iterator[Feed]:
+        """Finishes those of which nothing else is left."""
+        routes = self.histories[topic].routes
+        for subject in subjects:
+            for feed in routes.find(subject):
+                assert isinstance(feed, WideFeed)
+                interest = Interest(
+                    topic, subject.key, namespace=subject.namespace, partition=subject.partition
+                )
+                if feed.finish(interest, Finished(index, is_published=True)):
+                    yield feed
+
+    def _finish_keys(self, feed: WideFeed) -> None:
+        """Has a new feed know which of its keys are finished already."""
+        for interest in (feed.open and feed.interests) or ():
+            history = self.histories[interest.topic]
+            plain = (
+                history.feeds.get(cast("Subject", (interest.key, *interest[3:]))) if history.finals else None
+            )
+            if plain is not None and plain.sequel is not None:
+                feed.finish(interest, plain.sequel)
 
     def _filling(self, feed: WideFeed, logs: Iterable[list[Kept]]) -> Iterator[None]:
         """Steps of a few events each, however many interests there are."""

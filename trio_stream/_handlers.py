@@ -25,7 +25,8 @@ from ._arguments import check_events, check_index
 from ._commit import check_event, check_one_index, delivery, is_ordinary, plain_subject_of, without_previous
 from ._errors import FATAL, ClosedResourceError, InvalidCommitError
 from ._events import Event, Topic
-from ._passages import WINDOW, Passages, Snapshot
+from ._interest import is_single
+from ._passages import WINDOW, Made, Passages, Snapshot
 from ._request import Cursor, SubscribeRequest
 from ._rights import Replacement
 from ._routes import Interests
@@ -38,8 +39,8 @@ P_contra = TypeVar("P_contra", contravariant=True, default=Any)
 class SnapshotAppender(Protocol[P_contra]):
     """Where a snapshot function puts the state."""
 
-    async def append(self, events: Iterable[Event[P_contra]], /) -> None:
-        """Adds the events of one commit; they arrive together, as one event.
+    async def append(self, events: Iterable[Event[P_contra]], /) -> bool:
+        """Adds the events of one commit; they arrive together, as one event. Returns whether more is wanted.
 
         A checkpoint.
         Waits while every reader of the snapshot is far behind.
@@ -50,6 +51,13 @@ class SnapshotAppender(Protocol[P_contra]):
         `ClosedResourceError` once the snapshot function has returned.
         """
         ...
+
+    def finish(self) -> None:
+        """Says that the subject which is asked for is finished: nothing will ever come after what is appended.
+
+        `RuntimeError` unless one key is asked for, of a topic whose `Source` says that it `finishes`.
+        """
+        raise RuntimeError("nothing can be finished here")
 
 
 SnapshotFunc: TypeAlias = Callable[[SubscribeRequest[P], SnapshotAppender[P]], Awaitable[int | Cursor]]
@@ -72,6 +80,8 @@ class Source(NamedTuple):
 
     If not, the state of a prefix is made from that of all keys, and `ALL` cannot be asked for.
     """
+    finishes: bool = False
+    """Whether it says by `SnapshotAppender.finish` that a subject is finished."""
 
 
 SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any] | Source]
@@ -79,23 +89,27 @@ SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any] | Source]
 
 Compose: TypeAlias = Callable[
     [Interests, Callable[[Sequence[Event[Any]], Sequence[Replacement]], Awaitable[None]]],
-    Awaitable[int | None],
+    Awaitable[Made | None],
 ]
-"""Puts the snapshots of several interests together and returns the index of it all; None if the history passed it."""
+"""Puts the snapshots of several interests together; None if the history passed one of them."""
 
 
 class Appender(SnapshotAppender[Any]):
     """The `SnapshotAppender` of one run."""
 
-    __slots__ = ("_is_closed", "_passages", "_snapshot")
+    __slots__ = ("_finishes", "_is_closed", "_passages", "_snapshot", "is_finished")
 
-    def __init__(self, passages: Passages, snapshot: Snapshot) -> None:
+    def __init__(self, passages: Passages, snapshot: Snapshot, *, finishes: bool) -> None:
+        """`finishes`: the function may say that the subject is finished."""
         self._passages = passages
         self._snapshot = snapshot
+        self._finishes = finishes
         self._is_closed = False
+        # Whether it has said so.
+        self.is_finished: bool = False
 
     @override
-    async def append(self, events: Iterable[Event[Any]], /) -> None:
+    async def append(self, events: Iterable[Event[Any]], /) -> bool:
         check_events("append", events)
         group = tuple(events)
         (interest,) = self._snapshot.interests
@@ -114,6 +128,7 @@ class Appender(SnapshotAppender[Any]):
             check_one_index(group)
         covered, replacements = without_previous(covered)
         await self.put([delivery(covered)] if covered else (), replacements)
+        return self._snapshot.readers > 0 and not self._snapshot.is_gone
 
     async def put(self, deliveries: Sequence[Event[Any]], replacements: Iterable[Replacement]) -> None:
         """Adds what is as it is to be delivered, and not too much at once; the rest is as in `append`."""
@@ -125,6 +140,14 @@ class Appender(SnapshotAppender[Any]):
             self._put(each)
         if not deliveries:
             self._put(None)
+
+    @override
+    def finish(self) -> None:
+        if self._is_closed:
+            raise ClosedResourceError("the snapshot function of this appender has returned")
+        if not self._finishes:
+            raise RuntimeError("only a source that finishes can say so, and of one key")
+        self.is_finished = True
 
     def _put(self, delivered: Event[Any] | None) -> None:
         snapshot = self._snapshot
@@ -216,13 +239,14 @@ class SnapshotMaker:
                     return  # noqa: ASYNC910 - as above
                 snapshot.cancel = scope.cancel
                 passages.begin(snapshot)
-                reached = await self._fill(snapshot)
+                made = await self._fill(snapshot)
                 if scope.cancel_called:
+                    passages.counts.snapshots["cancelled"] += 1
                     return  # noqa: ASYNC910 - as above
-                if reached is None:
+                if made is None:
                     passages.give_up(snapshot)
                 else:
-                    self._complete(snapshot, *reached)
+                    self._complete(snapshot, made)
         except BaseException as error:
             if _find(error, FATAL):
                 raise
@@ -234,15 +258,16 @@ class SnapshotMaker:
                 snapshot.cancel = None
             del self._making[snapshot]
 
-    async def _fill(self, snapshot: Snapshot) -> tuple[int, str] | None:
-        """The index and mark that the handler returns; None if it is composed of others, and they were passed."""
-        appender = Appender(self._passages, snapshot)
+    async def _fill(self, snapshot: Snapshot) -> Made | None:
+        """What the handler says of it; None if it is composed of others, and they were passed."""
+        interests = snapshot.interests
+        source = self.sources[interests[0].topic]
+        finishes = source.finishes and len(interests) == 1 and is_single(interests[0])
+        appender = Appender(self._passages, snapshot, finishes=finishes)
         try:
-            if len(snapshot.interests) > 1:
-                index = await self._compose(snapshot.interests, appender.put)
-                return None if index is None else (index, "")
-            (interest,) = snapshot.interests
-            source = self.sources[interest.topic]
+            if len(interests) > 1:
+                return await self._compose(interests, appender.put)
+            (interest,) = interests
             if interest.prefix and not source.wide:  # the appender keeps what begins with it
                 interest = interest._replace(key="", prefix=False)
             returned = source.snapshot(SubscribeRequest(interests=(interest,)), appender)
@@ -250,7 +275,8 @@ class SnapshotMaker:
                 raise TypeError(
                     f"the handler of {str(interest.topic)!r} is not async: it returned {type(returned).__name__}"
                 )
-            return self._reached(await returned)
+            index, mark = self._reached(await returned)
+            return Made(index, mark, interests if appender.is_finished else ())
         finally:
             appender.close()
 
@@ -265,9 +291,9 @@ class SnapshotMaker:
             )
         return returned.index, returned.mark
 
-    def _complete(self, snapshot: Snapshot, index: int, mark: str) -> None:
+    def _complete(self, snapshot: Snapshot, made: Made) -> None:
         snapshot.cancel = None
-        self._passages.complete(snapshot, index, mark, cache=self._ttl > 0)
+        self._passages.complete(snapshot, made, cache=self._ttl > 0)
         if snapshot.is_cached and self._ttl < math.inf:
             self._expiries[snapshot] = anyio.current_time() + self._ttl
             snapshot.cancel = partial(self._expiries.pop, snapshot, None)

@@ -59,6 +59,12 @@ class Interest(NamedTuple):
         )
 
 
+def is_single(interest: Interest) -> bool:
+    """Whether it is of one key."""
+    _, key, prefix, namespace, partition = interest
+    return key != "" and not prefix and namespace is not ALL and partition is not ALL
+
+
 def canonical(interests: Iterable[Interest]) -> tuple[Interest, ...]:
     """In order, without those that another one covers."""
     every = set(interests)

@@ -1,6 +1,6 @@
 """A publisher for where events are not wanted: it takes everything and does nothing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NoReturn
 
 import anyio
@@ -9,10 +9,11 @@ import anyio.lowlevel
 from typing_extensions import TypeVar, override
 
 from ._errors import PublisherDisabledError
-from ._events import Event, Topic
+from ._events import Event, Subject, Topic
 from ._handlers import SnapshotFunc, Source
 from ._request import Cursor, SubscribeRequest
 from ._statistics import PublisherStatistics
+from ._subscription import SubscriptionInfo
 
 P = TypeVar("P", default=Any)
 
@@ -52,11 +53,23 @@ class NoOpEventPublisher:
         task_status.started()
         await anyio.lowlevel.checkpoint()
 
-    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = "") -> None:
+    def publish(
+        self,
+        events: Iterable[Event[Any]],
+        *,
+        index: int | None = None,
+        mark: str = "",
+        finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
+    ) -> None:
         """Does nothing."""
 
     def publish_from_thread(
-        self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = ""
+        self,
+        events: Iterable[Event[Any]],
+        *,
+        index: int | None = None,
+        mark: str = "",
+        finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
     ) -> None:
         """Does nothing."""
 
@@ -67,9 +80,14 @@ class NoOpEventPublisher:
         authorizer: Any = None,
         where: Callable[[P], bool] | None = None,
         on_lag: Literal["close", "reset"] = "close",
+        label: str = "",
     ) -> NoReturn:
         """Always raises `PublisherDisabledError`."""
         raise PublisherDisabledError("this publisher is disabled: there is nothing to subscribe to")
+
+    def subscriptions(self) -> Iterator[SubscriptionInfo]:
+        """There are none."""
+        return iter(())
 
     def close_subscriptions(self, token_secret_ids: Iterable[str]) -> int:
         """There are none to close: always 0."""

@@ -40,13 +40,16 @@ It is shared while it is made, and never cached: its parts are.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Container, Iterator, Mapping, MutableSequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, MutableSequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from ._buffer import Feed, Passage
+from ._buffer import Feed, Finished, Passage
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
-from ._feeds import Feeds, is_wide
+from ._feeds import Feeds, WideFeed, is_wide
+from ._interest import Interest
 from ._routes import Interests
+from ._statistics import Counts
 from ._timeline import Gate, Timeline
 from ._topic import History, PlainFeed
 from ._wait import PORTION, Lot, Parking, emptying
@@ -57,6 +60,16 @@ WINDOW: Final = 1024  # deliveries that a handler may be ahead of its fastest re
 MOST_KEPT: Final = (
     2  # snapshots of the same interests, with one that is asked for, that are kept although they are passed
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What is known of a snapshot when it was made to its end."""
+
+    index: int
+    mark: str = ""
+    finished: Collection[Interest] = ()
+    """Those of its interests of which nothing will ever come after it."""
 
 
 class Snapshot(Passage):
@@ -148,6 +161,7 @@ class Passages:
         self.feeds = feeds
         self.timeline = timeline
         self.parking = parking
+        self.counts = Counts()
         # Has the handler make a new snapshot, as soon as the publisher runs.
         self._start = start
         # {interests: what a new subscriber is given}; being made, or cached.
@@ -166,6 +180,8 @@ class Passages:
         snapshot = self.shared.get(interests)
         if snapshot is None or not self._is_current(snapshot, fresh=fresh):
             snapshot = self._create(interests, snapshot)
+        else:
+            self.counts.snapshots["shared"] += 1
         self.enter(snapshot, keeps=keeps)
         return snapshot
 
@@ -196,6 +212,7 @@ class Passages:
 
     def begin(self, snapshot: Snapshot) -> None:
         """The handler starts now."""
+        self.counts.snapshots["run"] += 1
         snapshot.index = max([history.newest for history in snapshot.histories])
         snapshot.dropped_before = snapshot.newest_dropped
 
@@ -203,8 +220,9 @@ class Passages:
         """Whether it is of a state that was replaced, or of a publisher that has stopped."""
         return any(snapshot.serial < history.era for history in snapshot.histories)
 
-    def complete(self, snapshot: Snapshot, index: int, mark: str, *, cache: bool) -> None:
+    def complete(self, snapshot: Snapshot, made: Made, *, cache: bool) -> None:
         """The handler has returned: end-of-snapshot, unless the history has passed the snapshot already."""
+        index, mark = made.index, made.mark
         if index < snapshot.dropped_before and len(snapshot.interests) == 1:
             raise ValueError(
                 f"the snapshot's index {index} is older than commit {snapshot.dropped_before}, "
@@ -230,6 +248,8 @@ class Passages:
             snapshot.gate = self.timeline.enter(index)
         marked = self.timeline.mark_at(index) or mark
         snapshot.append(Event(snapshot.interests[0].topic, index, END_OF_SNAPSHOT, mark=marked))
+        if made.finished:
+            self._finish(snapshot, Finished(index, is_published=False), made.finished)
         if is_passed:
             self._keep(snapshot)
         else:
@@ -254,6 +274,7 @@ class Passages:
             if snapshot.stalled:  # the handler has left an append behind
                 self._forget_age(snapshot)
             snapshot.failure = cause
+            self.counts.snapshots["failed"] += 1
             self._give_up(snapshot)
 
     def evict(self, snapshot: Snapshot) -> None:
@@ -341,6 +362,14 @@ class Passages:
                 self.parking.wake((snapshot,))
         else:
             self._give_up(snapshot)
+
+    def _finish(self, snapshot: Snapshot, sequel: Finished, finished: Collection[Interest]) -> None:
+        """These of its interests are finished."""
+        if len(finished) == len(snapshot.interests):
+            snapshot.sequel = sequel
+        elif isinstance(snapshot.feed, WideFeed):
+            for interest in finished:
+                snapshot.feed.finish(interest, sequel)
 
     def _keep(self, snapshot: Snapshot) -> None:
         """It stays for those who keep it, and for nobody else."""

@@ -13,7 +13,7 @@ A publisher that stops only says so in its timeline: the subscriptions read what
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -24,10 +24,22 @@ from trio.lowlevel import enable_ki_protection
 from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_handler, check_index, check_integer, check_seconds
-from ._commit import Groups, Pairs, check_one_index, checked, is_ordinary, plain_subject_of, split, without_previous
+from ._commit import (
+    NO_END,
+    Ending,
+    Groups,
+    Pairs,
+    check_one_index,
+    checked,
+    is_ordinary,
+    plain_subject_of,
+    split,
+    subjects_to_finish,
+    without_previous,
+)
 from ._compose import Composer
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
-from ._events import CloseSubscriptions, Event, Topic, check_topic, token_set
+from ._events import CloseSubscriptions, Event, Subject, Topic, check_topic, token_set
 from ._feeds import Feeds
 from ._handlers import SnapshotFunc, SnapshotHandlers, SnapshotMaker, Source
 from ._inbox import Inbox
@@ -37,7 +49,7 @@ from ._reader import End, Reader
 from ._request import Cursor, SubscribeRequest
 from ._rights import Replacement, Rights
 from ._statistics import PublisherStatistics, TopicStatistics
-from ._subscription import Subscription
+from ._subscription import Subscription, SubscriptionInfo
 from ._timeline import Timeline
 from ._tokens import Tokens
 from ._wait import Lot, Parking
@@ -95,6 +107,8 @@ class EventPublisher:
         _check_mark(mark)
         self._timeline = Timeline(index, _new_epoch(epoch), mark, history)
         self._subscriptions = Tokens[Subscription[Any]]()
+        # Those that have ended and are not let go of yet.
+        self._ending: dict[Subscription[Any], None] = {}
         self._parking = Parking()
         self._feeds = Feeds(self._timeline, self._parking, history=history, history_events=history_events)
         self._maker = SnapshotMaker(self._parking, snapshot_cache_ttl)
@@ -147,7 +161,14 @@ class EventPublisher:
         self._maker.sources[topic] = source
 
     @enable_ki_protection
-    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = "") -> None:
+    def publish(
+        self,
+        events: Iterable[Event[Any]],
+        *,
+        index: int | None = None,
+        mark: str = "",
+        finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
+    ) -> None:
         """Publishes one commit: all its events, over one or more topics and subjects, with one index.
 
         Call it after the store has committed, in the order of the indexes and in the event loop's thread.
@@ -157,17 +178,21 @@ class EventPublisher:
         Give it for a commit that may have no events here: then those who wait for its index know that it has passed.
         Without events and index nothing happens.
         `mark` is what the store wrote with this commit; it may be given by the events instead.
+        `finish` names subjects, one key each, that nothing will ever come after: whoever reads just such a key gets
+        `EndOfSubject` behind what there is.
+        As long as the history keeps this commit, or somebody reads the key, a later event of it is refused.
         After the publisher has stopped, it takes close events only, as long as somebody still reads.
 
         Raises, and changes nothing: `InvalidCommitError` unless this is one commit with a greater index than the
-        last, `UnknownTopicError`, `RuntimeError` in another thread, `ClosedResourceError` after the publisher has
-        stopped.
+        last and of subjects that are not finished, `UnknownTopicError`, `ValueError` for a blank key that is to be
+        finished, `RuntimeError` in another thread, `ClosedResourceError` after the publisher has stopped.
         """
         self._check("publish", unless_reading=True)
         check_events("publish", events)
         if (
             index is None
             and not mark
+            and finish == ()
             and (type(events) is list or type(events) is tuple)
             and len(events) == 1
         ):
@@ -183,19 +208,26 @@ class EventPublisher:
         if any([event.previous is not None for event in commit]):  # noqa: C419 - as above
             commit, replacements = without_previous(commit)
         pairs, parts = split(commit)
-        for topic in parts:
+        ending = subjects_to_finish(finish) if finish != () else NO_END
+        parts |= {topic: {} for topic in ending if topic not in parts}
+        for topic, groups in parts.items():
             self._check_topic(topic)
-        next_index = self._next_index(commit, index)
+            self._feeds.histories[topic].check_open(groups)
+        next_index = self._next_index(commit, index, ends=bool(ending))
         if closing:
             self._revoke(closing, self.index if next_index is None else next_index)
         if next_index is not None:
             self._timeline.advance(next_index, mark)
-            for each in replacements:
-                self._feeds.histories[each.event.topic].replaced[id(each.event)] = each
-            self._append(next_index, pairs, parts)
+            self._feeds.replace(replacements)
+            self._append(next_index, pairs, parts, ending)
 
     def publish_from_thread(
-        self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = ""
+        self,
+        events: Iterable[Event[Any]],
+        *,
+        index: int | None = None,
+        mark: str = "",
+        finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
     ) -> None:
         """`publish` for any thread: returns when it is done, raises what it raises, keeps each caller's order.
 
@@ -203,10 +235,11 @@ class EventPublisher:
         """
         check_events("publish_from_thread", events)
         commit = tuple(events)
+        publish = partial(self.publish, commit, index=index, mark=mark, finish=finish)
         if self._parking.thread == threading.get_ident():
-            self.publish(commit, index=index, mark=mark)
+            publish()
         else:
-            self._inbox.put(partial(self.publish, commit, index=index, mark=mark))
+            self._inbox.put(publish)
 
     @enable_ki_protection
     def subscribe(
@@ -216,6 +249,7 @@ class EventPublisher:
         authorizer: Any = None,
         where: Callable[[P], bool] | None = None,
         on_lag: Literal["close", "reset"] = "close",
+        label: str = "",
     ) -> Subscription[P]:
         """A new subscription, which must be ended: use it as `async with`, or call `unsubscribe`.
 
@@ -227,6 +261,7 @@ class EventPublisher:
         With "close" that is `SubscriptionLagged`.
         With "reset" it is new-snapshot-to-follow, as soon as the snapshot behind it is whole; the reader can read that
         to its end, however slow it is. A resume that comes too late is treated the same.
+        `label`: a name for `subscriptions`, and for you.
 
         Raises `UnknownTopicError`, `ValueError` for `ALL` of a topic whose `Source` is not wide, `RuntimeError` in
         another thread, `ClosedResourceError` after the publisher has stopped.
@@ -238,6 +273,8 @@ class EventPublisher:
             raise TypeError(f"where is a function of a payload, not {type(where).__name__}")
         if on_lag not in ("close", "reset"):
             raise ValueError(f"on_lag is 'close' or 'reset', not {on_lag!r}")
+        if not isinstance(label, str):
+            raise TypeError(f"label is a string, not {type(label).__name__}")
         for topic, _, _, namespace, partition in request.interests:
             self._check_topic(topic)
             if (namespace is ALL or partition is ALL) and not self._maker.sources[topic].wide:
@@ -246,8 +283,15 @@ class EventPublisher:
         subscription: Subscription[P] = Subscription(
             request, self._passages, self._forget, rights=rights, resets=on_lag == "reset"
         )
+        subscription.label = label
         self._subscriptions.add(request.token, subscription)
+        if (began := subscription._began) is not None:
+            self._passages.counts.opened[began] += 1
         return subscription
+
+    def subscriptions(self) -> Iterator[SubscriptionInfo]:
+        """What the open subscriptions are doing, one by one, each made when it is asked for. Any thread may ask."""
+        return map(Subscription._info, self._subscriptions.all())
 
     @enable_ki_protection
     def close_subscriptions(self, token_secret_ids: Iterable[str]) -> int:
@@ -322,6 +366,9 @@ class EventPublisher:
         Any thread may take them. Only in the event loop's thread do all figures belong to one moment.
         """
         open_ = self._subscriptions.all()
+        counts = self._passages.counts
+        there = [*open_, *list(self._ending)]
+        rights = [each._rights for each in there if each._rights is not None]
         snapshots = list(self._passages.shared.values())
         shared = Counter([history for each in snapshots for history in each.histories])
         return PublisherStatistics(
@@ -339,6 +386,15 @@ class EventPublisher:
                 )
                 for topic, history in list(self._feeds.histories.items())
             },
+            commits=self._timeline.commits,
+            events=self._timeline.commits + self._feeds.more,
+            deliveries=counts.deliveries + sum([each._position - each._passed for each in there]),
+            conflated=counts.conflated,
+            hidden=counts.hidden + sum([each.hidden for each in rights]),
+            withdrawn=counts.withdrawn + sum([each.withdrawn for each in rights]),
+            opened=dict(counts.opened),
+            snapshots=dict(counts.snapshots),
+            ends={_named(end): count for end, count in counts.ends.items()},
         )
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -375,14 +431,16 @@ class EventPublisher:
         if topic not in self._feeds.histories:
             raise UnknownTopicError(f"no handler is registered for topic {str(topic)!r}")
 
-    def _next_index(self, commit: list[Event[Any]], index: int | None) -> int | None:
-        """The index of the commit; None if it is none."""
+    def _next_index(self, commit: list[Event[Any]], index: int | None, *, ends: bool) -> int | None:
+        """The index of the commit; None if it is none. `ends`: it finishes a subject."""
         given = index
         if commit:
             index = check_one_index(commit)
             if given not in (None, index):
                 raise InvalidCommitError(f"events of index {index} in commit {given}")
         elif index is None:
+            if ends:
+                raise InvalidCommitError("a commit without events that finishes a subject needs an index")
             return None
         if given is not None:
             check_index(given)
@@ -415,9 +473,9 @@ class EventPublisher:
             self._parking.wake(lots)
         return True
 
-    def _append(self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups]) -> None:
+    def _append(self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups], ending: Ending) -> None:
         lots: list[Lot] = [*self._timeline.reached()]
-        lots += self._feeds.append(index, pairs, parts)
+        lots += self._feeds.append(index, pairs, parts, ending)
         for topic in parts:
             self._passages.expire(self._feeds.histories[topic])
         self._parking.wake(lots)
@@ -431,18 +489,31 @@ class EventPublisher:
     def _forget(self, reader: Reader[Any]) -> None:
         assert isinstance(reader, Subscription)
         self._subscriptions.remove(reader.request.token, reader)
+        self._count(reader)
 
     def _force_close(self, subscriptions: list[Subscription[Any]], reason: CloseReason) -> None:
         """Ends these subscriptions, which the caller has taken out of the open ones."""
         end = End(reason)
+        self._ending.update(dict.fromkeys(subscriptions))
         for subscription in subscriptions:
             subscription._end = end
             subscription._burst = subscription._stop = 0
         self._parking.in_slices(map(self._let_go, subscriptions), len(subscriptions))
 
     def _let_go(self, subscription: Subscription[Any]) -> None:
+        del self._ending[subscription]
+        self._count(subscription)
         subscription._detach()
         self._parking.wake_one(subscription)
+
+    def _count(self, ended: Subscription[Any]) -> None:
+        counts, rights, end = self._passages.counts, ended._rights, ended._end
+        assert end is not None
+        counts.deliveries += ended._position - ended._passed
+        if rights is not None:
+            counts.hidden += rights.hidden
+            counts.withdrawn += rights.withdrawn
+        counts.ends[end.reason or end.is_finished] += 1
 
     def _stop(self) -> None:
         self._timeline.is_stopped = True
@@ -460,6 +531,12 @@ class EventPublisher:
             self._subscriptions.loosen(subscription.request.token, subscription)
         subscription._tell_watchers()
         self._parking.wake_one(subscription)
+
+
+def _named(end: CloseReason | bool) -> str:
+    if isinstance(end, CloseReason):
+        return str(end.value)
+    return "finished" if end else "closed"
 
 
 def _only_closing(events: Iterable[Event[Any]]) -> tuple[Event[Any], ...]:
@@ -493,8 +570,6 @@ def _marked(commit: list[Event[Any]], mark: str) -> tuple[str, list[Event[Any]]]
             raise InvalidCommitError(f"events of different marks in one commit: {mark!r} and {event.mark!r}")
         mark = mark or event.mark
     return mark, [
-        each
-        if each.mark
-        else Event(each.topic, each.index, each.payload, previous=each.previous, mark=mark)
+        each if each.mark else Event(each.topic, each.index, each.payload, previous=each.previous, mark=mark)
         for each in commit
     ]

@@ -44,6 +44,7 @@ from ._buffer import Feed
 from ._errors import (
     ClosedResourceError,
     CloseReason,
+    EndOfSubject,
     SnapshotFailed,
     SubscriptionForceClosed,
     SubscriptionLagged,
@@ -92,6 +93,8 @@ class End(NamedTuple):
     missed: int = 0
     cause: BaseException | None = None
     horizon: int = 0
+    is_finished: bool = False
+    """Its subject is, and everything of it was received."""
 
 
 class Place(NamedTuple):
@@ -207,6 +210,15 @@ class Reader(Slot, Generic[P]):
     def _floor(self) -> int:
         return self._passages.feeds.floor(self._feed)
 
+    @property
+    def _began(self) -> str | None:
+        """How it began, of one that has read nothing; None if that is not known yet."""
+        if not self.request.index:
+            return "fresh"
+        if self._snapshot is not None or self._end is not None:
+            return "stale"
+        return None if self._phase is Phase.JUDGED else "resumed"
+
     def _leap(self, position: int) -> None:
         """Moves to another position, perhaps of another feed, and delivers nothing."""
         self._passed += position - self._position
@@ -215,7 +227,20 @@ class Reader(Slot, Generic[P]):
 
     def _is_ready(self) -> bool:
         return (
-            self._position < self._source.end or self._end is not None or self._passages.timeline.is_stopped
+            self._position < self._source.end
+            or self._end is not None
+            or self._passages.timeline.is_stopped
+            or (self._source.sequel is not None and self._is_done())
+        )
+
+    def _is_done(self) -> bool:
+        """Whether its subject is finished, and it has had all of it."""
+        sequel, timeline = self._feed.sequel, self._passages.timeline
+        return (
+            sequel is not None
+            and self._phase is _LIVE
+            and self._position == self._feed.end
+            and sequel.at <= max(self._index, timeline.index)
         )
 
     def _lag(self) -> int:
@@ -277,6 +302,9 @@ class Reader(Slot, Generic[P]):
                     self._stop = min(feed.end, self._burst)
                 return shown
             self._passed += 1
+        if feed.sequel is not None and self._is_done():
+            self._finish(End(None, is_finished=True))
+            raise self._error()
         return None
 
     def _pass_hidden(self) -> None:
@@ -321,7 +349,10 @@ class Reader(Slot, Generic[P]):
                 self._leave_passage()
                 # A resume that the history has passed meanwhile is stale; who has stopped has no floor any more.
                 floor = 0 if self._index or self._passages.timeline.is_stopped else self._floor
-                if gate.mark == mark and index >= floor:
+                is_good = gate.mark == mark and index >= floor
+                if not self._index:
+                    self._passages.counts.opened["resumed" if is_good else "stale"] += 1
+                if is_good:
                     self._go_live(index, mark)
                 else:
                     self._begin_anew()
@@ -449,7 +480,9 @@ class Reader(Slot, Generic[P]):
             shown = rights.shown(event, self._source.replaced)
         finally:
             self._is_receiving = was_receiving
-        if self._end is not None:  # the payload, its authorizer or the filter has just closed this subscription
+        if (
+            self._end is not None
+        ):  # the payload, its authorizer or the filter has just closed this subscription
             raise self._error()
         return shown
 
@@ -502,12 +535,14 @@ class Reader(Slot, Generic[P]):
         self._position += count
         self._passages.reach(snapshot, self._position)
         if last.payload is END_OF_SNAPSHOT:
-            index, mark = snapshot.index, snapshot.mark
+            index, mark, sequel = snapshot.index, snapshot.mark, snapshot.sequel
             gate, is_refuted = snapshot.gate, snapshot.is_refuted
             self._leave_passage()
             if is_refuted:
                 self._begin_anew()
                 return False
+            if sequel is not None and self._feed.sequel is None:
+                self._feed.sequel = sequel
             if gate is not None and not gate.end:
                 self._known = place = Place(index, mark)
                 self._index = index
@@ -545,6 +580,9 @@ class Reader(Slot, Generic[P]):
     def _stop_if_done(self) -> None:
         """The publisher has stopped: ends the reading, if there is nothing more to read and it has not ended yet."""
         if self._end is not None:
+            return
+        if self._is_done():
+            self._finish(End(None, is_finished=True))
             return
         snapshot = self._snapshot
         if snapshot is not None:
@@ -655,8 +693,10 @@ class Reader(Slot, Generic[P]):
     def _error(self) -> Exception:
         """For how it ended; a new one each time, because one that was raised before drags its traceback along."""
         assert self._end is not None
-        reason, missed, cause, _ = self._end
+        reason, missed, cause, _, is_finished = self._end
         match reason:
+            case None if is_finished:
+                return EndOfSubject(self._index, self.epoch)
             case None:
                 return ClosedResourceError("this subscription was closed by its owner")
             case CloseReason.LAGGED:

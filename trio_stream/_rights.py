@@ -1,7 +1,7 @@
 """What one reader may see of an event: its authorizer first, then its filter. Pure, no event loop.
 
 An event can say what its payload replaces, its *previous* one.
-Then a reader that had that, and may not have what replaces it, gets the *withdrawal* in its place: `previous.withdrawn()`.
+A reader that had that, and may not have what replaces it, gets the *withdrawal* in its place: `previous.withdrawn()`.
 
 | the previous payload | the new payload | it gets        |
 |----------------------|-----------------|----------------|
@@ -11,8 +11,8 @@ Then a reader that had that, and may not have what replaces it, gets the *withdr
 | shown                | is a delete     | the delete     |
 | not shown            | is a delete     | nothing        |
 
-A payload is *shown* if the authorizer may read it and the filter lets it through; the filter is only asked about what is
-readable.
+A payload is *shown* if the authorizer may read it and the filter lets it through.
+The filter is only asked about what is readable.
 A *delete* is a payload that equals `previous.withdrawn()`: nobody is asked who may see it.
 
 So whoever has filtered all along, has come back, or begins now, agrees on the state at every index (D19).
@@ -115,7 +115,9 @@ class Rights:
             return True
         answer: object = self._where(payload)
         if type(answer) is not bool and isinstance(answer, Awaitable):  # which would always be true
-            raise TypeError(f"where of a subscription is not to be async: it was asked of {type(payload).__name__}")
+            raise TypeError(
+                f"where of a subscription is not to be async: it was asked of {type(payload).__name__}"
+            )
         return bool(answer)
 
     def _of_one(self, event: Event[Any], replacement: Replacement | None) -> Event[Any] | None:

@@ -1,6 +1,9 @@
 """What a publisher says about itself; a snapshot of figures, for introspection."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ._errors import CloseReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class TopicStatistics:
 
 @dataclass(frozen=True, slots=True)
 class PublisherStatistics:
-    """What a publisher holds: counts, besides its timeline and what it holds by topic."""
+    """What a publisher holds, besides its timeline and what it holds by topic; and its totals since the start."""
 
     index: int
     """Of the newest commit published."""
@@ -36,3 +39,37 @@ class PublisherStatistics:
     """Different tokens among them."""
     topics: dict[str, TopicStatistics]
     """By the name of the topic."""
+    commits: int = 0
+    """Published so far; from here on all are totals since the start."""
+    events: int = 0
+    """Events in these commits."""
+    deliveries: int = 0
+    """Events that subscriptions have returned, framing among them; a commit is one for each subscription."""
+    conflated: int = 0
+    """Those of them that stand for several commits."""
+    hidden: int = 0
+    """Events of commits and snapshots that a subscription did not return, for its authorizer or its filter."""
+    withdrawn: int = 0
+    """Events that were returned in the place of one that might not be seen."""
+    opened: dict[str, int] = field(default_factory=dict)
+    """Subscriptions, by how they began: "fresh", "resumed", "replayed" or "stale"; once that is known."""
+    snapshots: dict[str, int] = field(default_factory=dict)
+    """Snapshots: "run", and of these "failed" and "cancelled"; and how often one was "shared" that was there."""
+    ends: dict[str, int] = field(default_factory=dict)
+    """Subscriptions that have ended: "closed" by their owner, "finished", or by the value of the `CloseReason`."""
+
+
+class Counts:
+    """Totals that grow; what open subscriptions have done is not here yet."""
+
+    __slots__ = ("conflated", "deliveries", "ends", "hidden", "opened", "snapshots", "withdrawn")
+
+    def __init__(self) -> None:
+        self.deliveries: int = 0
+        self.conflated: int = 0
+        self.hidden: int = 0
+        self.withdrawn: int = 0
+        self.opened: Counter[str] = Counter()
+        self.snapshots: Counter[str] = Counter()
+        # By the reason; of those that no publisher ended, by whether their subject was finished.
+        self.ends: Counter[CloseReason | bool] = Counter()

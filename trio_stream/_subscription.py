@@ -13,9 +13,9 @@ from typing_extensions import TypeVar, override
 
 from ._arguments import check_index, check_integer
 from ._buffer import Feed
-from ._errors import BusyResourceError, CloseReason, SubscriptionForceClosed, WouldBlock
+from ._errors import BusyResourceError, CloseReason, EndOfSubject, SubscriptionForceClosed, WouldBlock
 from ._events import Event
-from ._interest import described
+from ._interest import Interest, described
 from ._passages import Snapshot
 from ._reader import MOST_CHECKED, SCAN, End, Phase, Reader
 from ._request import Cursor, SubscribeRequest
@@ -37,6 +37,8 @@ class SubscriptionState(enum.Enum):
     """It returns changes as they occur."""
     CLOSED = "closed"
     """You have closed it."""
+    FINISHED = "finished"
+    """Its subject is finished, and everything of it was received."""
     FORCE_CLOSED = "force-closed"
     """The publisher has closed it."""
 
@@ -52,6 +54,33 @@ class SubscriptionStatistics:
     delivered: int
     """How many events were returned, framing among them."""
     state: SubscriptionState
+    """What the subscription is doing."""
+    hidden: int = 0
+    """How many events of commits and snapshots were not returned, for the authorizer or the filter."""
+    withdrawn: int = 0
+    """How many events were returned in the place of one that might not be seen."""
+    conflated: int = 0
+    """How many of the events returned stand for several commits."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionInfo:
+    """One of a publisher's subscriptions, seen from outside; never its token."""
+
+    label: str
+    """What its owner calls it."""
+    interests: tuple[Interest, ...]
+    """What it asks for."""
+    state: SubscriptionState
+    """What it is doing."""
+    lag: int
+    """How many deliveries the reader has not taken."""
+    index: int
+    """The index it has reached."""
+    delivered: int
+    """How many events were returned, framing among them."""
+    waiting: bool
+    """Whether its reader waits for an event."""
 
 
 if TYPE_CHECKING:
@@ -88,7 +117,10 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
     An error of a payload's `has_read_permission` passes through, and the event is not consumed.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "label")
+
+    label: str
+    """What its owner calls it."""
 
     @override
     def __repr__(self) -> str:
@@ -145,7 +177,10 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
     async def receive(self) -> Event[P]:
         """Waits for the next event and returns it. Always a checkpoint."""
         self._burst = self._stop = 0
-        return await self.__anext__()
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            raise self._error() from None
 
     @enable_ki_protection
     async def receive_batch(self, max_events: int | None = None) -> Sequence[Event[P]]:
@@ -246,32 +281,39 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
     @override
     async def __anext__(self) -> Event[P]:
         """The next event; a checkpoint if it has to wait, if the subscription has ended, and every 64 events."""
-        while True:
-            position = self._position
-            if position < self._stop:
-                feed = self._unchecked
-                if feed.start <= position:  # the common case; what follows covers it too
-                    event = feed.items[position - feed.base]
-                    self._position = position + 1
-                    self._index = event.index
-                    return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
-            if position < self._burst and self._is_ready() and (shown := self._take()) is not None:
-                return shown  # noqa: ASYNC910 - the same
-            if self._is_receiving:  # as in _begin_to_receive(), whose call would take a thirtieth of a wake
-                raise BusyResourceError("receiving from")
-            self._is_receiving = True
-            try:
-                await self._pause()
-            finally:
-                self._is_receiving = False
-            if self._end is not None:
-                raise self._error()
-            position = self._position
-            self._burst = burst = position + BURST
-            end = self._unchecked.end
-            self._stop = min(burst, end)
-            if end - position > self._peak_lag:
-                self._peak_lag = end - position
+        try:
+            while True:
+                position = self._position
+                if position < self._stop:
+                    feed = self._unchecked
+                    if feed.start <= position:  # the common case; what follows covers it too
+                        event = feed.items[position - feed.base]
+                        self._position = position + 1
+                        self._index = event.index
+                        return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
+                if position < self._burst and self._is_ready() and (shown := self._take()) is not None:
+                    return shown  # noqa: ASYNC910 - the same
+                if (
+                    self._is_receiving
+                ):  # as in _begin_to_receive(), whose call would take a thirtieth of a wake
+                    raise BusyResourceError("receiving from")
+                self._is_receiving = True
+                try:
+                    await self._pause()
+                finally:
+                    self._is_receiving = False
+                if self._end is not None:
+                    raise self._error()
+                position = self._position
+                self._burst = burst = position + BURST
+                end = self._unchecked.end
+                self._stop = min(burst, end)
+                if end - position > self._peak_lag:
+                    self._peak_lag = end - position
+        except EndOfSubject:
+            if self._end is None or not self._end.is_finished:  # it was raised by a payload
+                raise
+            raise StopAsyncIteration from None
 
     @enable_ki_protection
     def unsubscribe(self) -> None:
@@ -316,10 +358,18 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         """Figures for introspection, from any thread; taking them changes nothing for the reader."""
         lag = self._lag()
         self._peak_lag = max(self._peak_lag, lag)
-        return SubscriptionStatistics(lag, self._peak_lag, self._delivered, self._doing())
+        hidden, withdrawn = (0, 0) if self._rights is None else (self._rights.hidden, self._rights.withdrawn)
+        return SubscriptionStatistics(lag, self._peak_lag, self._delivered, self._doing(), hidden, withdrawn)
+
+    def _info(self) -> SubscriptionInfo:
+        is_waiting = self._is_receiving is True and self._parked is not None
+        interests, state, lag = self.request.interests, self._doing(), self._lag()
+        return SubscriptionInfo(self.label, interests, state, lag, self._index, self._delivered, is_waiting)
 
     def _doing(self) -> SubscriptionState:
         if self._end is not None:
+            if self._end.is_finished:
+                return SubscriptionState.FINISHED
             return SubscriptionState.CLOSED if self._end.reason is None else SubscriptionState.FORCE_CLOSED
         if self._is_resuming():
             return SubscriptionState.RESUMING
@@ -374,7 +424,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
                 events += self._take_with(scout)
             if self._end is None:
                 self._follow(scout)
-                if not events and self._passages.timeline.is_stopped:
+                if not events and (self._passages.timeline.is_stopped or self._is_done()):
                     self._stop_if_done()
         except SubscriptionForceClosed:
             if self._end is None:
@@ -416,7 +466,11 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         parking = self._passages.parking
         backend = parking._backend or parking.backend  # a property takes its time
         source = self._source
-        if self._position < source.end or self._end is not None:
+        if (
+            self._position < source.end
+            or self._end is not None
+            or (source.sequel is not None and self._is_done())
+        ):
             return backend.checkpoint()
         parked = backend.park(self)
         source.waiting[self] = None

@@ -52,6 +52,7 @@ class Timeline:
         "_limit",
         "_marks",
         "_order",
+        "commits",
         "epoch",
         "index",
         "is_stopped",
@@ -64,6 +65,8 @@ class Timeline:
         self.index: int = index
         self.mark: str = mark
         self.epoch: str = epoch
+        # How many commits were published.
+        self.commits: int = 0
         # Nothing will be published any more.
         self.is_stopped: bool = False
         # A cursor is good only under the rights that it was reached with.
@@ -82,6 +85,7 @@ class Timeline:
 
     def advance(self, index: int, mark: str) -> None:
         """A commit is published."""
+        self.commits += 1
         self.index = index
         self.mark = mark
         if mark or self._marks:
@@ -99,6 +103,7 @@ class Timeline:
             self._marks.pop()
             mark = mark or self.mark
         self.advance(index, mark)
+        self.commits -= 1  # this one was not published
 
     def mark_at(self, index: int) -> str | None:
         """The mark of the commit with this index; None if it is not known, or there is no such commit."""

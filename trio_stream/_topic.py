@@ -16,13 +16,14 @@ They are kept without a list around it, and take half of the time.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from ._buffer import Feed
+from ._buffer import Feed, Finished
 from ._commit import Groups, Pairs, delivery
+from ._errors import InvalidCommitError
 from ._events import Event, Subject, Topic
 from ._rights import Replacement
 from ._routes import Routes
@@ -31,7 +32,7 @@ from ._routes import Routes
 class PlainFeed(Feed):
     """What one subject, or the blank key of one namespace and partition, has."""
 
-    __slots__ = ("blank", "history", "keys", "subject")
+    __slots__ = ("blank", "history", "is_ending", "keys", "subject")
 
     def __init__(self, history: "History", subject: Subject, blank: "PlainFeed | None") -> None:
         super().__init__()
@@ -41,13 +42,28 @@ class PlainFeed(Feed):
         # The feed of the blank key; None if this is it. And of how many feeds it is that.
         self.blank: PlainFeed | None = blank
         self.keys: int = 0
+        # Whether the history keeps the commit that finishes it.
+        self.is_ending: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a commit has finished it."""
+        return self.sequel is not None and self.sequel.is_published
+
+    def check_open(self) -> None:
+        """Raises `InvalidCommitError` if it is finished by a commit."""
+        if self.sequel is not None and self.sequel.is_published:
+            raise InvalidCommitError(
+                f"subject {str(self.subject)!r} of topic {str(self.history.topic)!r} "
+                f"is finished since commit {self.sequel.at}"
+            )
 
 
 Single: TypeAlias = tuple[int, Event[Any], PlainFeed]
 """A commit of one event: its index, and the feed of its subject."""
-Several: TypeAlias = tuple[int, Pairs, tuple[PlainFeed, ...], Sequence[int] | None]
-"""Any other, as far as it is of this topic: its index, its events, the feeds that have it, and the places of its events
-in the whole commit; None if that has no other topic.
+Several: TypeAlias = tuple[int, Pairs, tuple[PlainFeed, ...], Sequence[int] | None, tuple[PlainFeed, ...]]
+"""Any other, as far as it is of this topic: its index, its events, the feeds that have it, the places of its events in
+the whole commit, which is None if that has no other topic, and the feeds that it finishes.
 
 What it has of other topics is not here: their histories may have dropped it.
 """
@@ -69,6 +85,7 @@ class History:
         "era",
         "farthest",
         "feeds",
+        "finals",
         "floor",
         "limit",
         "replaced",
@@ -86,6 +103,8 @@ class History:
         self.feeds: dict[Subject, PlainFeed] = {}
         # Those of a blank key among them.
         self._blanks: dict[Subject, PlainFeed] = {}
+        # How many of them are finished by a commit.
+        self.finals: int = 0
         # The wide feeds that its events get into; written by `Feeds`.
         self.routes: Routes = Routes()
         # Oldest first, at most `limit`; and how many events they have besides one each.
@@ -134,11 +153,25 @@ class History:
         """The commits that are kept, oldest first; a copy."""
         return list(self._log)
 
+    def check_open(self, subjects: Iterable[Subject]) -> None:
+        """Raises `InvalidCommitError` if one of these is known to be finished by a commit."""
+        if self.finals:
+            for subject in subjects:
+                feed = self.feeds.get(subject)
+                if feed is not None and feed.sequel is not None:
+                    feed.check_open()
+
     def append(
-        self, index: int, pairs: Pairs, groups: Groups, places: Sequence[int] | None = None
+        self,
+        index: int,
+        pairs: Pairs,
+        groups: Groups,
+        finished: Iterable[Subject] = (),
+        places: Sequence[int] | None = None,
     ) -> tuple[PlainFeed, ...]:
         """Adds what a commit has of this topic; returns the feeds that got something.
 
+        `finished`: subjects that end with it.
         `places`: those of the pairs in the whole commit, if it has other topics too.
         """
         feeds = tuple([self.feeds.get(subject) or self._feed(Subject(*subject)) for subject in groups])
@@ -146,21 +179,25 @@ class History:
         for feed, events in zip(feeds, groups.values(), strict=True):
             item = delivery(events, item)
             feed.append(item)
-        if len(pairs) == 1 and places is None:
+        ending = tuple([ended for subject in finished if (ended := self._ending(subject, index)) is not None])
+        if len(pairs) == 1 and places is None and not ending:
             self._log.append((index, pairs[0][0], feeds[0]))
         else:
-            self._log.append((index, pairs, feeds, places))
+            self._log.append((index, pairs, feeds, places, ending))
             self._more += len(pairs) - 1
-        return feeds
+        return feeds + ending
 
     def append_single(self, index: int, event: Event[Any], subject: Subject) -> PlainFeed:
         """`append` for a commit of one event; returns the feed of its subject, which knows that of the blank key.
 
+        Raises `InvalidCommitError` if the subject is finished.
         `subject` may be a plain tuple.
         """
         feed = self.feeds.get(subject)
         if feed is None:
             feed = self._feed(Subject(*subject))
+        elif feed.sequel is not None:
+            feed.check_open()
         feed.items.append(event)
         feed.end += 1
         blank = feed.blank
@@ -190,7 +227,9 @@ class History:
             self._more -= len(kept[1]) - 1
             for feed in kept[2]:
                 feed.drop_oldest()
-            for feed in kept[2]:
+            for feed in kept[4]:
+                feed.is_ending = False
+            for feed in kept[2] + kept[4]:
                 self._discard_if_unused(feed)
         return kept
 
@@ -214,6 +253,7 @@ class History:
         self._more = 0
         self.feeds = {}
         self._blanks = {}
+        self.finals = 0
         self.replaced = {}
         self.routes = Routes()
         self.ageing = []
@@ -233,14 +273,26 @@ class History:
                 self._blanks[subject] = feed
         return feed
 
+    def _ending(self, subject: Subject, index: int) -> PlainFeed | None:
+        """The feed of a subject that is finished now; None if it was before."""
+        feed: PlainFeed = self._feed(subject)
+        if feed.is_final:
+            return None
+        feed.sequel = Finished(index, is_published=True)
+        feed.is_ending = True
+        self.finals += 1
+        return feed
+
     def _discard_if_unused(self, feed: PlainFeed) -> None:
         if (
             feed.start == feed.end
             and not feed.readers
             and not feed.keys
+            and not feed.is_ending
             and self.feeds.get(feed.subject) is feed
         ):
             del self.feeds[feed.subject]
+            self.finals -= feed.is_final
             if feed.blank is None:
                 del self._blanks[feed.subject]
             else:
@@ -251,7 +303,7 @@ class History:
 def events_of(commit: Sequence[Kept]) -> Iterator[tuple[Event[Any], Subject]]:
     """The events of a commit with their subjects, in the order they were published: what some topics keep of it."""
     if len(commit) > 1:
-        placed = [zip(kept[3], kept[1], strict=True) for kept in commit if len(kept) == 4 and kept[3]]
+        placed = [zip(kept[3], kept[1], strict=True) for kept in commit if len(kept) == 5 and kept[3]]
         yield from map(itemgetter(1), merge(*placed, key=itemgetter(0)))
         return
     (kept,) = commit

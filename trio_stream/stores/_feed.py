@@ -28,6 +28,7 @@ from trio_stream import (
     SnapshotAppender,
     SnapshotFunc,
     Source,
+    Subject,
     SubscribeRequest,
     Topic,
     running,
@@ -60,12 +61,24 @@ class _StorePublisher(EventPublisher):
     """A publisher that only its feed feeds."""
 
     @override
-    def publish(self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = "") -> NoReturn:
+    def publish(
+        self,
+        events: Iterable[Event[Any]],
+        *,
+        index: int | None = None,
+        mark: str = "",
+        finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
+    ) -> NoReturn:
         _refuse("publish")
 
     @override
     def publish_from_thread(
-        self, events: Iterable[Event[Any]], *, index: int | None = None, mark: str = ""
+        self,
+        events: Iterable[Event[Any]],
+        *,
+        index: int | None = None,
+        mark: str = "",
+        finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
     ) -> NoReturn:
         _refuse("publish_from_thread")
 

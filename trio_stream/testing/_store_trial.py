@@ -90,11 +90,12 @@ class Sink(SnapshotAppender[Record]):
     events: list[Event[Record]] = field(default_factory=list)
 
     @override
-    async def append(self, events: Iterable[Event[Record]], /) -> None:
+    async def append(self, events: Iterable[Event[Record]], /) -> bool:
         if self.at_append is not None:
             await self.at_append()
         await anyio.lowlevel.checkpoint()
         self.events += events
+        return True
 
     @property
     def state(self) -> dict[str, JSON]:
