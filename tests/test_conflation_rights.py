@@ -223,7 +223,7 @@ async def test_who_conflates_has_the_state_of_who_does_not(seed: int, kind: str)
 
 async def test_more_events_than_one_call_looks_at_are_several_deliveries() -> None:
     """D15: at most 4,096 events in one; each stands for all up to its index."""
-    async with by_row(index=1, history=10_000) as (store, publisher):
+    async with by_row(index=1, history=10_000) as (_, publisher):
         subscription = live(publisher, authorizer=frozenset({"a", "b"}))
         for number in range(9_000):
             publisher.publish([event(number + 2, "ab"[number % 2], f"{number}")])
