@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from ._conflation import Latest
 from ._events import END_OF_SNAPSHOT, Event, Topic
 from ._interest import Interest
 from ._rights import NOTHING, Replaced, Replacement
@@ -42,6 +43,7 @@ class Feed(Lot):
         "end",
         "interests",
         "items",
+        "latest",
         "readers",
         "replaced",
         "sequel",
@@ -65,6 +67,8 @@ class Feed(Lot):
         self.interests: tuple[Interest, ...] = ()
         # What its events replace; shared with other feeds.
         self.replaced: Replaced = NOTHING
+        # For those who conflate; None if nobody does.
+        self.latest: Latest | None = None
         # What follows the last item; None for more of the same.
         self.sequel: Finished | None = None
 

@@ -24,6 +24,7 @@ from typing import Any, Final, cast
 
 from ._buffer import Feed, Finished
 from ._commit import NO_END, Ending, Groups, Pairs, delivery
+from ._conflation import Latest, RowFunc, Rows, row_of
 from ._events import Event, Subject, Topic, size
 from ._interest import ALL, Interest, is_single
 from ._rights import Replacement
@@ -86,12 +87,31 @@ class Feeds:
         self._limits = history, history_events
         self._wide: dict[Interests, WideFeed] = {}
 
-    def add(self, topic: Topic[Any]) -> None:
+    def add(self, topic: Topic[Any], row: RowFunc | None = None) -> None:
         """A topic more; it begins at the newest index."""
-        self.histories[topic] = History(topic, *self._limits, self._timeline.index)
+        self.histories[topic] = History(topic, *self._limits, self._timeline.index, row)
+
+    def rows(self, commit: Iterable[Event[Any]], topics: Iterable[Topic[Any]]) -> Rows:
+        """Which rows these events are of, as far as somebody conflates them; before anything is changed."""
+        rows: Rows = {}
+        if not any(self.histories[topic].folds for topic in topics):
+            return rows
+        for event in commit:
+            history = self.histories[event.topic]
+            if history.folds and history.row is not None:
+                try:
+                    rows[id(event)] = row_of(event, history.row)
+                except Exception:  # noqa: BLE001 - who conflates asks again, and is told
+                    rows[id(event)] = None
+        return rows
 
     def append(
-        self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups], ending: Ending = NO_END
+        self,
+        index: int,
+        pairs: Pairs,
+        parts: Mapping[Topic[Any], Groups],
+        ending: Ending = NO_END,
+        rows: Rows | None = None,
     ) -> list[Feed]:
         """Adds a commit and drops what is now too old; returns the feeds that got something.
 
@@ -112,6 +132,9 @@ class Feeds:
             touched += self._append_wide(pairs)
             for topic, subjects in ending.items():
                 touched += self._finish_wide(topic, subjects, index)
+        for feed in touched:
+            if rows and feed.latest is not None and feed.items and feed.items[-1].index == index:
+                feed.latest.add(feed.items[-1].events, rows)
         for topic in parts:
             history = self.histories[topic]
             while history.is_full:
@@ -177,12 +200,29 @@ class Feeds:
             self._discard(feed)
             self._parking.release(feed.drop_all(and_more=False), size)
 
+    def conflate(self, feed: Feed) -> None:
+        """One more reader of it conflates."""
+        if feed.latest is None:
+            feed.latest = Latest(self._timeline.index, self._limits[1])
+            for history in self._histories_in(feed):
+                history.folds += 1
+        feed.latest.readers += 1
+
+    def relax(self, feed: Feed) -> None:
+        """One less."""
+        assert feed.latest is not None
+        feed.latest.readers -= 1
+        if not feed.latest.readers:
+            self._parking.release(feed.latest.close())
+            feed.latest = None
+            for history in self._histories_in(feed):
+                history.folds -= 1
+
     def floor(self, feed: Feed) -> int:
         """The lowest index that a reader of it can resume from."""
         if isinstance(feed, PlainFeed):
             return feed.history.floor
-        assert isinstance(feed, WideFeed)
-        return max([history.floor for history in feed.histories])
+        return max([history.floor for history in self._histories_in(feed)])
 
     def histories_of(self, interests: Interests) -> tuple[History, ...]:
         """Those of the topics, each once."""
@@ -217,6 +257,12 @@ class Feeds:
         """Forgets the wide feeds; their readers keep them."""
         wide, self._wide = self._wide, {}
         self._parking.release(list(wide.values()))
+
+    def _histories_in(self, feed: Feed) -> tuple[History, ...]:
+        if isinstance(feed, PlainFeed):
+            return (feed.history,)
+        assert isinstance(feed, WideFeed)
+        return feed.histories
 
     def _append_wide(self, pairs: Pairs) -> Iterable[Feed]:
         groups: dict[Feed, list[Event[Any]]] = {}

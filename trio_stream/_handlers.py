@@ -23,6 +23,7 @@ from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_index
 from ._commit import check_event, check_one_index, delivery, is_ordinary, plain_subject_of, without_previous
+from ._conflation import RowFunc
 from ._errors import FATAL, ClosedResourceError, InvalidCommitError
 from ._events import Event, Topic
 from ._interest import is_single
@@ -79,6 +80,12 @@ class Source(NamedTuple):
     """Whether it knows what a request with `prefix` or `ALL` asks for.
 
     If not, the state of a prefix is made from that of all keys, and `ALL` cannot be asked for.
+    """
+    row: RowFunc | None = None
+    """Says which row of the state a payload is, for readers with on_lag="conflate".
+
+    A payload has to be the whole state of its row.
+    A row is hashable; its function is asked when a commit is published, and not async.
     """
     finishes: bool = False
     """Whether it says by `SnapshotAppender.finish` that a subject is finished."""

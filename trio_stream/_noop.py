@@ -79,7 +79,7 @@ class NoOpEventPublisher:
         *,
         authorizer: Any = None,
         where: Callable[[P], bool] | None = None,
-        on_lag: Literal["close", "reset"] = "close",
+        on_lag: Literal["close", "reset", "conflate"] = "close",
         label: str = "",
     ) -> NoReturn:
         """Always raises `PublisherDisabledError`."""

@@ -38,6 +38,7 @@ from ._commit import (
     without_previous,
 )
 from ._compose import Composer
+from ._conflation import Conflation, RowFunc, Rows
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
 from ._events import CloseSubscriptions, Event, Subject, Topic, check_topic, token_set
 from ._feeds import Feeds
@@ -155,9 +156,13 @@ class EventPublisher:
         check_handler(topic.name, source.snapshot)
         if not isinstance(source.wide, bool):
             raise TypeError(f"wide is True or False, not {source.wide!r}")
+        if not isinstance(source.finishes, bool):
+            raise TypeError(f"finishes is True or False, not {source.finishes!r}")
+        if source.row is not None and not callable(source.row):
+            raise TypeError(f"row is a function of a payload, not {type(source.row).__name__}")
         if topic in self._maker.sources:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
-        self._feeds.add(topic)
+        self._feeds.add(topic, source.row)
         self._maker.sources[topic] = source
 
     @enable_ki_protection
@@ -213,13 +218,14 @@ class EventPublisher:
         for topic, groups in parts.items():
             self._check_topic(topic)
             self._feeds.histories[topic].check_open(groups)
+        rows = self._feeds.rows(commit, parts)
         next_index = self._next_index(commit, index, ends=bool(ending))
         if closing:
             self._revoke(closing, self.index if next_index is None else next_index)
         if next_index is not None:
             self._timeline.advance(next_index, mark)
             self._feeds.replace(replacements)
-            self._append(next_index, pairs, parts, ending)
+            self._append(next_index, pairs, parts, ending, rows)
 
     def publish_from_thread(
         self,
@@ -248,7 +254,7 @@ class EventPublisher:
         *,
         authorizer: Any = None,
         where: Callable[[P], bool] | None = None,
-        on_lag: Literal["close", "reset"] = "close",
+        on_lag: Literal["close", "reset", "conflate"] = "close",
         label: str = "",
     ) -> Subscription[P]:
         """A new subscription, which must be ended: use it as `async with`, or call `unsubscribe`.
@@ -261,6 +267,9 @@ class EventPublisher:
         With "close" that is `SubscriptionLagged`.
         With "reset" it is new-snapshot-to-follow, as soon as the snapshot behind it is whole; the reader can read that
         to its end, however slow it is. A resume that comes too late is treated the same.
+        With "conflate" it gets, whenever more than one delivery is ready, one that stands for all of them: an event
+        that `is_conflated`, with the newest event of each row; the `Source` of each topic says what a row is.
+        Only if that cannot be known any more, or inside a snapshot, it is treated as with "reset".
         `label`: a name for `subscriptions`, and for you.
 
         Raises `UnknownTopicError`, `ValueError` for `ALL` of a topic whose `Source` is not wide, `RuntimeError` in
@@ -271,8 +280,8 @@ class EventPublisher:
             raise TypeError(f"a request is a SubscribeRequest, not {type(request).__name__}")
         if where is not None and not callable(where):
             raise TypeError(f"where is a function of a payload, not {type(where).__name__}")
-        if on_lag not in ("close", "reset"):
-            raise ValueError(f"on_lag is 'close' or 'reset', not {on_lag!r}")
+        if on_lag not in ("close", "reset", "conflate"):
+            raise ValueError(f"on_lag is 'close', 'reset' or 'conflate', not {on_lag!r}")
         if not isinstance(label, str):
             raise TypeError(f"label is a string, not {type(label).__name__}")
         for topic, _, _, namespace, partition in request.interests:
@@ -281,13 +290,27 @@ class EventPublisher:
                 raise ValueError(f"the source of topic {str(topic)!r} is not wide: it does not know ALL")
         rights = None if authorizer is None and where is None else Rights(authorizer, where)
         subscription: Subscription[P] = Subscription(
-            request, self._passages, self._forget, rights=rights, resets=on_lag == "reset"
+            request,
+            self._passages,
+            self._forget,
+            rights=rights,
+            resets=on_lag != "close",
+            conflation=self._conflation(request) if on_lag == "conflate" else None,
         )
         subscription.label = label
         self._subscriptions.add(request.token, subscription)
         if (began := subscription._began) is not None:
             self._passages.counts.opened[began] += 1
         return subscription
+
+    def _conflation(self, request: SubscribeRequest[Any]) -> Conflation:
+        rows: dict[Topic[Any], RowFunc] = {}
+        for interest in request.interests:
+            row = self._feeds.histories[interest.topic].row
+            if row is None:
+                raise ValueError(f"the source of topic {str(interest.topic)!r} does not say what a row is")
+            rows[interest.topic] = row
+        return Conflation(rows)
 
     def subscriptions(self) -> Iterator[SubscriptionInfo]:
         """What the open subscriptions are doing, one by one, each made when it is asked for. Any thread may ask."""
@@ -368,6 +391,7 @@ class EventPublisher:
         open_ = self._subscriptions.all()
         counts = self._passages.counts
         there = [*open_, *list(self._ending)]
+        conflations = [each._conflation for each in there if each._conflation is not None]
         rights = [each._rights for each in there if each._rights is not None]
         snapshots = list(self._passages.shared.values())
         shared = Counter([history for each in snapshots for history in each.histories])
@@ -389,7 +413,7 @@ class EventPublisher:
             commits=self._timeline.commits,
             events=self._timeline.commits + self._feeds.more,
             deliveries=counts.deliveries + sum([each._position - each._passed for each in there]),
-            conflated=counts.conflated,
+            conflated=counts.conflated + sum([each.conflated for each in conflations]),
             hidden=counts.hidden + sum([each.hidden for each in rights]),
             withdrawn=counts.withdrawn + sum([each.withdrawn for each in rights]),
             opened=dict(counts.opened),
@@ -458,6 +482,7 @@ class EventPublisher:
             or timeline.is_stopped
             or event.index <= timeline.index
             or (history := self._feeds.histories.get(event.topic)) is None
+            or history.folds
         ):
             return False
         subject = plain_subject_of(event.payload)
@@ -473,9 +498,11 @@ class EventPublisher:
             self._parking.wake(lots)
         return True
 
-    def _append(self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups], ending: Ending) -> None:
+    def _append(
+        self, index: int, pairs: Pairs, parts: Mapping[Topic[Any], Groups], ending: Ending, rows: Rows
+    ) -> None:
         lots: list[Lot] = [*self._timeline.reached()]
-        lots += self._feeds.append(index, pairs, parts, ending)
+        lots += self._feeds.append(index, pairs, parts, ending, rows)
         for topic in parts:
             self._passages.expire(self._feeds.histories[topic])
         self._parking.wake(lots)
@@ -513,6 +540,8 @@ class EventPublisher:
         if rights is not None:
             counts.hidden += rights.hidden
             counts.withdrawn += rights.withdrawn
+        if ended._conflation is not None:
+            counts.conflated += ended._conflation.conflated
         counts.ends[end.reason or end.is_finished] += 1
 
     def _stop(self) -> None:

@@ -41,6 +41,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, assert_never
 from typing_extensions import TypeVar
 
 from ._buffer import Feed
+from ._conflation import MOST_FOLDED, Conflation
 from ._errors import (
     ClosedResourceError,
     CloseReason,
@@ -49,7 +50,7 @@ from ._errors import (
     SubscriptionForceClosed,
     SubscriptionLagged,
 )
-from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event
+from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, PayloadEvents, size
 from ._passages import Passages, Snapshot
 from ._request import Cursor, SubscribeRequest, share
 from ._rights import Rights
@@ -111,6 +112,7 @@ class Reader(Slot, Generic[P]):
     __slots__ = (
         "_awaited",
         "_burst",
+        "_conflation",
         "_end",
         "_feed",
         "_index",
@@ -147,6 +149,7 @@ class Reader(Slot, Generic[P]):
         *,
         rights: Rights | None = None,
         resets: bool = False,
+        conflation: Conflation | None = None,
         fresh: bool = False,
     ) -> None:
         """`fresh`: it reads no snapshot behind which it might fall off at once."""
@@ -158,8 +161,11 @@ class Reader(Slot, Generic[P]):
         self._leave = leave
         self._rights = rights
         self._resets = resets
+        self._conflation = conflation
         # All deliveries of its interests go here; it counts as a reader of it until it has ended.
         self._feed = passages.feeds.enter(request.interests)
+        if self._uses_map:
+            passages.feeds.conflate(self._feed)
         # What the position is in, and the phase, see the table on top.
         self._source: Feed = self._feed
         self._phase = _LIVE
@@ -273,39 +279,94 @@ class Reader(Slot, Generic[P]):
             return self._take_of_snapshot(self._snapshot)
         return self._look()
 
+    @property
+    def _uses_map(self) -> bool:
+        return self._conflation is not None and self._rights is None
+
     def _take_live(self, feed: Feed, position: int) -> Event[P] | None:
         lag = feed.end - position
         if lag > self._peak_lag:
             self._peak_lag = lag
         if position < feed.start:
-            if feed.dropped > self._index:
+            if feed.dropped > self._index and not self._can_conflate(feed):
                 return self._fall_off(feed.start - position)
-            self._leap(position := feed.start)  # what was dropped was at or below the bound
-        scanned = position + SCAN
-        if scanned > feed.end:
-            scanned = feed.end
+            self._leap(position := feed.start)  # what was dropped was at or below the bound, or is conflated
+        if position < feed.end and feed.items[position - feed.base].index <= self._index:
+            self._leap(position := feed.after(self._index))  # late events
+        if self._conflation is not None and (feed.end - position > 1 or feed.dropped > self._index):
+            return self._take_conflated(feed, self._conflation)
+        if position == feed.end:
+            self._finish_if_done()
+            return None
+        if self._rights is not None:
+            return self._take_shown(feed, self._rights)
+        event = feed.items[position - feed.base]
+        self._index = event.index
+        self._position = position + 1
+        if self._conflation is None:
+            self._unchecked = feed
+            self._stop = min(feed.end, self._burst)
+        return event
+
+    def _take_shown(self, feed: Feed, rights: Rights) -> Event[P] | None:
+        """The next event that the reader may see; None if none of the next ones is."""
+        position = self._position
+        scanned = min(position + SCAN, feed.end)
         while feed.start <= position < scanned:  # the authorizer may publish, and what comes next be dropped
             event = feed.items[position - feed.base]
-            shown = None
-            if event.index > self._index:
-                if self._rights is None:
-                    shown = event
-                else:
-                    shown = self._shown(event, self._rights)
-                    self._rights.count(event, shown)
-                self._index = event.index
-            position += 1
-            self._position = position
+            shown = self._shown(event, rights)
+            rights.count(event, shown)
+            self._index = event.index
+            self._position = position = position + 1
             if shown is not None:
-                if self._rights is None:
-                    self._unchecked = feed
-                    self._stop = min(feed.end, self._burst)
                 return shown
             self._passed += 1
-        if feed.sequel is not None and self._is_done():
+        return None
+
+    def _take_conflated(self, feed: Feed, conflation: Conflation) -> Event[P] | None:
+        """One event in the place of all that are ready, or None if nothing of them is left."""
+        position, rights, latest = feed.end, self._rights, feed.latest
+        if latest is not None and rights is None and latest.dropped <= self._index:
+            events = latest.newer_than(self._index)
+            index, mark = events[-1].index, events[-1].mark
+        else:
+            folded, count = [], 0
+            for item in feed.items[self._position - feed.base :]:
+                folded.append(item)
+                count += size(item)
+                if count >= MOST_FOLDED:
+                    break
+            position = self._position + len(folded)
+            index, mark = folded[-1].index, folded[-1].mark
+            events = self._folded(folded, conflation)
+        self._passed += position - self._position - bool(events)
+        self._position = position
+        self._index = index
+        if not events:
+            return None
+        conflation.conflated += 1
+        return Event(events[0].topic, index, PayloadEvents(events, is_conflated=True), mark=mark)
+
+    def _folded(self, items: list[Event[P]], conflation: Conflation) -> list[Event[P]]:
+        was_receiving, self._is_receiving = self._is_receiving, "asking"
+        try:
+            singles = [event for item in items for event in item.events]
+            events = conflation.folded(singles, self._rights, self._feed.replaced)
+        finally:
+            self._is_receiving = was_receiving
+        if self._end is not None:  # as in _shown()
+            raise self._error()
+        return events
+
+    def _can_conflate(self, feed: Feed) -> bool:
+        """Whether what the history has passed is not missing."""
+        return self._uses_map and feed.latest is not None and feed.latest.dropped <= self._index
+
+    def _finish_if_done(self) -> None:
+        """Ends the reading, if the subject is finished and there is no more."""
+        if self._feed.sequel is not None and self._is_done():
             self._finish(End(None, is_finished=True))
             raise self._error()
-        return None
 
     def _pass_hidden(self) -> None:
         """Passes over what is hidden and comes next, but not over very much; stands before what raises."""
@@ -398,7 +459,7 @@ class Reader(Slot, Generic[P]):
 
     def _take_batch(self, most: int | None) -> list[Event[P]]:
         """Moves to behind all that is ready, at most `most` events, and returns it; empty like None of `_take`."""
-        if self._rights is not None:
+        if self._rights is not None or self._conflation is not None:
             return self._take_checked(MOST_CHECKED if most is None else min(most, MOST_CHECKED))
         limit = MOST_AT_ONCE if most is None else min(most, MOST_AT_ONCE)
         events: list[Event[P]] = []
@@ -607,6 +668,8 @@ class Reader(Slot, Generic[P]):
         """Lets go of everything, after the end."""
         self._source.waiting.pop(self, None)
         self._leave_passage()
+        if self._uses_map:
+            self._passages.feeds.relax(self._feed)
         self._passages.feeds.leave(self._feed)
         self._source = self._feed = self._unchecked = _NOWHERE
         self._leap(0)
@@ -626,7 +689,10 @@ class Reader(Slot, Generic[P]):
         scout._leave = _no_leave
         scout._watchers = None
         scout._is_receiving = False
+        scout._conflation = copy(self._conflation)  # the same
         scout._feed.readers += 1
+        if self._uses_map:
+            self._passages.feeds.conflate(scout._feed)
         if scout._snapshot is not None:
             self._passages.enter(scout._snapshot, keeps=scout._keeps)
         if scout._awaited is not None:
@@ -675,6 +741,8 @@ class Reader(Slot, Generic[P]):
         self._unchecked = _NOWHERE
         self._burst = self._stop = 0
         self._peak_lag = max(self._peak_lag, scout._peak_lag)
+        if self._uses_map:
+            self._passages.feeds.relax(self._feed)
         self._feed.readers -= 1
         scout._feed = _NOWHERE  # its places are those of this reader now
         self._tell_watchers()
@@ -713,6 +781,7 @@ class Reader(Slot, Generic[P]):
 
 _PLACE: Final = (
     "_awaited",
+    "_conflation",
     "_index",
     "_keeps",
     "_known",

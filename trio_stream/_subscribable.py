@@ -25,7 +25,7 @@ class Subscribable(Protocol):
         *,
         authorizer: Any = None,
         where: Callable[[P], bool] | None = None,
-        on_lag: Literal["close", "reset"] = "close",
+        on_lag: Literal["close", "reset", "conflate"] = "close",
         label: str = "",
     ) -> Subscription[P]:
         """A new subscription, as `EventPublisher.subscribe` makes it."""

@@ -359,7 +359,11 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         lag = self._lag()
         self._peak_lag = max(self._peak_lag, lag)
         hidden, withdrawn = (0, 0) if self._rights is None else (self._rights.hidden, self._rights.withdrawn)
-        return SubscriptionStatistics(lag, self._peak_lag, self._delivered, self._doing(), hidden, withdrawn)
+        conflated = 0 if self._conflation is None else self._conflation.conflated
+        state = self._doing()
+        return SubscriptionStatistics(
+            lag, self._peak_lag, self._delivered, state, hidden, withdrawn, conflated
+        )
 
     def _info(self) -> SubscriptionInfo:
         is_waiting = self._is_receiving is True and self._parked is not None

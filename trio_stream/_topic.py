@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 
 from ._buffer import Feed, Finished
 from ._commit import Groups, Pairs, delivery
+from ._conflation import RowFunc
 from ._errors import InvalidCommitError
 from ._events import Event, Subject, Topic
 from ._rights import Replacement
@@ -87,17 +88,27 @@ class History:
         "feeds",
         "finals",
         "floor",
+        "folds",
         "limit",
         "replaced",
         "routes",
+        "row",
         "topic",
     )
 
-    def __init__(self, topic: Topic[Any], limit: int, most_events: int, floor: int) -> None:
-        """`limit` in commits, `most_events` in events; the newest commit is kept in any case."""
+    def __init__(
+        self, topic: Topic[Any], limit: int, most_events: int, floor: int, row: RowFunc | None = None
+    ) -> None:
+        """`limit` in commits, `most_events` in events; the newest commit is kept in any case.
+
+        `row` says which row of the state a payload is.
+        """
         self.topic: Topic[Any] = topic
         self.limit: int = limit
         self._most_events: int = most_events
+        self.row: RowFunc | None = row
+        # How many feeds that its events get into have such a map as readers who conflate need.
+        self.folds: int = 0
         self.floor: int = floor
         self.dropped: int = 0
         self.feeds: dict[Subject, PlainFeed] = {}
