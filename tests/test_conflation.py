@@ -13,6 +13,7 @@ from unions import BOTH, both, fold, rows_at, shown
 
 from trio_stream import (
     ALL,
+    Cursor,
     Event,
     EventPublisher,
     PayloadEvents,
@@ -305,6 +306,20 @@ async def test_a_resume_below_what_is_kept_by_row_finds_it_in_the_history() -> N
         assert not older.index < 5
         assert state == store.state_at(5, EVERY)
         assert kinds(taken(first)) == ["5:c=4"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_resume_of_several_things_into_a_backlog_is_one_delivery(is_first: bool) -> None:
+    """D7, D22: their feed is filled from the history first."""
+    async with by_row(index=1) as (store, publisher):
+        others = [] if is_first else [live(publisher, BOTH)]
+        for number in range(6):
+            both(store, (JOBS, "a", f"{number}"), (HEALTH, f"b{number % 2}", f"{number}"))
+        subscription = publisher.subscribe(BOTH.after(Cursor(2, publisher.epoch)), on_lag="conflate")
+        got = await subscription.receive_until_current()
+        assert shown(got) == ["7:health/b0=4+jobs/a=5+health/b1=5"]
+        for each in others:
+            assert shown(taken(each)) == shown(got)
 
 
 async def test_a_resume_from_the_end_of_a_conflated_delivery_goes_on_there() -> None:

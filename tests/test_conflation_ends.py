@@ -5,21 +5,25 @@ from typing import Any
 
 import anyio
 import pytest
-from catalogue import HEALTH, Catalogue, Health, State, apply, event, kinds, until_live
+from catalogue import HEALTH, JOBS, Catalogue, Health, State, apply, event, kinds, until_live
 from conflated import EVERY, by_row, by_subject, live, taken
 from interruptions import Interrupt, ways
 from scenes import quiet
+from typing_extensions import override
+from unions import BOTH, both, fold, rows_at
 
 from trio_stream import (
     BusyResourceError,
     ClosedResourceError,
     CloseReason,
     EndOfSubject,
+    Event,
     EventPublisher,
     InvalidCommitError,
     SnapshotAppender,
     SnapshotFailed,
     Source,
+    Subject,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
@@ -319,6 +323,59 @@ async def test_a_row_that_publishes_does_not_mix_two_commits() -> None:
         for each in taken(subscription):
             apply(conflated, each)
         assert conflated == state
+
+
+async def test_a_row_that_subscribes_leaves_nothing_out() -> None:
+    """D3: what it is asked about is published later, and so is for the new reader, in each topic of the commit."""
+    readers: list[Subscription[Health]] = []
+    publishers: list[EventPublisher] = []
+
+    def row(payload: Health) -> Hashable:
+        if not readers:
+            readers.append(live(publishers[0], BOTH))
+        return payload.subject
+
+    async with by_row(row, index=1) as (store, publisher):
+        publishers.append(publisher)
+        live(publisher)
+        both(store, (JOBS, "a", "1"), (HEALTH, "a", "1"))
+        both(store, (HEALTH, "b", "2"))
+        assert fold({}, taken(readers[0])) == rows_at(store, 3, BOTH)
+
+
+async def test_a_subject_that_subscribes_leaves_nothing_out() -> None:
+    """D3."""
+    readers: list[Subscription[Health]] = []
+
+    class Curious(Health):
+        @property
+        @override
+        def subject(self) -> Subject:
+            if not readers:
+                readers.append(live(publisher))
+            return Subject(self.key)
+
+    async with by_row(index=1) as (_, publisher):
+        publisher.publish([Event(HEALTH, 2, Curious("a", "1"))])
+        publisher.publish([event(3, "b", "2")])
+        assert kinds(taken(readers[0])) == ["3:a=1+b=2"]
+
+
+async def test_a_row_that_finishes_a_subject_has_its_commit_refused() -> None:
+    """D18: an event of a finished subject, which it was not yet when the commit was given."""
+    publishers: list[EventPublisher] = []
+
+    def row(payload: Health) -> Hashable:
+        if payload.value == "last" and publishers:
+            publishers.pop().publish((), index=3, finish=[(HEALTH, "a")])
+        return payload.subject
+
+    async with by_row(row, index=1) as (_, publisher):
+        publishers.append(publisher)
+        live(publisher)
+        with pytest.raises(InvalidCommitError):
+            publisher.publish([event(5, "a", "last")])
+        assert publisher.index == 3
 
 
 async def test_a_row_that_closes_its_reader_ends_it() -> None:

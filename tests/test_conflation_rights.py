@@ -1,5 +1,6 @@
 """C2, D19, D21: what conflates with an authorizer or a filter has the same state as who gets every event."""
 
+from contextlib import nullcontext
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ from scenes import settled
 from typing_extensions import override
 from unions import BOTH, fold, rows_at
 
-from trio_stream import Event, EventPublisher, SubscribeRequest, Subscription
+from trio_stream import Event, EventPublisher, SubscribeRequest, Subscription, WouldBlock
 
 pytestmark = pytest.mark.anyio
 
@@ -122,7 +123,7 @@ async def test_a_filter_alone_is_asked_about_what_an_authorizer_lets_through() -
         subscription = live(publisher, authorizer=frozenset("a"), where=where)
         for key in "abab":
             commit(store, (key, f"{store.index}"))
-        assert kinds(taken(subscription)) == ["4:a=3"]
+        assert kinds(taken(subscription)) == ["5:a=3"]
         assert {payload.key for payload in asked} == {"a"}
 
 
@@ -142,6 +143,72 @@ async def test_who_may_see_everything_need_not_be_asked_for_a_withdrawal() -> No
             publisher.publish([Event(HEALTH, index, payload, previous=before)])
             before = payload
         assert kinds(taken(subscription)) == ["4:a=4"]
+
+
+@pytest.mark.parametrize("last", [None, "9"], ids=["delete", "hidden"])
+async def test_the_first_previous_that_is_known_counts(last: str | None) -> None:
+    """C2, D19: a publisher may not know what an update replaces, and still what is deleted: no stale row."""
+    async with by_row(index=1) as (store, publisher):
+        store.commit(("a", "1"))
+        slow = live(publisher, where=is_low)
+        quick = publisher.subscribe(EVERY.after(publisher.cursor), where=is_low)
+        store.commit(("a", "2"))
+        commit(store, ("a", last))
+        for each in (slow, quick):
+            assert [payload for received in taken(each) for payload in received.payloads][-1].value is None
+
+
+async def test_what_is_counted_is_counted_once_although_it_raised() -> None:
+    """D12: a call that raises has changed nothing."""
+    is_broken = True
+
+    def where(payload: Health) -> bool:
+        if payload.key == "z" and is_broken:
+            raise LookupError("who is that?")
+        return is_low(payload)
+
+    async with by_row(index=1) as (store, publisher):
+        commit(store, ("a", "1"), ("b", "9"))
+        subscription = live(publisher, where=where)
+        commit(store, ("a", "8"))
+        commit(store, ("b", "8"))
+        commit(store, ("z", "1"))
+        for _ in range(3):
+            with pytest.raises(LookupError):
+                await subscription.receive()
+        is_broken = False
+        (received,) = taken(subscription)
+        assert {payload.key: payload.value for payload in received.payloads} == {"a": None, "z": "1"}
+        figures = subscription.statistics()
+        assert (figures.hidden, figures.withdrawn, figures.delivered) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("style", "is_shown"),
+    [("receive_nowait", True), ("receive_nowait", False), ("receive_batch", True), ("horizon", False)],
+)
+async def test_one_call_asks_about_a_bounded_number_of_events(style: str, is_shown: bool) -> None:
+    """D15: about 4,096, whatever comes of them."""
+    asked = 0
+
+    def where(payload: Health) -> bool:
+        nonlocal asked
+        asked += 1
+        return is_shown
+
+    async with by_row(index=1, history=30_000) as (_, publisher):
+        subscription = live(publisher, where=where)
+        for number in range(20_000):
+            publisher.publish([event(number + 2, f"k{number}")])
+        match style:
+            case "receive_nowait":
+                with nullcontext() if is_shown else pytest.raises(WouldBlock):
+                    subscription.receive_nowait()
+            case "receive_batch":
+                await subscription.receive_batch()
+            case _:
+                assert subscription.horizon
+        assert 0 < asked <= 4_096 + 256
 
 
 class Follower:
