@@ -437,16 +437,22 @@ class Reader(Slot, Generic[P]):
         """The next event that the reader may see; None if none of the next ones is."""
         position = self._position
         scanned = min(position + SCAN, feed.end)
-        while feed.start <= position < scanned:  # the authorizer may publish, and what comes next be dropped
-            event = feed.items[position - feed.base]
-            shown = self._shown(event, rights)
-            if shown is not event:
-                rights.count(event, shown)
-            self._index = event.index
-            self._position = position = position + 1
-            if shown is not None:
-                return shown
-            self._passed += 1
+        was_receiving, self._is_receiving = self._is_receiving, "asking"
+        try:
+            while feed.start <= position < scanned:  # who is asked may publish, and what comes next be dropped
+                event = feed.items[position - feed.base]
+                shown = rights.shown(event, feed.replaced)
+                if self._end is not None:  # as in _shown()
+                    raise self._error()
+                if shown is not event:
+                    rights.count(event, shown)
+                self._index = event.index
+                self._position = position = position + 1
+                if shown is not None:
+                    return shown
+                self._passed += 1
+        finally:
+            self._is_receiving = was_receiving
         return None
 
     def _take_conflated(self, feed: Feed, conflation: Conflation) -> Event[P] | None:
