@@ -217,10 +217,11 @@ class EventPublisher:
         pairs, parts = split(commit)
         ending = subjects_to_finish(finish) if finish != () else NO_END
         parts |= {topic: {} for topic in ending if topic not in parts}
-        for topic, groups in parts.items():
+        for topic in parts:
             self._check_topic(topic)
+        rows = self._feeds.rows(commit, parts)  # which asks functions that may publish
+        for topic, groups in parts.items():
             self._feeds.histories[topic].check_open(groups)
-        rows = self._feeds.rows(commit, parts)
         next_index = self._next_index(commit, index, ends=bool(ending))
         if closing:
             self._revoke(closing, self.index if next_index is None else next_index)
@@ -487,7 +488,8 @@ class EventPublisher:
         ):
             return False
         subject = plain_subject_of(event.payload)
-        if event.index <= timeline.index:  # perhaps since now: the payload was asked for its subject
+        # The payload, asked for its subject, may have published or subscribed.
+        if event.index <= timeline.index or history.folds:
             return False
         lots = self._feeds.append_single(history, event, subject)  # raises for a key that cannot be hashed
         timeline.advance(event.index, event.mark)

@@ -636,7 +636,9 @@ class Reader(Slot, Generic[P]):
                     break
                 raise
             # A leap to the live feed may go either way.
-            checked += max(1, min(self._position - position, SCAN))
+            checked += max(
+                1, min(self._position - position, SCAN if self._conflation is None else MOST_FOLDED)
+            )
             if event is not None:
                 events.append(event)
             elif not events:  # the loop has its turn before more is looked for

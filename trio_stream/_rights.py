@@ -123,24 +123,19 @@ class Rights:
         return bool(answer)
 
     def across(self, first: Event[Any], last: Event[Any], replaced: Replaced) -> Event[Any] | None:
-        """What a reader gets of `last` that has had what `first` replaced, and nothing between them; counts it."""
+        """What a reader gets of `last` that has had what `first` replaced, and nothing between them.
+
+        `first` is the first event of the row of which it is known what it replaces, if there is one.
+        """
         before, after = replaced.get(id(first)), replaced.get(id(last))
         is_delete = after is not None and after.withdrawn is last
-        shown: Event[Any] | None = None
-        if before is None and (after is None or first is not last):
-            # Nothing was there, or it is not known what.
-            shown = last if not is_delete and self.shows(last.payload) else None
-        elif not is_delete and self.shows(last.payload):
-            shown = last
-        elif before is not None and self.shows(before.previous):
-            shown = (
-                last
-                if is_delete
-                else Event(last.topic, last.index, withdrawn(before.previous), mark=last.mark)
-            )
-            self.withdrawn += not is_delete
-        self.hidden += shown is None
-        return shown
+        if not is_delete and self.shows(last.payload):
+            return last
+        if before is None or not self.shows(before.previous):
+            return None
+        return (
+            last if is_delete else Event(last.topic, last.index, withdrawn(before.previous), mark=last.mark)
+        )
 
     def _of_one(self, event: Event[Any], replacement: Replacement | None) -> Event[Any] | None:
         if replacement is None:

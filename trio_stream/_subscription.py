@@ -13,6 +13,7 @@ from typing_extensions import TypeVar, override
 
 from ._arguments import check_index, check_integer
 from ._buffer import Feed
+from ._conflation import MOST_FOLDED
 from ._errors import BusyResourceError, CloseReason, EndOfSubject, SubscriptionForceClosed, WouldBlock
 from ._events import Event
 from ._interest import Interest, described
@@ -235,9 +236,9 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         self._passages.parking.check_thread("receive_nowait")
         if self._is_receiving:
             raise BusyResourceError("receiving from")
-        for _ in range(MOST_CHECKED // SCAN):
-            if not self._is_ready():
-                break
+        checked = 0
+        while checked < MOST_CHECKED and self._is_ready():
+            checked += SCAN if self._conflation is None or self._phase is not Phase.LIVE else MOST_FOLDED
             if (event := self._take()) is not None:
                 return event
         raise WouldBlock("nothing is ready for this subscription")

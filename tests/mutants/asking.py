@@ -510,8 +510,8 @@ ASKING = (
         "the fast way takes an index twice",
         "D18",
         "_publisher.py",
-        "        if event.index <= timeline.index:  # perhaps",
-        "        if False:  # perhaps",
+        "        if event.index <= timeline.index or history.folds:\n",
+        "        if history.folds:\n",
         ("test_misuse.py",),
     ),
     Mutant(
