@@ -40,6 +40,10 @@ class Health(Payload):
     def has_read_permission(self, authorizer: frozenset[str], /) -> bool:
         return self.key in authorizer or f"{self.key}={self.value}" in authorizer
 
+    @override
+    def withdrawn(self) -> "Health":
+        return Health(self.key, None, self.namespace)
+
 
 HEALTH = Topic[Health]("health")
 JOBS = Topic[Health]("jobs")

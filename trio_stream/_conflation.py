@@ -8,7 +8,8 @@ So a reader catches up by one delivery of as many events as there are rows, howe
 the history has passed it.
 
 A reader with rights cannot use the map: what it may see depends on what its last state was.
-For it the events that it has not had are *folded*: of each row the last payload, and what the first of them replaced.
+For it the events that it has not had are *folded*: of each row the last payload, and what the first of them replaced,
+as far as that is known.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable
@@ -42,7 +43,7 @@ class Latest:
         """Of one commit, the newest."""
         kept = self._rows
         for event in events:
-            row = rows[id(event)]
+            row = rows.get(id(event))
             if row is None:  # it is not known of which row this is
                 self.dropped = event.index
                 continue
@@ -69,7 +70,7 @@ class Latest:
 
 
 Rows: TypeAlias = dict[int, Row | None]
-"""{the `id` of an event: its row; None if the function that says so has failed}."""
+"""{the `id` of an event: its row; None, or nothing, if the function that says so has failed or was not asked}."""
 
 
 def row_of(event: Event[Any], function: RowFunc) -> Row:
@@ -103,10 +104,13 @@ class Conflation:
         last: dict[Row, Event[Any]] = {}
         for event in events:
             row = row_of(event, self.rows[event.topic])
-            first.setdefault(row, event)
+            if row not in first or id(first[row]) not in replaced:  # it was not known what that replaced
+                first[row] = event
             last.pop(row, None)
             last[row] = event
         if rights is None:
             return list(last.values())
         shown = [rights.across(first[row], event, replaced) for row, event in last.items()]
+        for event, got in zip(last.values(), shown, strict=True):
+            rights.count(event, got)
         return [event for event in shown if event is not None]

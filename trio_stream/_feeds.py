@@ -16,7 +16,7 @@ it: what several topics have together reaches back as far as the one that reache
 """
 
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
@@ -92,9 +92,16 @@ class Feeds:
         self._limits = history, history_events
         self._wide: dict[Interests, WideFeed] = {}
 
-    def add(self, topic: Topic[Any], row: RowFunc | None = None) -> None:
+    def add(
+        self,
+        topic: Topic[Any],
+        *,
+        row: RowFunc | None = None,
+        replay: Callable[..., Any] | None = None,
+    ) -> None:
         """A topic more; it begins at the newest index."""
-        self.histories[topic] = History(topic, *self._limits, self._timeline.index, row)
+        floor = self._timeline.index
+        self.histories[topic] = History(topic, *self._limits, floor, row=row, replay=replay)
 
     def rows(self, commit: Iterable[Event[Any]], topics: Iterable[Topic[Any]]) -> Rows:
         """Which rows these events are of, as far as somebody conflates them; before anything is changed."""
@@ -229,9 +236,19 @@ class Feeds:
             return feed.history.floor
         return max([history.floor for history in self._histories_in(feed)])
 
+    def floor_of(self, interests: Interests) -> int:
+        """The lowest index that one can resume from in all topics of these."""
+        return max([history.floor for history in self.histories_of(interests)])
+
     def histories_of(self, interests: Interests) -> tuple[History, ...]:
         """Those of the topics, each once."""
         return tuple({self.histories[each.topic]: None for each in interests})
+
+    def can_replay(self, feed: Feed) -> bool:
+        """Whether one function reads older commits of all its topics."""
+        histories = self._histories_in(feed)
+        first = histories[0].replay
+        return first is not None and (len(histories) == 1 or all(each.replay == first for each in histories))
 
     def reach(self, feed: Feed) -> int:
         """The index above which the feed has everything, or can be filled with it; only a wide feed has to be asked."""
@@ -309,7 +326,7 @@ class Feeds:
             plain = (
                 history.feeds.get(cast("Subject", (interest.key, *interest[3:]))) if history.finals else None
             )
-            if plain is not None and plain.sequel is not None:
+            if plain is not None and isinstance(plain.sequel, Finished):
                 known.append((interest, plain.sequel, plain))
         for interest, sequel, plain in sorted(known, key=lambda each: each[1].at):  # it ends at the last one
             feed.finish(interest, sequel, plain)

@@ -46,7 +46,7 @@ from ._handlers import SnapshotFunc, SnapshotHandlers, SnapshotMaker, Source
 from ._inbox import Inbox
 from ._interest import ALL
 from ._passages import Passages
-from ._reader import End, Reader
+from ._reader import End, Policy, Reader
 from ._request import Cursor, SubscribeRequest
 from ._rights import Replacement, Rights
 from ._statistics import BEGINNINGS, FATES, PublisherStatistics, TopicStatistics
@@ -158,13 +158,13 @@ class EventPublisher:
             raise TypeError(f"wide is True or False, not {source.wide!r}")
         if not isinstance(source.finishes, bool):
             raise TypeError(f"finishes is True or False, not {source.finishes!r}")
-        if not isinstance(source.finishes, bool):
-            raise TypeError(f"finishes is True or False, not {source.finishes!r}")
+        if source.replay is not None:
+            check_handler(topic.name, source.replay)
         if source.row is not None and not callable(source.row):
             raise TypeError(f"row is a function of a payload, not {type(source.row).__name__}")
         if topic in self._maker.sources:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
-        self._feeds.add(topic, source.row)
+        self._feeds.add(topic, row=source.row, replay=source.replay)
         self._maker.sources[topic] = source
 
     @enable_ki_protection
@@ -217,10 +217,11 @@ class EventPublisher:
         pairs, parts = split(commit)
         ending = subjects_to_finish(finish) if finish != () else NO_END
         parts |= {topic: {} for topic in ending if topic not in parts}
-        for topic, groups in parts.items():
+        for topic in parts:
             self._check_topic(topic)
+        rows = self._feeds.rows(commit, parts)  # which asks functions that may publish
+        for topic, groups in parts.items():
             self._feeds.histories[topic].check_open(groups)
-        rows = self._feeds.rows(commit, parts)
         next_index = self._next_index(commit, index, ends=bool(ending))
         if closing:
             self._revoke(closing, self.index if next_index is None else next_index)
@@ -296,7 +297,7 @@ class EventPublisher:
             self._passages,
             self._forget,
             rights=rights,
-            resets=on_lag != "close",
+            policy=Policy.CLOSE if on_lag == "close" else Policy.RESET,
             conflation=self._conflation(request) if on_lag == "conflate" else None,
         )
         subscription.label = label
@@ -482,13 +483,13 @@ class EventPublisher:
         if (
             not is_ordinary(event)
             or timeline.is_stopped
-            or event.index <= timeline.index
             or (history := self._feeds.histories.get(event.topic)) is None
             or history.folds
         ):
             return False
         subject = plain_subject_of(event.payload)
-        if event.index <= timeline.index:  # the payload, asked for its subject, has published
+        # The payload, asked for its subject, may have published or subscribed.
+        if event.index <= timeline.index or history.folds:
             return False
         lots = self._feeds.append_single(history, event, subject)  # raises for a key that cannot be hashed
         timeline.advance(event.index, event.mark)

@@ -90,7 +90,9 @@ class Rights:
         if kind is not PayloadEvents:
             return self._of_one(event, replaced.get(id(event)))
         batch = cast("PayloadEvents[Any]", event.payload).items
-        shown = [self._of_one(each, replaced.get(id(each))) for each in batch]
+        # Looked up before anybody is asked: who is asked may publish, and this commit and what it replaces be dropped.
+        replacements = [replaced.get(id(each)) for each in batch]
+        shown = list(map(self._of_one, batch, replacements))
         items = [each for each in shown if each is not None]
         if not items:
             return None
@@ -121,24 +123,19 @@ class Rights:
         return bool(answer)
 
     def across(self, first: Event[Any], last: Event[Any], replaced: Replaced) -> Event[Any] | None:
-        """What a reader gets of `last` that has had what `first` replaced, and nothing between them; counts it."""
+        """What a reader gets of `last` that has had what `first` replaced, and nothing between them.
+
+        `first` is the first event of the row of which it is known what it replaces, if there is one.
+        """
         before, after = replaced.get(id(first)), replaced.get(id(last))
         is_delete = after is not None and after.withdrawn is last
-        shown: Event[Any] | None = None
-        if before is None and (after is None or first is not last):
-            # Nothing was there, or it is not known what.
-            shown = last if not is_delete and self.shows(last.payload) else None
-        elif not is_delete and self.shows(last.payload):
-            shown = last
-        elif before is not None and self.shows(before.previous):
-            shown = (
-                last
-                if is_delete
-                else Event(last.topic, last.index, withdrawn(before.previous), mark=last.mark)
-            )
-            self.withdrawn += not is_delete
-        self.hidden += shown is None
-        return shown
+        if not is_delete and self.shows(last.payload):
+            return last
+        if before is None or not self.shows(before.previous):
+            return None
+        return (
+            last if is_delete else Event(last.topic, last.index, withdrawn(before.previous), mark=last.mark)
+        )
 
     def _of_one(self, event: Event[Any], replacement: Replacement | None) -> Event[Any] | None:
         if replacement is None:
@@ -149,11 +146,8 @@ class Rights:
 
 
 def withdrawn(payload: Any) -> Any:
-    """What the payload is when it is withdrawn; `TypeError` if it does not say."""
-    method = getattr(payload, "withdrawn", None)
-    if method is None:
-        raise TypeError(f"a payload of type {type(payload).__name__} was replaced, and has no withdrawn()")
-    gone = method()
+    """What the payload is when it is withdrawn; `TypeError` if that would have to be awaited."""
+    gone = payload.withdrawn()
     if isinstance(gone, Awaitable):
         raise TypeError(f"withdrawn of {type(payload).__name__} is not to be async")
     return gone

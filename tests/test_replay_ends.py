@@ -1,0 +1,329 @@
+"""D5, D9, D12, D13, D20: what ends a reader that is replayed, and what a cancelled call has done."""
+
+import anyio
+import pytest
+from catalogue import HEALTH, Health, event, ready
+from interruptions import drives, ways
+from logged import EPOCH, after, filled, indexes, logged, until
+from scenes import quiet
+
+from trio_stream import (
+    BusyResourceError,
+    ClosedResourceError,
+    CloseReason,
+    Cursor,
+    EndOfSubject,
+    Event,
+    SnapshotAppender,
+    Source,
+    SubscribeRequest,
+    Subscription,
+    SubscriptionForceClosed,
+    SubscriptionState,
+    close_subscription_event,
+    open_publisher,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def reason(subscription: Subscription[Health]) -> CloseReason:
+    reasons = set()
+    for _ in range(2):
+        with pytest.raises(SubscriptionForceClosed) as raised:
+            await subscription.receive()
+        reasons.add(raised.value.reason)
+    return reasons.pop()
+
+
+@pytest.mark.parametrize("how", ["call", "event", "refresh", "restore"])
+@pytest.mark.parametrize("held", [0, 6])
+async def test_what_takes_rights_or_truth_away_overtakes_a_page(how: str, held: int) -> None:
+    """D9, E1: what is there of it is not returned, and the function is cancelled."""
+    async with logged(filled(20)) as (store, publisher):
+        store.hold(held)
+        subscription = publisher.subscribe(after(store, 3, token="t"))
+        await quiet()
+        if held:
+            assert (await subscription.receive()).index == 4
+        match how:
+            case "call":
+                publisher.close_subscriptions(["t"])
+            case "event":
+                publisher.publish([event(21, "a"), close_subscription_event(["t"])])
+            case "refresh":
+                publisher.refresh(HEALTH)
+            case _:
+                publisher.refresh()
+        expected = CloseReason.TOKEN if how in ("call", "event") else CloseReason.REFRESH
+        assert await reason(subscription) is expected
+        await quiet()
+        assert [page.is_cancelled for page in store.pages] == [True]
+        assert subscription.resume_request().index == 0
+
+
+async def test_a_cursor_of_before_the_revocation_is_not_replayed() -> None:
+    """D20: it is stale, whatever the log has."""
+    async with logged(filled(20)) as (store, publisher):
+        publisher.close_subscriptions(["t"])
+        revoked = publisher.subscribe(after(store, 3, token="t"))
+        assert (await revoked.receive()).is_new_snapshot_to_follow
+        assert store.pages == []
+        other = publisher.subscribe(after(store, 3, token="u"))
+        assert indexes(await until(other, 20)) == [*range(4, 21)]
+
+
+async def test_after_a_restore_a_cursor_of_before_is_not_replayed() -> None:
+    """D7: another epoch."""
+    async with logged(filled(20)) as (store, publisher):
+        request = after(store, 3)
+        publisher.refresh(index=20)
+        assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
+        assert store.pages == []
+
+
+async def test_after_a_refresh_of_the_topic_a_cursor_of_before_is_not_replayed() -> None:
+    """D7: its state has changed other than by commits, and so the log does not lead from one to the other."""
+    async with logged(filled(20)) as (store, publisher):
+        request = after(store, 3)
+        publisher.refresh(HEALTH)
+        assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
+
+
+@pytest.mark.parametrize("held", [0, 4, 6, 7])
+async def test_a_stop_ends_the_reading_behind_what_is_there(held: int) -> None:
+    """D5, E1: without a marker; and it can be resumed where it stands."""
+    store = filled(20)
+    async with logged(store) as (_, publisher):
+        store.hold(held)
+        subscription = publisher.subscribe(after(store, 3))
+        await quiet()
+    got: list[int] = []
+    with pytest.raises(SubscriptionForceClosed) as raised:
+        while True:
+            got.append((await subscription.receive()).index)
+    assert raised.value.reason is CloseReason.STOPPED
+    assert got == [*range(4, 4 + len(got))]
+    assert len(got) <= (held or 4) - 4
+    assert subscription.resume_request().index == (got[-1] if got else 3)
+    assert all(page.is_cancelled for page in store.pages if len(page.appended) < store.size)
+    store.gates.clear()
+    async with logged(store) as (_, publisher):
+        resumed = publisher.subscribe(subscription.resume_request())
+        assert got + indexes(await until(resumed, 20)) == [*range(4, 21)]
+
+
+async def test_a_slow_reader_is_not_replayed_after_the_stop() -> None:
+    """E1: nothing starts any more; no marker, no end but STOPPED."""
+    store = filled(1)
+    async with logged(store) as (_, publisher):
+        readers = [publisher.subscribe(after(store, 1), on_lag=each) for each in ("close", "reset")]  # type: ignore[arg-type]
+        for each in readers:
+            await each.wait_ready()
+        store.fill(20)
+    for each in readers:
+        assert await reason(each) is CloseReason.STOPPED
+        assert each.index == 1
+        assert each.resume_request().index == 1
+    assert store.pages == []
+
+
+async def test_a_token_that_is_revoked_after_the_stop_overtakes() -> None:
+    """D5, D9."""
+    store = filled(20)
+    async with logged(store) as (_, publisher):
+        subscription = publisher.subscribe(after(store, 3, token="t"))
+        await subscription.receive()
+    try:
+        publisher.close_subscriptions(["t"])
+    except ClosedResourceError:
+        return
+    assert await reason(subscription) in (CloseReason.TOKEN, CloseReason.STOPPED)
+
+
+async def test_closing_it_wakes_who_waits_for_a_page() -> None:
+    """D16."""
+    async with logged(filled(20)) as (store, publisher):
+        store.hold()
+        subscription = publisher.subscribe(after(store, 3))
+
+        async def read() -> None:
+            with pytest.raises(ClosedResourceError):
+                await subscription.receive()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await quiet()
+            with pytest.raises(BusyResourceError):
+                await subscription.receive()
+            subscription.close()
+        await quiet()
+        assert store.pages[0].is_cancelled
+        statistics = publisher.statistics()
+        assert (statistics.subscriptions, statistics.waiting, statistics.tokens) == (0, 0, 0)
+        assert {each.snapshots for each in statistics.topics.values()} == {0}
+
+
+async def test_wait_ready_raises_how_it_ended() -> None:
+    async with logged(filled(20)) as (store, publisher):
+        store.hold()
+        subscription = publisher.subscribe(after(store, 3))
+
+        async def wait() -> None:
+            with pytest.raises(ClosedResourceError):
+                await subscription.wait_ready()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await quiet()
+            subscription.close()
+
+
+async def test_a_finish_that_was_published_ends_the_reading_behind_the_log() -> None:
+    """D5, E1: the subject has ended in what the history has."""
+    async with logged(filled(20)) as (store, publisher):
+        subscription = publisher.subscribe(after(store, 3, SubscribeRequest(HEALTH, "a")))
+        store.publisher = None
+        index = store.commit(("a", "21"))
+        publisher.publish(store.log[-1], finish=[(HEALTH, "a")])
+        assert indexes(await until(subscription, index)) == [6, 9, 12, 15, 18, 21]
+        with pytest.raises(EndOfSubject) as raised:
+            await subscription.receive()
+        assert raised.value.index == 21
+        assert subscription.state is SubscriptionState.FINISHED
+
+
+async def test_the_log_may_say_that_a_subject_is_finished() -> None:
+    """E1: by `finish`, behind what was appended."""
+    store = filled(20)
+
+    async def replay(
+        request: SubscribeRequest[Health], cursor: Cursor, appender: SnapshotAppender[Health]
+    ) -> Cursor:
+        reached = await store.replay(request, cursor, appender)
+        if reached.index == 20:
+            appender.finish()
+        return reached
+
+    sources = {HEALTH: Source(store.snapshot, replay=replay, finishes=True)}
+    async with open_publisher(sources, index=20, epoch=EPOCH, history=4) as publisher:
+        subscription = publisher.subscribe(after(store, 3, SubscribeRequest(HEALTH, "a")))
+        got: list[Event[Health]] = []
+        async for received in subscription:
+            got.append(received)  # noqa: PERF401 - it ends
+        assert indexes(got) == [6, 9, 12, 15, 18]
+        with pytest.raises(EndOfSubject):
+            await subscription.receive()
+        assert subscription.state is SubscriptionState.FINISHED
+
+
+async def test_only_a_source_that_finishes_may_say_so() -> None:
+    """D18: it is a function that fails."""
+    errors: list[str] = []
+    store = filled(20)
+
+    async def replay(
+        request: SubscribeRequest[Health], cursor: Cursor, appender: SnapshotAppender[Health]
+    ) -> Cursor:
+        try:
+            appender.finish()
+        except RuntimeError as error:
+            errors.append(str(error))
+        return await store.replay(request, cursor, appender)
+
+    async with logged(store, replay=replay) as (_, publisher):
+        subscription = publisher.subscribe(after(store, 17, SubscribeRequest(HEALTH, "a")))
+        assert indexes(await until(subscription, 18)) == [18]
+        assert errors
+
+
+class Caller:
+    """Calls a subscription in one way, and keeps what it got."""
+
+    def __init__(self, subscription: Subscription[Health], style: str) -> None:
+        self.call = getattr(subscription, style)
+        self.got: list[Event[Health]] = []
+
+    async def __call__(self) -> None:
+        received = await self.call()
+        if isinstance(received, Event):
+            self.got.append(received)
+        elif received is not None:
+            self.got += received
+
+
+styles = pytest.mark.parametrize(
+    "style", ["receive", "receive_batch", "receive_until_current", "__anext__", "wait_ready"]
+)
+
+
+@styles
+@pytest.mark.parametrize("held", [0, 4, 6, 7])
+async def test_a_cancelled_call_has_received_nothing(style: str, held: int) -> None:
+    """D12: while it waits for the function, in the midst of a page, or between two."""
+    for drive in drives():
+        async with logged(filled(20)) as (store, publisher):
+            gate = store.hold(held)
+            subscription = publisher.subscribe(after(store, 3))
+            caller = Caller(subscription, style)
+            assert await drive(caller, lambda number, cancel: cancel() if number == 0 else None)
+            assert caller.got == []
+            assert subscription.statistics().delivered == 0
+            await quiet()
+            assert not [page for page in store.pages if page.is_cancelled]
+            gate.set()
+            assert indexes(await until(subscription, 20)) == [*range(4, 21)]
+
+
+@styles
+async def test_wherever_a_call_is_cancelled_it_has_all_or_nothing(style: str) -> None:
+    """D12: also in the turn in which the page comes."""
+    for interrupt in ways():
+        for at in range(6):
+            async with logged(filled(20)) as (store, publisher):
+                subscription = publisher.subscribe(after(store, 3))
+                caller = Caller(subscription, style)
+                await interrupt(caller, at, lambda _: None)
+                assert subscription.statistics().delivered == len(caller.got)
+                got = caller.got + await until(subscription, 20)
+                assert indexes(got) == [*range(4, 21)]
+
+
+async def test_the_one_that_asked_first_may_be_cancelled_and_leave() -> None:
+    """D14: the others keep the page."""
+    async with logged(filled(20)) as (store, publisher):
+        gate = store.hold(6)
+        first, second = (publisher.subscribe(after(store, 3)) for _ in range(2))
+
+        async def read() -> None:
+            async with first:
+                await until(first, 20)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await quiet()
+            tasks.cancel_scope.cancel()
+        await quiet()
+        assert not store.pages[0].is_cancelled
+        gate.set()
+        assert indexes(await until(second, 20)) == [*range(4, 21)]
+        assert store.asked.count(3) == 1
+
+
+async def test_nothing_remains_of_a_replay() -> None:
+    """D13: when its last reader has gone, wherever it was."""
+    for held in (0, 4, 6, 7, 20, None):
+        store = filled(20)
+        async with logged(store) as (_, publisher):
+            if held is not None:
+                store.hold(held)
+            readers = [publisher.subscribe(after(store, index)) for index in (3, 3, 4, 9)]
+            await quiet()
+            for each in readers:
+                ready(each)
+            for each in readers:
+                each.close()
+            await quiet()
+            statistics = publisher.statistics()
+            assert (statistics.subscriptions, statistics.waiting, statistics.tokens) == (0, 0, 0)
+            assert {(each.feeds, each.snapshots) for each in statistics.topics.values()} == {(0, 0)}
