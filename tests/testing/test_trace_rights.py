@@ -12,7 +12,7 @@ from typing_extensions import override
 from trio_stream import Event, Framing, PayloadEvents, Source, SubscribeRequest, open_publisher
 from trio_stream.testing import Model, PromiseBroken, State, check_trace, collect
 
-Trace = list[Event["Row"]]
+Trace = list[Event[Health]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,27 +24,27 @@ class Row(Health):
         return replace(self, value=None)
 
 
-def put(index: int, key: str, value: str | None, previous: str | None = None) -> Event[Row]:
+def put(index: int, key: str, value: str | None, previous: str | None = None) -> Event[Health]:
     return Event(HEALTH, index, Row(key, value), previous=Row(key, previous) if previous else None)
 
 
-def got(index: int, key: str, value: str | None) -> Event[Row]:
+def got(index: int, key: str, value: str | None) -> Event[Health]:
     """As a subscription returns it."""
     return Event(HEALTH, index, Row(key, value))
 
 
-def batch(*events: Event[Row], conflated: bool = False) -> Event[Row]:
+def batch(*events: Event[Health], conflated: bool = False) -> Event[Health]:
     return Event(HEALTH, events[-1].index, PayloadEvents(events, conflated))
 
 
-def end(index: int) -> Event[Row]:
+def end(index: int) -> Event[Health]:
     return Event(HEALTH, index, Framing.END_OF_SNAPSHOT)
 
 
-MARKER = Event[Row](HEALTH, 0, Framing.NEW_SNAPSHOT_TO_FOLLOW)
+MARKER = Event[Health](HEALTH, 0, Framing.NEW_SNAPSHOT_TO_FOLLOW)
 
 
-def apply(state: State, received: Event[Row]) -> None:
+def apply(state: State, received: Event[Health]) -> None:
     payload = received.payload
     assert isinstance(payload, Row)
     if payload.value is None:
@@ -54,7 +54,7 @@ def apply(state: State, received: Event[Row]) -> None:
 
 
 # `web` comes into sight and leaves it; `db` is never seen; `mail` is deleted while it is seen.
-COMMITS: Sequence[Sequence[Event[Row]]] = [
+COMMITS: Sequence[Sequence[Event[Health]]] = [
     [put(1, "web", "dark"), put(1, "mail", "1")],
     [put(2, "web", "1", "dark"), put(2, "db", "dark")],
     [put(3, "web", "2", "1")],
@@ -78,13 +78,13 @@ def is_light(payload: Health) -> bool:
     return payload.value != "dark"
 
 
-def filtered(request: SubscribeRequest[Row] = EVERYTHING) -> Model[Row]:
+def filtered(request: SubscribeRequest[Health] = EVERYTHING) -> Model[Health]:
     return Model(request=request, commits=COMMITS, apply=apply, where=is_light)
 
 
 def conflating(
-    where: Callable[[Health], bool] | None = None, request: SubscribeRequest[Row] = EVERYTHING
-) -> Model[Row]:
+    where: Callable[[Health], bool] | None = None, request: SubscribeRequest[Health] = EVERYTHING
+) -> Model[Health]:
     return Model(request=request, commits=COMMITS, apply=apply, where=where, row=lambda payload: payload.key)
 
 
@@ -108,7 +108,7 @@ def test_a_right_trace_is_right_from_every_snapshot_and_resume(index: int) -> No
 def test_an_authorizer_may_look_at_the_value_where_events_say_what_they_replace() -> None:
     """D19."""
     commits = [[put(1, "web", "1")], [put(2, "web", "2", "1")], [put(3, "web", "1", "2")]]
-    model = Model[Row](request=EVERYTHING, commits=commits, apply=apply, authorizer=frozenset({"web=1"}))
+    model = Model[Health](request=EVERYTHING, commits=commits, apply=apply, authorizer=frozenset({"web=1"}))
     check_trace([got(1, "web", "1"), end(1), got(2, "web", None), got(3, "web", "1")], model, upto=3)
     with pytest.raises(PromiseBroken, match="D19 at index 2"):
         check_trace([got(1, "web", "1"), end(1), got(2, "web", "2")], model)
@@ -189,13 +189,13 @@ def test_with_a_filter_it_is_the_last_payload_against_the_first_that_was_replace
 def test_what_came_and_went_while_the_reader_was_behind_is_not_missing() -> None:
     """D21: for one with a filter."""
     commits = [
-        [put(1, "a", "1")],
-        [put(2, "a", None, "1")],
+        [put(1, "a", "1", "dark")],
+        [put(2, "a", "dark", "1")],
         [put(3, "b", "1")],
-        [put(4, "a", "1")],
-        [put(5, "a", "dark", "1")],
+        [put(4, "a", "1", "dark")],
+        [put(5, "a", None, "1")],
     ]
-    model = Model[Row](
+    model = Model[Health](
         request=EVERYTHING, commits=commits, apply=apply, where=is_light, row=lambda each: each.key
     )
     check_trace([end(0), got(3, "b", "1")], model, upto=5)
@@ -234,7 +234,7 @@ BASE = [got(1, "web", "dark"), got(1, "mail", "1"), end(1)]
         ),
     ],
 )
-def test_a_conflated_event_that_is_not_right_is_named(event_: Event[Row], broken: str) -> None:
+def test_a_conflated_event_that_is_not_right_is_named(event_: Event[Health], broken: str) -> None:
     """D21."""
     with pytest.raises(PromiseBroken, match=broken):
         check_trace([*BASE, event_], conflating())
@@ -297,7 +297,7 @@ async def random_courses(on_lag: str) -> None:
 async def follow(course: list[object], on_lag: str, where: Callable[[Health], bool] | None) -> None:
     store = Catalogue()
     held: dict[str, str] = {}
-    commits: list[list[Event[Row]]] = []
+    commits: list[list[Event[Health]]] = []
     source = Source(store.snapshot, row=lambda payload: payload.key)
     async with open_publisher({HEALTH: source}) as publisher:
         subscription = publisher.subscribe(
@@ -321,7 +321,7 @@ async def follow(course: list[object], on_lag: str, where: Callable[[Health], bo
                 commits.append([put(len(commits) + 1, key, value, before)])
                 publisher.publish(commits[-1])
         await collect(subscription, upto=len(commits), into=trace)
-        model = Model[Row](
+        model = Model[Health](
             request=EVERYTHING,
             commits=commits,
             apply=apply,

@@ -25,6 +25,10 @@ pytestmark = pytest.mark.anyio
 DB = SubscribeRequest(HEALTH, "db")
 
 
+def status_of(view: HealthView) -> Status:
+    return view.status.status
+
+
 def end(index: int) -> EndOfSubject:
     return EndOfSubject(index, "one")
 
@@ -34,16 +38,16 @@ async def test_a_finished_subject_finishes_its_view_and_the_block_goes_on() -> N
         store.commit(("web", "1"))
         store.commit(("web", "2"), finish=["web"])
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
         assert isinstance(view.status.reason, EndOfSubject)
         assert (values(view), view.index) == ({"web": "2"}, 2)
         store.commit(("db", "3"))
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
         assert view.statistics().connections == 1
         assert publisher.statistics().subscriptions == 0
         assert "finished at 2" in repr(view)
-    assert view.status.status is Status.FINISHED
+    assert status_of(view) is Status.FINISHED
     assert values(view) == {"web": "2"}
 
 
@@ -54,7 +58,7 @@ async def test_a_view_that_comes_late_shows_the_state_and_is_finished() -> None:
             state = await view.wait_current()
             assert (values(state), state.index) == ({"web": "1"}, 1)
             await quiet()
-            assert view.status.status is Status.FINISHED
+            assert status_of(view) is Status.FINISHED
             assert await view.wait_current() is state
 
 
@@ -62,10 +66,10 @@ async def test_a_view_of_several_keys_is_finished_with_the_last_of_them() -> Non
     async with viewed(WEB | DB) as (store, _, view):
         store.commit(("web", "1"), finish=["web"])
         await quiet()
-        assert view.status.status is Status.CURRENT
+        assert status_of(view) is Status.CURRENT
         store.commit(("db", "2"), finish=["db"])
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
         assert values(view) == {"web": "1", "db": "2"}
 
 
@@ -75,7 +79,7 @@ async def test_a_view_of_more_than_single_keys_goes_on() -> None:
         assert (await view.wait_index(1))["web"].value == "1"
         store.commit(("db", "2"))
         await view.wait_index(2)
-        assert view.status.status is Status.CURRENT
+        assert status_of(view) is Status.CURRENT
 
 
 async def test_nothing_is_logged_and_nothing_tried_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -86,7 +90,7 @@ async def test_nothing_is_logged_and_nothing_tried_again(caplog: pytest.LogCaptu
         await view.wait_current()
         exchange.wire.end(end(1))
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
         assert not exchange.wire.is_open
     assert len(exchange.wires) == 1
     assert [record for record in caplog.records if record.name.startswith("trio_stream")] == []
@@ -207,12 +211,12 @@ async def test_an_end_inside_a_snapshot_is_a_lost_connection() -> None:
         exchange.wire.give(put(1, "web"))
         exchange.wire.end(end(1))
         await quiet()
-        assert view.status.status is Status.CONNECTING
+        assert status_of(view) is Status.CONNECTING
         assert len(exchange.wires) == 2
         exchange.wire.give(put(1, "web"), whole(1))
         exchange.wire.end(end(1))
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
 
 
 async def test_a_state_that_was_older_than_what_is_shown_is_shown_when_it_is_the_last() -> None:
@@ -228,7 +232,7 @@ async def test_a_state_that_was_older_than_what_is_shown_is_shown_when_it_is_the
         assert (values(view), view.status.status) == ({"web": "a"}, Status.STALE)
         exchange.wire.end(end(3))
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
         assert (values(view), view.index) == ({"web": "b"}, 5)
 
 
@@ -243,7 +247,7 @@ async def test_a_view_that_goes_on_after_a_break_is_finished_by_what_it_missed()
         exchange.wire.give(put(2, "web", "b"))
         exchange.wire.end(end(2))
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
         assert (values(view), view.index) == ({"web": "b"}, 2)
 
 
@@ -255,7 +259,7 @@ async def test_a_marker_before_the_end_is_followed() -> None:
         exchange.wire.give(MARKER, put(4, "db", "b"), whole(4))
         exchange.wire.end(end(4))
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
         assert values(view) == {"db": "b"}
 
 
@@ -266,7 +270,7 @@ async def test_an_end_in_a_group_is_one() -> None:
         exchange.wire.give(put(1, "web"), whole(1))
         exchange.wire.end(ExceptionGroup("tasks", [ExceptionGroup("more", [end(1)])]))
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
         assert view.status.reason is not None
         assert isinstance(view.status.reason, EndOfSubject)
 
@@ -277,7 +281,7 @@ async def test_an_end_beside_another_error_is_a_lost_connection() -> None:
         exchange.wire.give(put(1, "web"), whole(1))
         exchange.wire.end(ExceptionGroup("tasks", [end(1), OSError("down")]))
         await quiet()
-        assert view.status.status is Status.STALE
+        assert status_of(view) is Status.STALE
         assert len(exchange.wires) == 2
 
 
@@ -315,7 +319,7 @@ async def test_a_publisher_that_stops_after_the_finish_does_not_end_the_view() -
             await view.wait_current()
             store.commit(("web", "1"), finish=["web"])
         await quiet()
-        assert view.status.status is Status.FINISHED
+        assert status_of(view) is Status.FINISHED
         assert values(view) == {"web": "1"}
 
 
@@ -344,13 +348,12 @@ async def test_a_query_of_what_is_finished_is_answered_or_told_that_there_will_b
             store.commit(("web", "2"), finish=["web"])
             store.commit(("db", "3"))
             with anyio.fail_after(30):
-                for known in (0, 1, 2):
-                    answer = await pool.get(WEB, known, epoch="e" if known else "")
-                    assert values(answer) == {"web": "2"}
+                answers = [await pool.get(WEB, known, epoch="e" if known else "") for known in (0, 1, 2)]
+                assert list(map(values, answers)) == [{"web": "2"}] * 3
                 with pytest.raises(ViewEnded):
                     await pool.get(WEB, Cursor(3, "e"))
                 with pytest.raises(ViewEnded):
-                    await pool.get(WEB, answer.cursor or 0)
+                    await pool.get(WEB, answers[0].cursor or 0)
 
 
 async def test_a_query_that_waits_is_told_of_the_finish() -> None:

@@ -72,20 +72,19 @@ class Model(Generic[P]):
 
     def part(self, commit: Iterable[Event[P]]) -> tuple[Event[P], ...]:
         """What the reader must get of a commit: of what it asked for what it may see, and withdrawals."""
-        return self._across((event, event) for event in commit if self.touches(event))
+        return self._across((event.previous, event) for event in commit if self.touches(event))
 
     def newest(self, after: int, upto: int) -> tuple[Event[P], ...]:
         """What a reader that conflates must get of the commits after one index up to another."""
         assert self.row is not None
-        rows: dict[
-            Hashable, tuple[Event[P], Event[P]]
-        ] = {}  # the first and the last event, the last ones in order
+        # {row: the first payload that is known to be replaced, and the last event}, by the index of that event.
+        rows: dict[Hashable, tuple[P | None, Event[P]]] = {}
         for commit in self.commits[self._position(after) : self._position(upto)]:
             for event in filter(self.touches, commit):
                 payload: Any = event.payload
                 row = event.topic, self.row(payload)
-                first, _ = rows.pop(row, (event, event))
-                rows[row] = first, event
+                first, _ = rows.pop(row, (None, event))
+                rows[row] = event.previous if first is None else first, event
         return self._across(rows.values())
 
     def state(self, index: int) -> State:
@@ -118,9 +117,9 @@ class Model(Generic[P]):
             return False
         return self.where is None or bool(self.where(payload))
 
-    def _across(self, changes: Iterable[tuple[Event[P], Event[P]]]) -> tuple[Event[P], ...]:
-        """What a reader gets of the second events that has had what the first ones replace, and nothing between."""
-        got = (self._of(first.previous, last) for first, last in changes)
+    def _across(self, changes: Iterable[tuple[P | None, Event[P]]]) -> tuple[Event[P], ...]:
+        """What a reader gets of these events that has had these payloads, and nothing between."""
+        got = (self._of(before, last) for before, last in changes)
         return tuple(event for event in got if event is not None)
 
     def _of(self, before: Any, last: Event[P]) -> Event[P] | None:
