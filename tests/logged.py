@@ -55,10 +55,10 @@ class Logged(Catalogue):
     meanwhile: Callable[[], object] = lambda: None
 
     @override
-    def commit_events(self, events: Iterable[Event[Health]]) -> int:
+    def commit_events(self, events: Iterable[Event[Health]], **more: Any) -> int:
         commit = [replace(each, mark=self.mark(each.index)) for each in events]
         self.log.append(commit)
-        return super().commit_events(commit)
+        return super().commit_events(commit, **more)
 
     def change(self, key: str, value: str | None, *, namespace: str = "default") -> int:
         """A commit of one event that says what it replaces."""
