@@ -3,7 +3,7 @@
 It remembers its state after every commit, so that a test can compare what a reader has with what was true.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from typing_extensions import override
@@ -86,23 +86,30 @@ class Catalogue:
     modified: dict[tuple[Topic[Health], Subject], int] = field(default_factory=dict)
 
     def commit(
-        self, *changes: tuple[str, str | None], topic: Topic[Health] = HEALTH, namespace: str = "default"
+        self,
+        *changes: tuple[str, str | None],
+        topic: Topic[Health] = HEALTH,
+        namespace: str = "default",
+        finish: Sequence[str] = (),
     ) -> int:
-        """One commit of (key, value) changes; None deletes. Returns its index."""
-        return self.commit_events(
-            event(self.index + 1, k, v, topic=topic, namespace=namespace) for k, v in changes
-        )
+        """One commit of (key, value) changes, after which these keys are finished; None deletes. Returns its index."""
+        events = [event(self.index + 1, k, v, topic=topic, namespace=namespace) for k, v in changes]
+        return self.commit_events(events, finish=[(topic, Subject(key, namespace)) for key in finish])
 
-    def commit_events(self, events: Iterable[Event[Health]]) -> int:
+    def commit_events(
+        self, events: Iterable[Event[Health]], *, finish: Sequence[tuple[Topic[Health], Subject]] = ()
+    ) -> int:
         commit = list(events)
         states = {topic: dict(state) for topic, state in self.states[self.index].items()}
         for single in commit:
             apply(states.setdefault(single.topic, {}), single)
             assert isinstance(single.payload, Health)
             self.modified[single.topic, single.payload.subject] = single.index
-        self.index = commit[0].index
+        self.index = commit[0].index if commit else self.index + 1
         self.states[self.index] = states
-        if self.publisher is not None:
+        if self.publisher is not None and finish:
+            self.publisher.publish(commit, index=self.index, finish=finish)
+        elif self.publisher is not None:
             self.publisher.publish(commit)
         return self.index
 

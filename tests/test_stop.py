@@ -380,7 +380,7 @@ async def test_the_figures_of_a_publisher_that_has_stopped_are_those_of_its_end(
     figures = publisher.statistics()
     assert (figures.index, figures.subscriptions, figures.waiting, figures.tokens) == (2, 0, 0, 0)
     topic = figures.topics["health"]
-    assert (topic.commits, topic.floor, topic.feeds, topic.snapshots) == (0, 2, 0, 0)
+    assert (topic.commits, topic.floor, topic.feeds, topic.snapshots) == (0, 1, 0, 0)
 
 
 @on_asyncio

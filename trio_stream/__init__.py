@@ -11,6 +11,7 @@ from ._errors import (
     InvalidCommitError as InvalidCommitError,
     PublisherDisabledError as PublisherDisabledError,
     SnapshotFailed as SnapshotFailed,
+    StaleCursorError as StaleCursorError,
     SubscriptionForceClosed as SubscriptionForceClosed,
     SubscriptionLagged as SubscriptionLagged,
     UnknownTopicError as UnknownTopicError,
@@ -26,6 +27,7 @@ from ._events import (
     close_subscription_event as close_subscription_event,
 )
 from ._handlers import (
+    ReplayFunc as ReplayFunc,
     SnapshotAppender as SnapshotAppender,
     SnapshotFunc as SnapshotFunc,
     SnapshotHandlers as SnapshotHandlers,

@@ -12,7 +12,7 @@ A *gate* is a feed that never has items: its end becomes 1 when those who wait a
 from bisect import bisect_right
 from collections.abc import Iterable
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ._conflation import Latest
 from ._events import END_OF_SNAPSHOT, Event, Topic
@@ -30,7 +30,26 @@ class Finished(NamedTuple):
 
     at: int
     is_published: bool
-    """Whether the commit was published that says so; if not, a snapshot function did."""
+    """Whether the commit was published that says so; if not, a snapshot or replay function did."""
+
+
+class Reached(NamedTuple):
+    """What follows a feed that has all commits up to this one: those after it."""
+
+    at: int
+    mark: str
+    """Of the commit with this index; "" if it is not known."""
+    is_finished: bool
+    """Nothing will ever come after it."""
+
+
+class Broken(NamedTuple):
+    """What follows a feed of which something is missing; `cause` is None if the publisher has stopped."""
+
+    cause: BaseException | None
+
+
+Sequel: TypeAlias = Finished | Reached | Broken
 
 
 class Feed(Lot):
@@ -70,7 +89,7 @@ class Feed(Lot):
         # For those who conflate; None if nobody does.
         self.latest: Latest | None = None
         # What follows the last item; None for more of the same.
-        self.sequel: Finished | None = None
+        self.sequel: Sequel | None = None
 
     def append(self, event: Event[Any]) -> None:
         self.items.append(event)
@@ -130,3 +149,9 @@ class Passage(Feed):
         """Notes what events replace that are about to be appended."""
         for each in replacements:
             self._replaced[id(each.event)] = each
+
+    def forget_replaced(self) -> list[Replacement]:
+        """Forgets what its events replace, when it is emptied, and returns it."""
+        replaced = list(self._replaced.values())
+        self.replaced = self._replaced = {}
+        return replaced

@@ -83,7 +83,7 @@ def checked(events: Iterable[Event[Any]]) -> tuple[list[Event[Any]], set[str]]:
 def without_previous(events: Sequence[Event[Any]]) -> tuple[list[Event[Any]], list[Replacement]]:
     """The events as subscribers may have them, and what they replace.
 
-    `InvalidCommitError` if it is of another subject.
+    `InvalidCommitError` if that is of another subject, or cannot be withdrawn.
     """
     replacements = [_replacement(event) for event in events if event.previous is not None]
     ready = iter(replacements)
@@ -94,6 +94,8 @@ def _replacement(event: Event[Any]) -> Replacement:
     previous: Any = event.previous
     if isinstance(previous, Event | Framing | PayloadEvents):
         raise InvalidCommitError(f"previous is the payload that was replaced, not {type(previous).__name__}")
+    if not callable(getattr(type(previous), "withdrawn", None)):
+        raise InvalidCommitError(f"a payload of type {type(previous).__name__} has no withdrawn()")
     subject, before = plain_subject_of(event.payload), plain_subject_of(previous)
     if subject != before:
         raise InvalidCommitError(

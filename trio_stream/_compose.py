@@ -25,7 +25,7 @@ import anyio.lowlevel
 from ._errors import EndOfSubject, SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
 from ._passages import Made, Passages
-from ._reader import Phase, Reader
+from ._reader import Phase, Policy, Reader
 from ._request import SubscribeRequest
 from ._rights import Replacement, found
 from ._routes import Interests
@@ -54,7 +54,7 @@ class Composer:
         try:
             for each in interests:
                 request = SubscribeRequest[Any](interests=(each,))
-                parts.append(Subscription(request, self._passages, _no_leave, fresh=True))
+                parts.append(Subscription(request, self._passages, _no_leave, policy=Policy.PART))
                 if not len(parts) % PORTION:
                     await self._passages.parking.backend.checkpoint()
             return await _Composition(parts, put).run()

@@ -161,6 +161,10 @@ class EndOfSubject(trio.EndOfChannel, anyio.EndOfStream):
         return f"the subject is finished; the last index was {self.index} of epoch {self.epoch!r}"
 
 
+class StaleCursorError(LookupError):
+    """Raised by a replay function: the cursor does not lie on the log, or what comes after it is no longer there."""
+
+
 class UnknownTopicError(LookupError):
     """No snapshot handler is registered for this topic; nothing was changed."""
 

@@ -16,7 +16,7 @@ it: what several topics have together reaches back as far as the one that reache
 """
 
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
@@ -40,7 +40,7 @@ _STEP: Final = 8  # events of the histories that one step of filling looks at
 class WideFeed(Feed):
     """What several interests, or one that is not plain, have together."""
 
-    __slots__ = ("filled", "histories", "open", "routes")
+    __slots__ = ("filled", "finished", "histories", "open", "routes")
 
     def __init__(self, interests: Interests, histories: tuple[History, ...], born: int) -> None:
         super().__init__(_ORIGIN)
@@ -57,12 +57,17 @@ class WideFeed(Feed):
         self.open: set[Interest] | None = None
         if all(map(is_single, interests)):
             self.open = set(interests)
+        # The feeds of those that a commit has finished: it reads them so that this is remembered.
+        self.finished: list[PlainFeed] = []
 
-    def finish(self, interest: Interest, sequel: Finished) -> bool:
-        """One of its keys is finished; whether it was the last one."""
+    def finish(self, interest: Interest, sequel: Finished, plain: PlainFeed | None = None) -> bool:
+        """One of its keys is finished, and this is the feed of that; whether it was the last one."""
         if not self.open or interest not in self.open:
             return False
         self.open.discard(interest)
+        if plain is not None:
+            plain.readers += 1
+            self.finished.append(plain)
         if not self.open:
             self.sequel = sequel
         return not self.open
@@ -87,9 +92,16 @@ class Feeds:
         self._limits = history, history_events
         self._wide: dict[Interests, WideFeed] = {}
 
-    def add(self, topic: Topic[Any], row: RowFunc | None = None) -> None:
+    def add(
+        self,
+        topic: Topic[Any],
+        *,
+        row: RowFunc | None = None,
+        replay: Callable[..., Any] | None = None,
+    ) -> None:
         """A topic more; it begins at the newest index."""
-        self.histories[topic] = History(topic, *self._limits, self._timeline.index, row)
+        floor = self._timeline.index
+        self.histories[topic] = History(topic, *self._limits, floor, row=row, replay=replay)
 
     def rows(self, commit: Iterable[Event[Any]], topics: Iterable[Topic[Any]]) -> Rows:
         """Which rows these events are of, as far as somebody conflates them; before anything is changed."""
@@ -224,9 +236,19 @@ class Feeds:
             return feed.history.floor
         return max([history.floor for history in self._histories_in(feed)])
 
+    def floor_of(self, interests: Interests) -> int:
+        """The lowest index that one can resume from in all topics of these."""
+        return max([history.floor for history in self.histories_of(interests)])
+
     def histories_of(self, interests: Interests) -> tuple[History, ...]:
         """Those of the topics, each once."""
         return tuple({self.histories[each.topic]: None for each in interests})
+
+    def can_replay(self, feed: Feed) -> bool:
+        """Whether one function reads older commits of all its topics."""
+        histories = self._histories_in(feed)
+        first = histories[0].replay
+        return first is not None and (len(histories) == 1 or all(each.replay == first for each in histories))
 
     def reach(self, feed: Feed) -> int:
         """The index above which the feed has everything, or can be filled with it; only a wide feed has to be asked."""
@@ -286,25 +308,28 @@ class Feeds:
 
     def _finish_wide(self, topic: Topic[Any], subjects: Iterable[Subject], index: int) -> Iterator[Feed]:
         """Finishes those of which nothing else is left."""
-        routes = self.histories[topic].routes
+        history = self.histories[topic]
         for subject in subjects:
-            for feed in routes.find(subject):
+            for feed in history.routes.find(subject):
                 assert isinstance(feed, WideFeed)
                 interest = Interest(
                     topic, subject.key, namespace=subject.namespace, partition=subject.partition
                 )
-                if feed.finish(interest, Finished(index, is_published=True)):
+                if feed.finish(interest, Finished(index, is_published=True), history.feeds.get(subject)):
                     yield feed
 
     def _finish_keys(self, feed: WideFeed) -> None:
         """Has a new feed know which of its keys are finished already."""
+        known: list[tuple[Interest, Finished, PlainFeed]] = []
         for interest in (feed.open and feed.interests) or ():
             history = self.histories[interest.topic]
             plain = (
                 history.feeds.get(cast("Subject", (interest.key, *interest[3:]))) if history.finals else None
             )
-            if plain is not None and plain.sequel is not None:
-                feed.finish(interest, plain.sequel)
+            if plain is not None and isinstance(plain.sequel, Finished):
+                known.append((interest, plain.sequel, plain))
+        for interest, sequel, plain in sorted(known, key=lambda each: each[1].at):  # it ends at the last one
+            feed.finish(interest, sequel, plain)
 
     def _filling(self, feed: WideFeed, logs: Iterable[list[Kept]]) -> Iterator[None]:
         """Steps of a few events each, however many interests there are."""
@@ -342,6 +367,8 @@ class Feeds:
             routes[self.histories[each.topic]].remove(each, feed)
         for each_routes in feed.routes:
             each_routes.count -= 1
+        for plain in feed.finished:
+            plain.history.leave(plain)
 
 
 def _drop(history: History) -> None:

@@ -15,25 +15,30 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
 from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_index
+from ._buffer import Broken, Reached
 from ._commit import check_event, check_one_index, delivery, is_ordinary, plain_subject_of, without_previous
 from ._conflation import RowFunc
-from ._errors import FATAL, ClosedResourceError, InvalidCommitError
+from ._errors import FATAL, ClosedResourceError, InvalidCommitError, StaleCursorError
 from ._events import Event, Topic
 from ._interest import is_single
 from ._passages import WINDOW, Made, Passages, Snapshot
-from ._request import Cursor, SubscribeRequest
+from ._replays import Page
+from ._request import Cursor, SubscribeRequest, covered
 from ._rights import Replacement
 from ._routes import Interests
 from ._wait import SLICE, Parking, Slot
+from ._warn import Warner, named
 
 P = TypeVar("P", default=Any)
+_warner: Final = Warner("trio_stream.replay")
+
 P_contra = TypeVar("P_contra", contravariant=True, default=Any)
 
 
@@ -71,11 +76,28 @@ A store that is not ready must raise: an empty snapshot says that there is nothi
 """
 
 
+ReplayFunc: TypeAlias = Callable[[SubscribeRequest[P], Cursor, SnapshotAppender[P]], Awaitable[int | Cursor]]
+"""Reads one page of the commits after the cursor from where they are kept.
+
+It appends what the request asks for of each commit by one call of `append`, in the order of their indexes, until that
+returns False, at 1,024 of them; sooner if they are large.
+It returns how far it came: the index of the last commit that it has looked at, of whatever topic, or a `Cursor` with
+its mark.
+It comes on if there is anything after the cursor, and is asked again from there until the publisher has the rest.
+
+A cursor without a mark is one that the publisher knows to be right.
+The function raises `StaleCursorError` if another one does not lie on the log, or if what comes after it is gone.
+The request has no token, index or epoch, and several interests where all their topics have this function.
+"""
+
+
 class Source(NamedTuple):
-    """Where the state of a topic comes from. Name the fields: others may come between them."""
+    """Where the state of a topic comes from. Name the fields."""
 
     snapshot: SnapshotFunc[Any]
     """Makes its snapshots."""
+    replay: ReplayFunc[Any] | None = None
+    """Reads commits that the history in memory no longer has, for those who resume or are slow."""
     wide: bool = False
     """Whether it knows what a request with `prefix` or `ALL` asks for.
 
@@ -101,6 +123,31 @@ Compose: TypeAlias = Callable[
 """Puts the snapshots of several interests together; None if the history passed one of them."""
 
 
+_NOT_FINISHED: Final = "only a source that finishes can say so, and of one key"
+
+
+def of_one_commit(
+    events: Iterable[Event[Any]], interests: Interests
+) -> tuple[tuple[Event[Any], ...], list[Event[Any]]]:
+    """What was appended, and those of it that are asked for; raises unless they are of one commit."""
+    check_events("append", events)
+    group = tuple(events)
+    asked: list[Event[Any]] = []
+    for event in group:
+        if not is_ordinary(event):
+            check_event(event)
+        topic = event.topic
+        if not any(each.topic is topic or each.topic == topic for each in interests):
+            raise InvalidCommitError(
+                f"an event of topic {str(topic)!r} where {str(interests[0].topic)!r} is asked for"
+            )
+        if covered(interests, topic, plain_subject_of(event.payload)):
+            asked.append(event)
+    if len(group) > 1:
+        check_one_index(group)
+    return group, asked
+
+
 class Appender(SnapshotAppender[Any]):
     """The `SnapshotAppender` of one run."""
 
@@ -117,24 +164,9 @@ class Appender(SnapshotAppender[Any]):
 
     @override
     async def append(self, events: Iterable[Event[Any]], /) -> bool:
-        check_events("append", events)
-        group = tuple(events)
-        (interest,) = self._snapshot.interests
-        topic = interest.topic
-        covered: list[Event[Any]] = []
-        for event in group:
-            if not is_ordinary(event):
-                check_event(event)
-            if event.topic is not topic and event.topic != topic:
-                raise InvalidCommitError(
-                    f"an event of topic {str(event.topic)!r} in a snapshot of {str(topic)!r}"
-                )
-            if interest.covers(topic, plain_subject_of(event.payload)):
-                covered.append(event)
-        if len(group) > 1:
-            check_one_index(group)
-        covered, replacements = without_previous(covered)
-        await self.put([delivery(covered)] if covered else (), replacements)
+        _, asked = of_one_commit(events, self._snapshot.interests)
+        asked, replacements = without_previous(asked)
+        await self.put([delivery(asked)] if asked else (), replacements)
         return self._snapshot.readers > 0 and not self._snapshot.is_gone
 
     async def put(self, deliveries: Sequence[Event[Any]], replacements: Iterable[Replacement]) -> None:
@@ -153,7 +185,7 @@ class Appender(SnapshotAppender[Any]):
         if self._is_closed:
             raise ClosedResourceError("the snapshot function of this appender has returned")
         if not self._finishes:
-            raise RuntimeError("only a source that finishes can say so, and of one key")
+            raise RuntimeError(_NOT_FINISHED)
         self.is_finished = True
 
     def _put(self, delivered: Event[Any] | None) -> None:
@@ -184,16 +216,67 @@ class Appender(SnapshotAppender[Any]):
             self._passages.unstall(self._snapshot)
 
 
+class PageAppender(SnapshotAppender[Any]):
+    """The appender of one run of a replay function."""
+
+    __slots__ = ("_finishes", "_is_closed", "_page", "_passages", "cut", "is_finished")
+
+    def __init__(self, passages: Passages, page: Page, *, finishes: bool) -> None:
+        """`finishes`: the function may say that the subject is finished."""
+        self._passages = passages
+        self._page = page
+        self._finishes = finishes
+        self._is_closed = False
+        self.is_finished: bool = False
+        # The last commit that there was room for, once something came behind it.
+        self.cut: Event[Any] | None = None
+
+    @override
+    async def append(self, events: Iterable[Event[Any]], /) -> bool:
+        page = self._page
+        group, kept = of_one_commit(events, page.interests)
+        kept, replacements = without_previous(kept)
+        index = group[0].index if group else page.last
+        if group and index <= page.last:
+            raise InvalidCommitError(f"commit {index} was appended to a replay after {page.last}")
+        await self._passages.parking.backend.checkpoint()
+        if self._is_closed:
+            raise ClosedResourceError("the replay function of this appender has returned")
+        if group and page.is_full and self.cut is None:
+            self.cut = page.items[-1] if page.items else Event(group[0].topic, page.cursor.index, None)
+        if self.cut is None:
+            page.last = index
+            page.replace(replacements)
+            if kept:
+                self._passages.replays.append(page, delivery(kept))
+        return not page.is_full
+
+    @override
+    def finish(self) -> None:
+        if self._is_closed:
+            raise ClosedResourceError("the replay function of this appender has returned")
+        if not self._finishes:
+            raise RuntimeError(_NOT_FINISHED)
+        self.is_finished = True
+
+    def close(self) -> None:
+        """The replay function has returned, or raised."""
+        self._is_closed = True
+
+
 class SnapshotMaker:
-    """Runs the snapshot functions of a publisher; `ttl` is how long a snapshot stays in the cache, in seconds."""
+    """Runs the snapshot and replay functions of a publisher.
+
+    `ttl` is how long a snapshot stays in the cache, in seconds.
+    """
 
     def __init__(self, parking: Parking, ttl: float) -> None:
         self.sources: dict[Topic[Any], Source] = {}
         self._parking = parking
         self._ttl = ttl
         # What was asked for and is not started yet, and what is being made.
-        self._asked: dict[Snapshot, None] = {}
-        self._making: dict[Snapshot, None] = {}
+        self._asked: dict[Snapshot | Page, None] = {}
+        self._making: dict[Snapshot | Page, None] = {}
         self._starter = Slot()
         # {what is cached: when it leaves the cache in the event loop's seconds}, soonest first: all stay equally long.
         self._expiries: dict[Snapshot, float] = {}
@@ -209,16 +292,16 @@ class SnapshotMaker:
         tasks.start_soon(self._start_all, tasks)
         tasks.start_soon(self._expire)
 
-    def start(self, snapshot: Snapshot) -> None:
-        """Has the topic's handler fill a snapshot."""
-        self._asked[snapshot] = None
-        snapshot.cancel = partial(self._asked.pop, snapshot, None)
+    def start(self, passage: Snapshot | Page) -> None:
+        """Has the topic's function fill a snapshot, or a page."""
+        self._asked[passage] = None
+        passage.cancel = partial(self._asked.pop, passage, None)
         self._parking.wake_each((self._starter,))
 
     def close(self) -> None:
         """Forgets what is left; the task group ends the handlers."""
         unfinished = [*self._asked, *self._making]
-        self._parking.in_slices(map(self._passages.give_up, unfinished), len(unfinished))
+        self._parking.in_slices(map(self._give_up, unfinished), len(unfinished))
         expiries, self._expiries = self._expiries, {}
         self._parking.release(list(expiries.items()))
 
@@ -232,38 +315,89 @@ class SnapshotMaker:
 
     def _start_some(self, tasks: anyio.abc.TaskGroup) -> None:
         some = dict.fromkeys(islice(self._asked, SLICE))
-        for snapshot in some:
-            del self._asked[snapshot]
+        for passage in some:
+            del self._asked[passage]
         self._making.update(some)
-        for snapshot in some:
-            tasks.start_soon(self._make, snapshot)
+        for passage in some:
+            tasks.start_soon(self._make, passage)
 
-    async def _make(self, snapshot: Snapshot) -> None:  # noqa: ASYNC910 - a task, not awaited
-        passages = self._passages
+    async def _make(self, passage: Snapshot | Page) -> None:  # noqa: ASYNC910 - a task, not awaited
         try:
             with anyio.CancelScope() as scope:
-                if not snapshot.readers or passages.is_void(snapshot):  # nobody waits for it any more
-                    return  # noqa: ASYNC910 - as above
-                snapshot.cancel = scope.cancel
-                passages.begin(snapshot)
-                made = await self._fill(snapshot)
-                if scope.cancel_called:
-                    passages.counts.snapshots["cancelled"] += 1
-                    return  # noqa: ASYNC910 - as above
-                if made is None:
-                    passages.give_up(snapshot)
+                if isinstance(passage, Page):
+                    await self._replay(passage, scope)
                 else:
-                    self._complete(snapshot, made)
+                    await self._make_snapshot(passage, scope)
+            if scope.cancel_called and isinstance(passage, Snapshot):
+                self._passages.counts.snapshots["cancelled"] += 1
         except BaseException as error:
             if _find(error, FATAL):
                 raise
             if _is_cancelled() and (cancelled := _find(error, anyio.get_cancelled_exc_class())):
                 raise cancelled from None
-            passages.fail(snapshot, error)  # it belongs to those who wait for the snapshot
+            self._fail(passage, error)  # it belongs to those who wait for it
         finally:
-            if not snapshot.is_cached:
-                snapshot.cancel = None
-            del self._making[snapshot]
+            if not (isinstance(passage, Snapshot) and passage.is_cached):
+                passage.cancel = None
+            del self._making[passage]
+
+    async def _make_snapshot(self, snapshot: Snapshot, scope: anyio.CancelScope) -> None:
+        passages = self._passages
+        if not snapshot.readers or passages.is_void(snapshot):  # nobody waits for it any more
+            return  # noqa: ASYNC910 - a task, not awaited
+        snapshot.cancel = scope.cancel
+        passages.begin(snapshot)
+        made = await self._fill(snapshot)
+        if scope.cancel_called:
+            return
+        if made is None:
+            passages.give_up(snapshot)
+        else:
+            self._complete(snapshot, made)
+
+    async def _replay(self, page: Page, scope: anyio.CancelScope) -> None:
+        if not page.readers:  # as above
+            return  # noqa: ASYNC910 - as above
+        page.cancel = scope.cancel
+        interests = page.interests
+        source = self.sources[interests[0].topic]
+        assert source.replay is not None
+        finishes = source.finishes and len(interests) == 1 and is_single(interests[0])
+        appender = PageAppender(self._passages, page, finishes=finishes)
+        try:
+            returned = source.replay(SubscribeRequest(interests=interests), page.cursor, appender)
+            if not isinstance(returned, Awaitable):
+                raise TypeError(
+                    f"the replay of {str(interests[0].topic)!r} is not async: it returned {type(returned).__name__}"
+                )
+            index, mark = self._reached(await returned, "replay")
+        finally:
+            appender.close()
+        if scope.cancel_called:
+            return
+        if index < page.last:
+            raise ValueError(f"the replay has come to {index}, and appended commit {page.last}")
+        if index == page.cursor.index < self._passages.feeds.floor_of(interests):
+            raise ValueError(f"the replay stands still at {index}")
+        if appender.cut is not None:  # what came behind it was not taken
+            index, mark = page.last, appender.cut.mark if appender.cut.index == page.last else ""
+        is_finished = appender.is_finished and appender.cut is None
+        self._passages.replays.end(page, Reached(index, mark, is_finished))
+
+    def _give_up(self, passage: Snapshot | Page) -> None:
+        """The publisher stops."""
+        if isinstance(passage, Page):
+            self._passages.replays.end(passage, Broken(None))
+        else:
+            self._passages.give_up(passage)
+
+    def _fail(self, passage: Snapshot | Page, error: BaseException) -> None:
+        if isinstance(passage, Page):
+            if passage.readers and not isinstance(error, StaleCursorError):
+                _warner.warn("a replay of topic %s has failed: %s", passage.interests[0].topic, named(error))
+            self._passages.replays.end(passage, Broken(error))
+        else:
+            self._passages.fail(passage, error)
 
     async def _fill(self, snapshot: Snapshot) -> Made | None:
         """What the handler says of it; None if it is composed of others, and they were passed."""
@@ -282,19 +416,19 @@ class SnapshotMaker:
                 raise TypeError(
                     f"the handler of {str(interest.topic)!r} is not async: it returned {type(returned).__name__}"
                 )
-            index, mark = self._reached(await returned)
+            index, mark = self._reached(await returned, "snapshot")
             return Made(index, mark, interests if appender.is_finished else ())
         finally:
             appender.close()
 
-    def _reached(self, returned: int | Cursor) -> tuple[int, str]:
-        """The index and mark that a handler has returned."""
+    def _reached(self, returned: int | Cursor, what: str) -> tuple[int, str]:
+        """The index and mark that a function has returned."""
         if not isinstance(returned, Cursor):
             check_index(returned)
             return returned, ""
         if returned.epoch != self._passages.timeline.epoch:
             raise ValueError(
-                f"the snapshot is of epoch {returned.epoch!r}, and this is {self._passages.timeline.epoch!r}"
+                f"the {what} is of epoch {returned.epoch!r}, and this is {self._passages.timeline.epoch!r}"
             )
         return returned.index, returned.mark
 

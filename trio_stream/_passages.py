@@ -48,6 +48,7 @@ from ._buffer import Feed, Finished, Passage
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
 from ._feeds import Feeds, WideFeed, is_wide
 from ._interest import Interest
+from ._replays import Page, Replays
 from ._routes import Interests
 from ._statistics import Counts
 from ._timeline import Gate, Timeline
@@ -89,6 +90,7 @@ class Snapshot(Passage):
         "is_passed",
         "keepers",
         "mark",
+        "replays",
         "serial",
         "stalled",
         "urgent",
@@ -102,6 +104,8 @@ class Snapshot(Passage):
         self.interests = interests
         self.histories: tuple[History, ...] = histories
         self.serial: int = serial
+        # Whether what comes behind it can be had although the history has passed it.
+        self.replays: bool = False
         # The topics' newest commit when the handler was started; when complete, what the handler returned.
         self.index: int = 0
         # The mark of that commit, if the handler said it.
@@ -156,12 +160,13 @@ class Passages:
         feeds: Feeds,
         timeline: Timeline,
         parking: Parking,
-        start: Callable[[Snapshot], None],
+        start: Callable[[Snapshot | Page], None],
     ) -> None:
         self.feeds = feeds
         self.timeline = timeline
         self.parking = parking
         self.counts = Counts()
+        self.replays = Replays(feeds, parking, start)
         # Has the handler make a new snapshot, as soon as the publisher runs.
         self._start = start
         # {interests: what a new subscriber is given}; being made, or cached.
@@ -196,7 +201,7 @@ class Passages:
         """One reader less; without one a snapshot lives in the cache only, and its handler has nothing to do."""
         snapshot.readers -= 1
         snapshot.keepers -= keeps
-        if snapshot.is_passed and not (snapshot.keepers or snapshot.is_gone):
+        if snapshot.is_passed and not (_is_kept(snapshot) or snapshot.is_gone):
             self._give_up(snapshot)
         elif snapshot.readers or snapshot.is_gone or snapshot.is_cached:
             return
@@ -236,7 +241,7 @@ class Passages:
         if snapshot.stalled:  # the handler has left an append behind
             self._forget_age(snapshot)
         is_passed = index < snapshot.newest_dropped
-        if self.is_void(snapshot) or snapshot.is_gone or (is_passed and not snapshot.keepers):
+        if self.is_void(snapshot) or snapshot.is_gone or (is_passed and not _is_kept(snapshot)):
             self._give_up(snapshot)
             return
         snapshot.index = index
@@ -306,7 +311,8 @@ class Passages:
 
     def close(self) -> None:
         """Forgets everything, but whole snapshots and what was published stay for those who read them."""
-        self._forget(dict.fromkeys(self.feeds.histories, (self.timeline.index, 0)), unread_only=True)
+        floors = {topic: (history.floor, 0) for topic, history in self.feeds.histories.items()}
+        self._forget(floors, unread_only=True)
         self.feeds.close()
 
     def reach(self, snapshot: Snapshot, position: int) -> None:
@@ -345,6 +351,7 @@ class Passages:
         self._serial += 1
         snapshot = Snapshot(interests, self.feeds.histories_of(interests), self._serial)
         self.shared[interests] = snapshot
+        snapshot.replays = len(interests) == 1 and snapshot.histories[0].replay is not None
         if is_wide(interests):
             snapshot.feed = self.feeds.enter(interests)
         self._start(snapshot)
@@ -356,7 +363,7 @@ class Passages:
             return
         if snapshot.is_complete and snapshot.index >= snapshot.newest_dropped:  # the same, and it is newer
             return
-        if snapshot.keepers and not snapshot.is_gone:
+        if _is_kept(snapshot) and not snapshot.is_gone:
             if snapshot.is_complete:  # if not, its handler has just been told to go on
                 self._keep(snapshot)
                 self.parking.wake((snapshot,))
@@ -396,7 +403,7 @@ class Passages:
             kept.remove(snapshot)
             if not kept:
                 del self._kept[snapshot.interests]
-        self.parking.release(snapshot.drop_all(and_more=not snapshot.is_complete), size)
+        self._empty(snapshot, and_more=not snapshot.is_complete)
         snapshot.is_cached = False
         self._leave_gate(snapshot)
         self._abandon(snapshot)
@@ -409,7 +416,11 @@ class Passages:
         self._unshare(snapshot)
         if snapshot.cancel is not None:
             snapshot.cancel()
-        self.parking.release(snapshot.drop_all(and_more=False), size)
+        self._empty(snapshot, and_more=False)
+
+    def _empty(self, snapshot: Snapshot, *, and_more: bool) -> None:
+        self.parking.release(snapshot.drop_all(and_more=and_more), size)
+        self.parking.release(snapshot.forget_replaced())
 
     def _leave_gate(self, snapshot: Snapshot) -> None:
         if snapshot.gate is not None:
@@ -443,6 +454,7 @@ class Passages:
     def _forget(self, floors: Mapping[Topic[Any], tuple[int, int]], *, unread_only: bool) -> None:
         """`unread_only`: what somebody reads stays for them."""
         self._serial += 1
+        self.replays.forget(floors)
         logs: list[MutableSequence[Any]] = []
         feeds: list[dict[Subject, PlainFeed]] = []
         mine: dict[Snapshot, None] = {}
@@ -486,6 +498,11 @@ class Passages:
                 if not (unread_only and feed.readers):
                     yield from emptying(feed.drop_all(and_more=False), size)
                 yield
+
+
+def _is_kept(snapshot: Snapshot) -> bool:
+    """Whether somebody reads it who may do so to its end although the history has passed it."""
+    return snapshot.keepers > 0 or (snapshot.replays and snapshot.readers > 0)
 
 
 def _taken(held: dict[Interests, T], topics: Container[Topic[Any]]) -> list[T]:

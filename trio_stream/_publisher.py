@@ -46,10 +46,10 @@ from ._handlers import SnapshotFunc, SnapshotHandlers, SnapshotMaker, Source
 from ._inbox import Inbox
 from ._interest import ALL
 from ._passages import Passages
-from ._reader import End, Reader
+from ._reader import End, Policy, Reader
 from ._request import Cursor, SubscribeRequest
 from ._rights import Replacement, Rights
-from ._statistics import PublisherStatistics, TopicStatistics
+from ._statistics import BEGINNINGS, FATES, PublisherStatistics, TopicStatistics
 from ._subscription import Subscription, SubscriptionInfo
 from ._timeline import Timeline
 from ._tokens import Tokens
@@ -158,11 +158,13 @@ class EventPublisher:
             raise TypeError(f"wide is True or False, not {source.wide!r}")
         if not isinstance(source.finishes, bool):
             raise TypeError(f"finishes is True or False, not {source.finishes!r}")
+        if source.replay is not None:
+            check_handler(topic.name, source.replay)
         if source.row is not None and not callable(source.row):
             raise TypeError(f"row is a function of a payload, not {type(source.row).__name__}")
         if topic in self._maker.sources:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
-        self._feeds.add(topic, source.row)
+        self._feeds.add(topic, row=source.row, replay=source.replay)
         self._maker.sources[topic] = source
 
     @enable_ki_protection
@@ -205,7 +207,7 @@ class EventPublisher:
             if self._publish_single(event):
                 return
         if self._timeline.is_stopped:
-            events = _only_closing(events)
+            events = _only_closing(events, finish)
         commit, closing = checked(events)
         if mark or any([event.mark != "" for event in commit]):  # noqa: C419 - a list takes a third of the time
             mark, commit = _marked(commit, mark)
@@ -295,7 +297,7 @@ class EventPublisher:
             self._passages,
             self._forget,
             rights=rights,
-            resets=on_lag != "close",
+            policy=Policy.CLOSE if on_lag == "close" else Policy.RESET,
             conflation=self._conflation(request) if on_lag == "conflate" else None,
         )
         subscription.label = label
@@ -315,7 +317,7 @@ class EventPublisher:
 
     def subscriptions(self) -> Iterator[SubscriptionInfo]:
         """What the open subscriptions are doing, one by one, each made when it is asked for. Any thread may ask."""
-        return map(Subscription._info, self._subscriptions.all())
+        return (each._info() for each in self._subscriptions.all() if each._end is None)
 
     @enable_ki_protection
     def close_subscriptions(self, token_secret_ids: Iterable[str]) -> int:
@@ -417,9 +419,9 @@ class EventPublisher:
             conflated=counts.conflated + sum([each.conflated for each in conflations]),
             hidden=counts.hidden + sum([each.hidden for each in rights]),
             withdrawn=counts.withdrawn + sum([each.withdrawn for each in rights]),
-            opened=dict(counts.opened),
-            snapshots=dict(counts.snapshots),
-            ends={_named(end): count for end, count in counts.ends.items()},
+            opened={how: counts.opened[how] for how in BEGINNINGS},
+            snapshots={what: counts.snapshots[what] for what in FATES},
+            ends={_named(end): counts.ends[end] for end in (False, True, *CloseReason)},
         )
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -481,7 +483,6 @@ class EventPublisher:
         if (
             not is_ordinary(event)
             or timeline.is_stopped
-            or event.index <= timeline.index
             or (history := self._feeds.histories.get(event.topic)) is None
             or history.folds
         ):
@@ -570,9 +571,13 @@ def _named(end: CloseReason | bool) -> str:
     return "finished" if end else "closed"
 
 
-def _only_closing(events: Iterable[Event[Any]]) -> tuple[Event[Any], ...]:
+def _only_closing(events: Iterable[Event[Any]], finish: object) -> tuple[Event[Any], ...]:
     closing = tuple(events)
-    if not closing or not all(isinstance(each.payload, CloseSubscriptions) for each in closing):
+    if (
+        finish != ()
+        or not closing
+        or not all(isinstance(each.payload, CloseSubscriptions) for each in closing)
+    ):
         raise ClosedResourceError("this publisher has stopped")
     return closing
 

@@ -5,6 +5,7 @@ A reader stands in one feed at a time, its *source*, at a position; what that is
     fresh:   ------------------------> READING -> LIVE
     stale:   MARKED -> marker -------> READING -> LIVE
     resumed: (JUDGED) -> (FILLING) -------------> LIVE
+    behind:  REPLAYING -------------------------> LIVE
     reset:   PENDING -> marker ------> READING -> LIVE
 
 | phase   | the source                 | it ends when                     | then                                    |
@@ -15,10 +16,13 @@ A reader stands in one feed at a time, its *source*, at a position; what that is
 | READING | a snapshot                 | its end-of-snapshot was taken    | LIVE; JUDGED if it is ahead, with a mark|
 |         |                            | the history has passed it (D6)   | fallen off                              |
 | FILLING | the gate of the live feed  | what is older was filled in      | LIVE                                    |
+| REPLAYING | pages, see `_replays`    | the history has what is newer    | LIVE; JUDGED as above                   |
+|         |                            | a page is broken (R2)            | fallen off; stale, if not judged yet    |
 | LIVE    | the live feed              | the history has passed it (D6)   | fallen off                              |
 
 A gate is a feed without items whose end becomes 1 when it is time to look.
-Who has *fallen off* ends, as LAGGED; with on_lag="reset" it is PENDING.
+Who has *fallen off* a live feed whose topics can be replayed is REPLAYING.
+Anybody else ends, as LAGGED; with on_lag="reset" it is PENDING.
 Who is *stale* is MARKED; with on_lag="reset" it is PENDING.
 In which feed the reader is live depends on its interests, and nothing else here does.
 
@@ -40,7 +44,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, assert_never
 
 from typing_extensions import TypeVar
 
-from ._buffer import Feed
+from ._buffer import Broken, Feed, Finished, Reached
 from ._conflation import MOST_FOLDED, Conflation
 from ._errors import (
     ClosedResourceError,
@@ -52,6 +56,7 @@ from ._errors import (
 )
 from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, PayloadEvents, size
 from ._passages import Passages, Snapshot
+from ._replays import Page
 from ._request import Cursor, SubscribeRequest, share
 from ._rights import Rights
 from ._timeline import Gate, Timeline, Verdict
@@ -76,12 +81,25 @@ class Phase(enum.Enum):
     PENDING = enum.auto()
     READING = enum.auto()
     FILLING = enum.auto()
+    REPLAYING = enum.auto()
     LIVE = enum.auto()
 
 
 # Where every event looks.
 _LIVE: Final = Phase.LIVE
 _READING: Final = Phase.READING
+_REPLAYING: Final = Phase.REPLAYING
+
+
+class Policy(enum.Enum):
+    """What a reader gets that has fallen off."""
+
+    CLOSE = enum.auto()
+    """`SubscriptionLagged`; commits that it has missed, where its topics can be replayed."""
+    RESET = enum.auto()
+    """A new snapshot; before that, what CLOSE gets, unless it conflates."""
+    PART = enum.auto()
+    """`SubscriptionLagged`, in any case: it reads one part of a snapshot that is composed."""
 
 
 class End(NamedTuple):
@@ -124,8 +142,8 @@ class Reader(Slot, Generic[P]):
         "_passed",
         "_peak_lag",
         "_phase",
+        "_policy",
         "_position",
-        "_resets",
         "_rights",
         "_snapshot",
         "_source",
@@ -148,11 +166,9 @@ class Reader(Slot, Generic[P]):
         leave: "Callable[[Reader[P]], None]",
         *,
         rights: Rights | None = None,
-        resets: bool = False,
+        policy: Policy = Policy.CLOSE,
         conflation: Conflation | None = None,
-        fresh: bool = False,
     ) -> None:
-        """`fresh`: it reads no snapshot behind which it might fall off at once."""
         super().__init__()
         timeline = passages.timeline
         self.request = request
@@ -160,7 +176,7 @@ class Reader(Slot, Generic[P]):
         self._passages = passages
         self._leave = leave
         self._rights = rights
-        self._resets = resets
+        self._policy = policy
         self._conflation = conflation
         # All deliveries of its interests go here; it counts as a reader of it until it has ended.
         self._feed = passages.feeds.enter(request.interests)
@@ -173,7 +189,8 @@ class Reader(Slot, Generic[P]):
         self._snapshot: Snapshot | None = None
         # Whether it takes the snapshot as a whole, and keeps it to its end although the history has passed it.
         self._keeps = False
-        # The commit that it is JUDGED by; and that behind which it has come live, if that has a mark.
+        # The commit that it is JUDGED by, or that has to be right before it takes what is replayed; and that behind
+        # which it has come live, if that has a mark.
         self._awaited: Place | None = None
         self._known: Place | None = None
         # The feed too, while whatever comes in it is for the reader as it is: no rights to look at, and past the bound.
@@ -191,22 +208,26 @@ class Reader(Slot, Generic[P]):
         self._peak_lag = 0
         # The slots of the tasks that wait until something is published; None as long as there was none.
         self._watchers: dict[Slot, None] | None = None
-        self._begin(request, timeline, fresh=fresh)
+        self._begin(request, timeline)
         share(request, self._feed.interests)
 
-    def _begin(self, request: SubscribeRequest[P], timeline: Timeline, *, fresh: bool) -> None:
+    def _begin(self, request: SubscribeRequest[P], timeline: Timeline) -> None:
         index = request.index
         if not index:
-            self._enter_snapshot(fresh=fresh, keeps=False)
+            # A part must not read a snapshot behind which it might fall off at once.
+            self._enter_snapshot(fresh=self._policy is Policy.PART, keeps=False)
             return
         verdict = timeline.judge(index, request.epoch, request.mark)
-        is_revoked = timeline.revocations.has(request.token, index)
-        if verdict is Verdict.STALE or is_revoked or index < self._floor:
+        if verdict is Verdict.STALE or timeline.revocations.has(request.token, index):
             self._begin_anew()
-        elif verdict is Verdict.GOOD:
+        elif verdict is Verdict.GOOD and index >= self._floor:
             self._go_live(index, request.mark)
-        else:
+        elif self._can_replay():
+            self._replay(index, request.mark, is_accepted=False)
+        elif verdict is Verdict.AHEAD and index >= self._floor:
             self._wait_for(Place(index, request.mark))
+        else:
+            self._begin_anew()
 
     @property
     def _delivered(self) -> int:
@@ -223,7 +244,7 @@ class Reader(Slot, Generic[P]):
             return "fresh"
         if self._snapshot is not None or self._end is not None:
             return "stale"
-        return None if self._phase is Phase.JUDGED else "resumed"
+        return None if self._phase in (Phase.JUDGED, _REPLAYING) else "resumed"
 
     def _leap(self, position: int) -> None:
         """Moves to another position, perhaps of another feed, and delivers nothing."""
@@ -236,14 +257,21 @@ class Reader(Slot, Generic[P]):
             self._position < self._source.end
             or self._end is not None
             or self._passages.timeline.is_stopped
-            or (self._source.sequel is not None and self._is_done())
+            or (self._source.sequel is not None and self._is_over())
         )
+
+    def _is_over(self) -> bool:
+        """Whether it has had all of its source, and there will be no more of that."""
+        source = self._source
+        if source.sequel is None or self._position < source.end:
+            return False
+        return self._phase is _REPLAYING or self._is_done()
 
     def _is_done(self) -> bool:
         """Whether its subject is finished, and it has had all of it."""
         sequel, timeline = self._feed.sequel, self._passages.timeline
         return (
-            sequel is not None
+            isinstance(sequel, Finished)
             and self._phase is _LIVE
             and self._position == self._feed.end
             and sequel.at <= max(self._index, timeline.index)
@@ -253,7 +281,7 @@ class Reader(Slot, Generic[P]):
         """How many deliveries are there that were not taken; those behind a snapshot count once it is complete."""
         phase, snapshot = self._phase, self._snapshot
         if snapshot is None:
-            return self._source.end - self._position if phase is _LIVE else 0
+            return self._source.end - self._position if phase is _LIVE or phase is _REPLAYING else 0
         if phase is not _READING and phase is Phase.PENDING and not snapshot.is_complete:
             return 0
         lag = snapshot.end - self._position + (phase is not _READING)
@@ -277,7 +305,90 @@ class Reader(Slot, Generic[P]):
         if self._phase is _READING:
             assert self._snapshot is not None
             return self._take_of_snapshot(self._snapshot)
+        if self._phase is _REPLAYING:
+            assert isinstance(self._source, Page)
+            return self._take_replayed(self._source)
         return self._look()
+
+    def _accept(self, page: Page, place: Place) -> bool:
+        """Whether the cursor that it came with is known to be right, because there is something after it."""
+        if not page.end and page.sequel is None:
+            return False
+        self._awaited = None
+        is_good = page.end > 0 or isinstance(page.sequel, Reached)
+        self._passages.counts.opened["replayed" if is_good else "stale"] += 1
+        if is_good:
+            self._index = place.at
+            self._known = Place(*place) if place.mark else None
+            self._tell_watchers()
+        else:
+            self._leave_passage()
+            self._begin_anew()
+            if self._end is not None:
+                raise self._error()
+        return is_good
+
+    def _look_at_page(self) -> None:
+        """Finds out whether the cursor that it came with is right, if it is time to."""
+        if self._awaited is not None and isinstance(self._source, Page):
+            self._accept(self._source, self._awaited)
+
+    def _leave_page(self, page: Page) -> Event[P] | None:
+        """It has had what there is of the page: goes on behind it, if there will be no more."""
+        match page.sequel:
+            case Reached(index, mark, is_finished):
+                self._leave_passage()
+                if is_finished:
+                    self._learn_of_end(Finished(index, is_published=False))
+                alone = index <= self._index
+                if not alone:
+                    self._index = index
+                    self._known = Place(index, mark) if mark else None
+                self._go_on(alone=alone)
+            case Broken(cause):
+                self._leave_passage()
+                return self._fall_off(0, cause, may_replay=False)
+            case _:
+                pass
+        return None
+
+    def _go_on(self, *, alone: bool) -> None:
+        """Behind a page: live, if the history has what is newer."""
+        timeline, index = self._passages.timeline, self._index
+        mark = self._known.mark if self._known is not None and self._known.at == index else ""
+        if index < self._floor:
+            if timeline.is_stopped:
+                self._finish(End(CloseReason.STOPPED))
+                raise self._error()
+            self._replay(index, mark, is_accepted=True, alone=alone)
+        elif mark and index > timeline.index:
+            self._wait_for(Place(index, mark))
+        elif timeline.contradicts(index, mark):
+            self._begin_anew()
+            if self._end is not None:
+                raise self._error()
+        else:
+            self._go_live(index, mark)
+
+    def _can_replay(self) -> bool:
+        """Whether commits that the history no longer has can be read from where they are kept."""
+        passages = self._passages
+        return (
+            self._policy is not Policy.PART
+            and self._conflation is None
+            and not passages.timeline.is_stopped
+            and passages.feeds.can_replay(self._feed)
+        )
+
+    def _replay(self, index: int, mark: str, *, is_accepted: bool, alone: bool = False) -> None:
+        """Reads the commits after this one from where they are kept."""
+        cursor = Cursor(index, self.epoch, mark)
+        self._source = page = self._passages.replays.join(
+            self._feed.interests, cursor, is_judged=is_accepted, alone=alone
+        )
+        self._phase = _REPLAYING
+        self._awaited = None if is_accepted else Place(index, mark)
+        self._leap(page.after(index))
 
     @property
     def _uses_map(self) -> bool:
@@ -298,6 +409,20 @@ class Reader(Slot, Generic[P]):
         if position == feed.end:
             self._finish_if_done()
             return None
+        return self._take_next(feed, position)
+
+    def _take_replayed(self, page: Page) -> Event[P] | None:
+        if self._awaited is not None and not self._accept(page, self._awaited):
+            return None
+        position = self._position
+        if position < page.end and page.items[position].index <= self._index:
+            self._leap(position := page.after(self._index))  # of those who have joined later
+        if position == page.end:
+            return self._leave_page(page)
+        return self._take_next(page, position)
+
+    def _take_next(self, feed: Feed, position: int) -> Event[P] | None:
+        """The next event of an ordered feed, which is there and past the bound, if the reader may see it."""
         if self._rights is not None:
             return self._take_shown(feed, self._rights)
         event = feed.items[position - feed.base]
@@ -365,7 +490,7 @@ class Reader(Slot, Generic[P]):
     def _finish_if_done(self) -> None:
         """Ends the reading, if the subject is finished and there is no more."""
         if self._feed.sequel is not None and self._is_done():
-            self._finish(End(None, is_finished=True))
+            self._finish_subject()
             raise self._error()
 
     def _pass_hidden(self) -> None:
@@ -445,7 +570,7 @@ class Reader(Slot, Generic[P]):
     def _has_lost(self, snapshot: Snapshot) -> bool:
         if self._position < snapshot.start:
             return True
-        if self._keeps or not snapshot.is_complete:
+        if self._keeps or snapshot.replays or not snapshot.is_complete:
             return False
         histories = snapshot.histories
         dropped = histories[0].dropped if len(histories) == 1 else snapshot.newest_dropped
@@ -475,13 +600,15 @@ class Reader(Slot, Generic[P]):
     def _stands_before_events(self) -> bool:
         """Whether there are events, and none that is gone, where it stands."""
         source = self._source
-        is_at_gate = self._phase is not _LIVE and self._phase is not _READING
+        is_at_gate = self._phase not in _WITH_EVENTS or self._awaited is not None
         return source.start <= self._position < source.end and not is_at_gate
 
     def _is_delicate(self) -> bool:
         """Whether there is more to look at than the events that are ready, or at most one of these; so at a gate."""
         source, snapshot = self._source, self._snapshot
         if self._end is not None or not source.start <= self._position < source.end - 1:
+            return True
+        if self._awaited is not None:
             return True
         if snapshot is None:
             return False
@@ -523,7 +650,7 @@ class Reader(Slot, Generic[P]):
         source = self._source
         self._peak_lag = max(self._peak_lag, self._lag())
         first = source.items[self._position - source.base]
-        if self._phase is _LIVE and first.index <= self._index:
+        if self._phase is not _READING and first.index <= self._index:
             self._leap(source.after(self._index))
         begin = self._position - source.base
         events = source.items[begin : begin + limit]
@@ -555,8 +682,8 @@ class Reader(Slot, Generic[P]):
             self._finish(End(CloseReason.STOPPED))
             return
         self._index = 0
-        self._enter_snapshot(fresh=False, keeps=self._resets)
-        if not self._resets:
+        self._enter_snapshot(fresh=False, keeps=self._policy is Policy.RESET)
+        if self._policy is not Policy.RESET:
             self._phase = Phase.MARKED
             self._source = _OPEN
 
@@ -582,7 +709,11 @@ class Reader(Slot, Generic[P]):
         self._known = Place(index, mark) if mark else None
         self._index = index
         self._tell_watchers()
-        if index < feed.born and self._passages.feeds.reach(feed) <= index:
+        dropped = self._passages.feeds.reach(feed) if index < feed.born else feed.dropped
+        if dropped > index and self._can_replay():
+            self._replay(index, mark, is_accepted=True)
+            return
+        if dropped <= index < feed.born:
             self._source = self._passages.feeds.filled(feed)
             self._phase = Phase.FILLING
             self._leap(0)
@@ -604,8 +735,8 @@ class Reader(Slot, Generic[P]):
             if is_refuted:
                 self._begin_anew()
                 return False
-            if sequel is not None and self._feed.sequel is None:
-                self._feed.sequel = sequel
+            if isinstance(sequel, Finished):
+                self._learn_of_end(sequel)
             if gate is not None and not gate.end:
                 self._known = place = Place(index, mark)
                 self._index = index
@@ -616,16 +747,21 @@ class Reader(Slot, Generic[P]):
         return True
 
     def _leave_passage(self) -> None:
-        """Lets go of the snapshot that it waits for or reads, or of the gate of an index."""
+        """Lets go of the snapshot that it waits for or reads, of the gate of an index, or of a page."""
         if self._snapshot is not None:
             self._passages.leave(self._snapshot, keeps=self._keeps)
             self._snapshot = None
-        if self._awaited is not None:
+        if self._phase is _REPLAYING and isinstance(self._source, Page):
+            self._passages.replays.leave(self._source)
+            self._source, self._unchecked = _NOWHERE, _NOWHERE
+        elif self._awaited is not None:
             self._passages.timeline.leave(self._awaited.at, self._source)
-            self._awaited = None
+        self._awaited = None
 
-    def _fall_off(self, missed: int) -> Event[P] | None:
-        """What the reader stood before is gone: the end, or a new snapshot."""
+    def _fall_off(
+        self, missed: int, cause: BaseException | None = None, *, may_replay: bool = True
+    ) -> Event[P] | None:
+        """What the reader stood before is gone: a replay, the end, or a new snapshot."""
         snapshot = self._snapshot
         if snapshot is not None and snapshot.failure is not None:
             self._finish(End(CloseReason.SNAPSHOT_FAILED, cause=snapshot.failure))
@@ -633,8 +769,11 @@ class Reader(Slot, Generic[P]):
         if self._passages.timeline.is_stopped:
             self._finish(End(CloseReason.STOPPED))
             raise self._error()
-        if not self._resets:
-            self._finish(End(CloseReason.LAGGED, missed))
+        if self._phase is _LIVE and may_replay and self._can_replay():
+            self._replay(self._index, "", is_accepted=True)
+            return None
+        if self._policy is not Policy.RESET:
+            self._finish(End(CloseReason.LAGGED, missed, cause))
             raise self._error()
         self._leave_passage()
         self._enter_snapshot(fresh=True, keeps=True)
@@ -645,7 +784,7 @@ class Reader(Slot, Generic[P]):
         if self._end is not None:
             return
         if self._is_done():
-            self._finish(End(None, is_finished=True))
+            self._finish_subject()
             return
         snapshot = self._snapshot
         if snapshot is not None:
@@ -656,9 +795,33 @@ class Reader(Slot, Generic[P]):
         elif self._phase is Phase.JUDGED:
             if not self._source.end:
                 self._finish(End(CloseReason.STOPPED))
+        elif self._phase is _REPLAYING:
+            self._stop_replaying()
         elif self._phase is _LIVE and self._position == self._feed.end:
             horizon = max(self._index, self._passages.timeline.index)
             self._finish(End(CloseReason.STOPPED, horizon=horizon))
+
+    def _stop_replaying(self) -> None:
+        page = self._source
+        assert isinstance(page, Page)
+        if self._position == page.end and not isinstance(page.sequel, Reached):
+            self._finish(End(CloseReason.STOPPED))
+
+    def _learn_of_end(self, sequel: Finished) -> None:
+        """Its snapshot, or a replay, says that the subject is finished."""
+        feed, timeline = self._feed, self._passages.timeline
+        if feed.sequel is None:
+            feed.sequel = sequel
+            if sequel.at > timeline.index:
+                timeline.call(sequel.at, feed)
+            else:
+                self._passages.parking.wake((feed,))
+
+    def _finish_subject(self) -> None:
+        """Ends at the commit that says so, which may have had no event: a resume from there is not too old."""
+        assert isinstance(self._feed.sequel, Finished)
+        self._index = max(self._index, self._feed.sequel.at)
+        self._finish(End(None, is_finished=True))
 
     def _finish(self, end: End) -> None:
         """Ends the reading for good. Does not wake a reader that waits."""
@@ -697,7 +860,7 @@ class Reader(Slot, Generic[P]):
             self._passages.feeds.conflate(scout._feed)
         if scout._snapshot is not None:
             self._passages.enter(scout._snapshot, keeps=scout._keeps)
-        if scout._awaited is not None:
+        if scout._awaited is not None or scout._phase is _REPLAYING:
             scout._source.readers += 1
         return scout
 
@@ -705,6 +868,8 @@ class Reader(Slot, Generic[P]):
         """Where to wait for what it is about to read; None if that is there, or known not to come."""
         if self._phase is _LIVE or self._passages.timeline.is_stopped:
             return None
+        if self._phase is _REPLAYING:
+            return None if self._is_ready() else self._source
         gate = self._source if self._snapshot is None else self._snapshot.whole
         return None if gate.end else gate
 
@@ -712,6 +877,8 @@ class Reader(Slot, Generic[P]):
         """Whether it has everything up to an index that is published."""
         if self._phase is Phase.JUDGED:  # it has had a snapshot that is ahead of what is published
             return not self._source.end and 0 < self._index >= index
+        if self._phase is _REPLAYING:
+            return self._awaited is None and self._index >= index
         return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
 
     def _take_up_to(self, index: int) -> Iterator[Event[P]]:
@@ -770,7 +937,9 @@ class Reader(Slot, Generic[P]):
             case None:
                 return ClosedResourceError("this subscription was closed by its owner")
             case CloseReason.LAGGED:
-                return SubscriptionLagged(self._index, self.epoch, missed)
+                lagged = SubscriptionLagged(self._index, self.epoch, missed)
+                lagged.__cause__ = cause
+                return lagged
             case CloseReason.SNAPSHOT_FAILED:
                 failed = SnapshotFailed(self._index, self.epoch)
                 failed.__cause__ = cause
@@ -781,6 +950,7 @@ class Reader(Slot, Generic[P]):
                 assert_never(reason)
 
 
+_WITH_EVENTS: Final = (_LIVE, _READING, _REPLAYING)
 _PLACE: Final = (
     "_awaited",
     "_conflation",

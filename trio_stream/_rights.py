@@ -90,7 +90,9 @@ class Rights:
         if kind is not PayloadEvents:
             return self._of_one(event, replaced.get(id(event)))
         batch = cast("PayloadEvents[Any]", event.payload).items
-        shown = [self._of_one(each, replaced.get(id(each))) for each in batch]
+        # Looked up before anybody is asked: who is asked may publish, and this commit and what it replaces be dropped.
+        replacements = [replaced.get(id(each)) for each in batch]
+        shown = list(map(self._of_one, batch, replacements))
         items = [each for each in shown if each is not None]
         if not items:
             return None
@@ -144,11 +146,8 @@ class Rights:
 
 
 def withdrawn(payload: Any) -> Any:
-    """What the payload is when it is withdrawn; `TypeError` if it does not say."""
-    method = getattr(payload, "withdrawn", None)
-    if method is None:
-        raise TypeError(f"a payload of type {type(payload).__name__} was replaced, and has no withdrawn()")
-    gone = method()
+    """What the payload is when it is withdrawn; `TypeError` if that would have to be awaited."""
+    gone = payload.withdrawn()
     if isinstance(gone, Awaitable):
         raise TypeError(f"withdrawn of {type(payload).__name__} is not to be async")
     return gone

@@ -2,8 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from ._errors import CloseReason
+
+BEGINNINGS: Final = ("fresh", "resumed", "replayed", "stale")
+FATES: Final = ("run", "shared", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)

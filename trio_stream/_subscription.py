@@ -381,12 +381,14 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         return SubscriptionState.LIVE if self._snapshot is None else SubscriptionState.SNAPSHOT
 
     def _is_resuming(self) -> bool:
-        return self._phase is Phase.JUDGED and not self._index
+        return not self._index and (self._phase is Phase.JUDGED or self._phase is Phase.REPLAYING)
 
     def _is_settled(self) -> bool:
         """Whether end-of-snapshot was received, or the resume accepted; judges that if it is time to."""
         if self._passages.timeline.is_stopped:
             self._stop_if_done()
+        elif self._is_resuming() and self._phase is Phase.REPLAYING:
+            self._look_at_page()
         elif self._is_resuming() and self._source.end:
             self._look()
         return self._snapshot is None and not self._is_resuming()
@@ -399,18 +401,19 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
             self._watchers = {}
         parked = parking.backend.park(slot)
         self._watchers[slot] = None
-        if index is None and self._awaited is not None:
+        page = self._source if index is None and self._phase is Phase.REPLAYING else None
+        if index is None and page is None and self._awaited is not None:
             index = self._awaited.at
-        gate = None if index is None else timeline.enter(index)
+        gate = page if index is None else timeline.enter(index)
         if gate is not None:
             gate.waiting[slot] = None
         try:
             await parked
         finally:
             if gate is not None:
-                assert index is not None
                 gate.waiting.pop(slot, None)
-                timeline.leave(index, gate)
+                if index is not None:
+                    timeline.leave(index, gate)
             self._watchers.pop(slot, None)
 
     async def _read_ahead(self, index: int) -> list[Event[P]] | None:
@@ -474,7 +477,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         if (
             self._position < source.end
             or self._end is not None
-            or (source.sequel is not None and self._is_done())
+            or (source.sequel is not None and self._is_over())
         ):
             return backend.checkpoint()
         parked = backend.park(self)

@@ -29,6 +29,8 @@ class Verdict(enum.Enum):
     """It lies on this timeline, or cannot be doubted."""
     STALE = enum.auto()
     """It does not, or nobody can know."""
+    UNKNOWN = enum.auto()
+    """It is older than what is remembered."""
     AHEAD = enum.auto()
     """It is to be judged when its index is reached."""
 
@@ -36,12 +38,14 @@ class Verdict(enum.Enum):
 class Gate(Feed):
     """Opens when an index is published or passed over."""
 
-    __slots__ = ("mark",)
+    __slots__ = ("called", "mark")
 
     def __init__(self) -> None:
         super().__init__()
         # When it is open: of the commit with this index; "" if there is none, or it has none.
         self.mark: str = ""
+        # Those who wait in these are woken when it opens.
+        self.called: list[Feed] = []
 
 
 class Timeline:
@@ -105,6 +109,11 @@ class Timeline:
         self.advance(index, mark)
         self.commits -= 1  # this one was not published
 
+    @property
+    def _oldest(self) -> int:
+        """The index of the oldest commit whose mark is remembered; one above the newest if there is none."""
+        return self._marks[0][0] if self._marks else self.index + 1
+
     def mark_at(self, index: int) -> str | None:
         """The mark of the commit with this index; None if it is not known, or there is no such commit."""
         place = bisect_left(self._marks, index, key=itemgetter(0))
@@ -119,14 +128,18 @@ class Timeline:
         if index <= self.index:
             if not mark and (epoch is None or not self._marks):
                 return Verdict.GOOD
-            return Verdict.GOOD if mark and self.mark_at(index) == mark else Verdict.STALE
+            if not mark:
+                return Verdict.STALE
+            if index < self._oldest:
+                return Verdict.UNKNOWN
+            return Verdict.GOOD if self.mark_at(index) == mark else Verdict.STALE
         if epoch is None or (self._marks and not mark):
             return Verdict.STALE
         return Verdict.AHEAD if mark else Verdict.GOOD
 
     def contradicts(self, index: int, mark: str) -> bool:
         """Whether the commit with this index is known here to be another one than that with this mark."""
-        if not mark or index > self.index or not self._marks or index < self._marks[0][0]:
+        if not mark or index > self.index or not self._marks or index < self._oldest:
             return False
         return self.mark_at(index) != mark
 
@@ -146,8 +159,12 @@ class Timeline:
             del self._awaited[index]
             del self._order[bisect_left(self._order, index)]
 
-    def reached(self) -> list[Gate]:
-        """The gates of the indexes that are published now, which open."""
+    def call(self, index: int, feed: Feed) -> None:
+        """Has those who wait in this feed look again when the index is published, which is not reached."""
+        self.enter(index).called.append(feed)
+
+    def reached(self) -> list[Feed]:
+        """The gates of the indexes that are published now, which open, and the feeds that they call."""
         order = self._order
         if not order or order[0] > self.index:
             return []
@@ -157,7 +174,7 @@ class Timeline:
         for index, gate in zip(passed, gates, strict=True):
             gate.end = 1
             gate.mark = self.mark_at(index) or ""
-        return gates
+        return [*gates, *[feed for gate in gates for feed in gate.called]]
 
     def everybody(self) -> list[Slot]:
         """All who wait; they are forgotten."""

@@ -16,7 +16,7 @@ They are kept without a list around it, and take half of the time.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -49,11 +49,11 @@ class PlainFeed(Feed):
     @property
     def is_final(self) -> bool:
         """Whether a commit has finished it."""
-        return self.sequel is not None and self.sequel.is_published
+        return isinstance(self.sequel, Finished) and self.sequel.is_published
 
     def check_open(self) -> None:
         """Raises `InvalidCommitError` if it is finished by a commit."""
-        if self.sequel is not None and self.sequel.is_published:
+        if isinstance(self.sequel, Finished) and self.sequel.is_published:
             raise InvalidCommitError(
                 f"subject {str(self.subject)!r} of topic {str(self.history.topic)!r} "
                 f"is finished since commit {self.sequel.at}"
@@ -91,22 +91,31 @@ class History:
         "folds",
         "limit",
         "replaced",
+        "replay",
         "routes",
         "row",
         "topic",
     )
 
     def __init__(
-        self, topic: Topic[Any], limit: int, most_events: int, floor: int, row: RowFunc | None = None
+        self,
+        topic: Topic[Any],
+        limit: int,
+        most_events: int,
+        floor: int,
+        *,
+        row: RowFunc | None = None,
+        replay: Callable[..., Any] | None = None,
     ) -> None:
         """`limit` in commits, `most_events` in events; the newest commit is kept in any case.
 
-        `row` says which row of the state a payload is.
+        `row` says which row of the state a payload is; `replay` reads older commits from where they are kept.
         """
         self.topic: Topic[Any] = topic
         self.limit: int = limit
         self._most_events: int = most_events
         self.row: RowFunc | None = row
+        self.replay: Callable[..., Any] | None = replay
         # How many feeds that its events get into have such a map as readers who conflate need.
         self.folds: int = 0
         self.floor: int = floor

@@ -7,7 +7,7 @@ from typing import Final
 import anyio
 from anyio.lowlevel import RunVar
 
-from trio_stream import SubscriptionForceClosed
+from ._errors import SubscriptionForceClosed
 
 MOST: Final = 10  # warnings of one logger in one period
 PERIOD: Final = 60.0  # seconds

@@ -1,0 +1,138 @@
+"""Replays: commits that the histories no longer have, read from where they are kept, page by page. Pure, no event loop.
+
+A reader that stands below what the history has, and whose topics can be replayed, passes through pages.
+A *page* is an ordered feed that a replay function fills with the commits after one cursor, at most `WINDOW` of them.
+What follows its last commit is its *sequel*:
+
+| sequel  | seen by            | then the reader                                                              |
+|---------|--------------------|------------------------------------------------------------------------------|
+|         | None               | waits in the page                                                            |
+| reached | `Reached`          | goes on live, if the history has what is newer; if not, into the next page   |
+| broken  | `Broken`           | has fallen off (R2); one whose cursor is not judged yet is stale             |
+
+So a reader that is slower than the writer goes from page to page at its own pace, and holds no more than one of them.
+
+Who asks for the same, with the same cursor, shares a page.
+Who is further on may join one that begins before, if its cursor need not be judged: what it has had is passed over.
+It joins once; if that page does not bring it on, it gets one of its own, so that nobody waits for another.
+
+A page goes with its last reader, and so does the function that fills it.
+"""
+
+from bisect import bisect_right, insort
+from collections.abc import Callable, Container
+from operator import attrgetter
+from typing import Any, Final
+
+from ._buffer import Broken, Passage, Reached
+from ._events import Event, Topic, size
+from ._feeds import Feeds
+from ._request import Cursor
+from ._routes import Interests
+from ._wait import Parking
+
+WINDOW: Final = 1024  # deliveries in a page
+
+
+class Page(Passage):
+    """The commits after a cursor, perhaps still being read."""
+
+    __slots__ = ("cancel", "cursor", "last")
+
+    def __init__(self, interests: Interests, cursor: Cursor) -> None:
+        super().__init__()
+        self.interests = interests
+        self.cursor: Cursor = cursor
+        self.dropped = cursor.index
+        # The index of the newest commit that was appended, whether it was asked for or not.
+        self.last: int = cursor.index
+        # Ends the function, or has it not begin.
+        self.cancel: Callable[[], object] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is taken in."""
+        return len(self.items) >= WINDOW or not self.readers or self.sequel is not None
+
+
+class Replays:
+    """The pages that are being filled or read."""
+
+    def __init__(self, feeds: Feeds, parking: Parking, start: Callable[[Page], None]) -> None:
+        self._feeds = feeds
+        self._parking = parking
+        # Has the topic's function fill a page, as soon as the publisher runs.
+        self._start = start
+        # {interests: those that can be joined, by where they begin}, without empty entries.
+        self._pages: dict[Interests, list[Page]] = {}
+
+    def join(self, interests: Interests, cursor: Cursor, *, is_judged: bool, alone: bool = False) -> Page:
+        """The page to read after this cursor, for one more reader.
+
+        `is_judged`: it is known that the cursor lies on the timeline.
+        `alone`: one that begins before is of no use.
+        """
+        page = self._found(interests, cursor, may_begin_before=not alone and (is_judged or not cursor.mark))
+        if page is None:
+            page = Page(interests, cursor)
+            insort(self._pages.setdefault(interests, []), page, key=_BEGIN)
+            self._start(page)
+        page.readers += 1
+        return page
+
+    def enter(self, page: Page) -> None:
+        """One reader more, of a page that it was given."""
+        page.readers += 1
+
+    def leave(self, page: Page) -> None:
+        """One reader less; without one the page is gone."""
+        page.readers -= 1
+        if not page.readers:
+            self._unshare(page)
+            if page.cancel is not None:
+                page.cancel()
+            self._parking.release(page.drop_all(and_more=False), size)
+
+    def append(self, page: Page, delivery: Event[Any]) -> None:
+        """A commit more."""
+        page.append(delivery)
+        if page.waiting:
+            self._parking.wake((page,))
+
+    def end(self, page: Page, sequel: Reached | Broken) -> None:
+        """The function has returned, or failed."""
+        if page.sequel is None:
+            page.sequel = sequel
+            if isinstance(sequel, Broken):
+                self._unshare(page)
+            self._parking.wake((page,))
+
+    def forget(self, topics: Container[Topic[Any]]) -> None:
+        """Nobody joins a page of these any more: their state was replaced, or the publisher stops."""
+        for interests in [each for each in self._pages if any(one.topic in topics for one in each)]:
+            del self._pages[interests]
+
+    def _found(self, interests: Interests, cursor: Cursor, *, may_begin_before: bool) -> Page | None:
+        pages = self._pages.get(interests, ())
+        for page in reversed(pages[: bisect_right(pages, cursor.index, key=_BEGIN)]):
+            if page.cursor == cursor:
+                return page
+            if may_begin_before and (page.sequel is None or _brings_on(page, cursor.index)):
+                return page
+            if page.cursor.index < cursor.index:
+                break
+        return None
+
+    def _unshare(self, page: Page) -> None:
+        pages = self._pages.get(page.interests, [])
+        if page in pages:
+            pages.remove(page)
+            if not pages:
+                del self._pages[page.interests]
+
+
+def _brings_on(page: Page, index: int) -> bool:
+    return isinstance(page.sequel, Reached) and page.sequel.at > index
+
+
+_BEGIN: Final = attrgetter("dropped")
