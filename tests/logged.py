@@ -55,10 +55,10 @@ class Logged(Catalogue):
     meanwhile: Callable[[], object] = lambda: None
 
     @override
-    def commit_events(self, events: Iterable[Event[Health]]) -> int:
+    def commit_events(self, events: Iterable[Event[Health]], **more: Any) -> int:
         commit = [replace(each, mark=self.mark(each.index)) for each in events]
         self.log.append(commit)
-        return super().commit_events(commit)
+        return super().commit_events(commit, **more)
 
     def change(self, key: str, value: str | None, *, namespace: str = "default") -> int:
         """A commit of one event that says what it replaces."""
@@ -109,7 +109,7 @@ class Logged(Catalogue):
     async def _fill(self, page: Page, appender: SnapshotAppender[Health]) -> int:
         await self._pass(0)
         reached = page.cursor.index
-        if reached < self.floor or page.cursor.mark != self.mark(reached):
+        if reached < self.floor or page.cursor.mark not in ("", self.mark(reached)):
             raise StaleCursorError(f"the log begins behind {self.floor}")
         for commit in list(self.log):
             index = commit[0].index

@@ -27,9 +27,9 @@ class Marked(Catalogue):
     copy: str = "a"
     marks: dict[int, str] = field(default_factory=dict)
 
-    def commit_events(self, events: Iterable[Event[Health]]) -> int:
+    def commit_events(self, events: Iterable[Event[Health]], **more: Any) -> int:
         mark = self.marks[self.index + 1] = f"{self.copy}{self.index + 1}"
-        return super().commit_events(replace(each, mark=mark) for each in events)
+        return super().commit_events([replace(each, mark=mark) for each in events], **more)
 
     def cursor(self, index: int | None = None) -> Cursor:
         """That of a commit, of the newest by default."""

@@ -90,10 +90,11 @@ async def test_after_a_refresh_of_the_topic_a_cursor_of_before_is_not_replayed()
         assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
 
 
+@pytest.mark.parametrize("copy", ["", "a"], ids=["", "marks"])
 @pytest.mark.parametrize("held", [0, 4, 6, 7])
-async def test_a_stop_ends_the_reading_behind_what_is_there(held: int) -> None:
-    """D5, E1: without a marker; and it can be resumed where it stands."""
-    store = filled(20)
+async def test_a_stop_ends_the_reading_behind_what_is_there(held: int, copy: str) -> None:
+    """D5, D7, E1: without a marker; and it can be resumed where it stands."""
+    store = filled(20, copy=copy)
     async with logged(store) as (_, publisher):
         store.hold(held)
         subscription = publisher.subscribe(after(store, 3))
@@ -162,6 +163,17 @@ async def test_closing_it_wakes_who_waits_for_a_page() -> None:
         statistics = publisher.statistics()
         assert (statistics.subscriptions, statistics.waiting, statistics.tokens) == (0, 0, 0)
         assert {each.snapshots for each in statistics.topics.values()} == {0}
+
+
+async def test_one_that_was_closed_can_be_resumed_where_it_stood() -> None:
+    """D7: its mark is known, although the publisher has forgotten it long ago."""
+    async with logged(filled(20, copy="a")) as (store, publisher):
+        subscription = publisher.subscribe(after(store, 3))
+        await until(subscription, 5)
+        subscription.close()
+        assert subscription.cursor == store.cursor(5)
+        resumed = publisher.subscribe(subscription.resume_request())
+        assert indexes(await until(resumed, 20)) == [*range(6, 21)]
 
 
 async def test_wait_ready_raises_how_it_ended() -> None:

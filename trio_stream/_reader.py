@@ -341,7 +341,7 @@ class Reader(Slot, Generic[P]):
                 if is_finished:
                     self._learn_of_end(Finished(index, is_published=False))
                 alone = index <= self._index
-                if not alone:
+                if index >= self._index:  # also if it had the last event: only now the mark is known
                     self._index = index
                     self._known = Place(index, mark) if mark else None
                 self._go_on(alone=alone)
@@ -825,6 +825,8 @@ class Reader(Slot, Generic[P]):
 
     def _finish(self, end: End) -> None:
         """Ends the reading for good. Does not wake a reader that waits."""
+        if mark := self._cursor_at(self._index).mark:  # which can only be found out here
+            self._known = Place(self._index, mark)
         self._end = end
         self._leave(self)
         self._detach()
@@ -922,8 +924,10 @@ class Reader(Slot, Generic[P]):
             return Cursor(index, self.epoch, self._known.mark)  # also if another commit has that index since
         timeline = self._passages.timeline
         mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
-        if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
-            last = self._feed.items[self._position - 1 - self._feed.base]
+        source = self._source
+        is_among_commits = self._phase is _LIVE or self._phase is _REPLAYING
+        if not mark and is_among_commits and source.start < self._position <= source.end:
+            last = source.items[self._position - 1 - source.base]
             mark = last.mark if last.index == index else None
         return Cursor(index, self.epoch, mark or "")
 
