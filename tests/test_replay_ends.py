@@ -88,6 +88,20 @@ async def test_after_a_refresh_of_the_topic_a_cursor_of_before_is_not_replayed()
         request = after(store, 3)
         publisher.refresh(HEALTH)
         assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
+        assert store.pages == []
+        store.fill(10)
+        assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
+        assert indexes(await until(publisher.subscribe(after(store, 21)), 30)) == [*range(22, 31)]
+
+
+async def test_where_commits_were_left_out_the_log_has_them() -> None:
+    """D7: the same epoch goes on after an index; what came before is in the log."""
+    async with logged(filled(20)) as (store, publisher):
+        store.publisher = None
+        store.fill(20)
+        publisher.refresh(index=40, epoch=EPOCH)
+        store.publisher = publisher
+        assert indexes(await until(publisher.subscribe(after(store, 15)), 40)) == [*range(16, 41)]
 
 
 @pytest.mark.parametrize("copy", ["", "a"], ids=["", "marks"])
