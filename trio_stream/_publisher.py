@@ -374,6 +374,7 @@ class EventPublisher:
                 # Where the epoch goes on, a cursor that was too old, or ahead of what is published, still is.
                 floor, farthest = (history.floor, history.farthest) if goes_on else (0, 0)
                 floors[each] = max(start, floor), start if goes_on else 0
+                history.refreshed = history.refreshed if goes_on else 0
                 history.farthest = max(start, farthest)
             self._passages.clear(floors)
         else:
@@ -385,7 +386,7 @@ class EventPublisher:
             closed = self._subscriptions.take_of(topic)
             self._force_close(closed, CloseReason.REFRESH)
             # Who was here before, and saw the newest commit or a snapshot ahead of it, must not resume either.
-            floor = max(self._timeline.index, history.farthest) + 1
+            history.refreshed = floor = max(self._timeline.index, history.farthest) + 1
             self._passages.clear({topic: (floor, history.newest)})
 
     def statistics(self) -> PublisherStatistics:

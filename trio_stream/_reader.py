@@ -222,7 +222,7 @@ class Reader(Slot, Generic[P]):
             self._begin_anew()
         elif verdict is Verdict.GOOD and index >= self._floor:
             self._go_live(index, request.mark)
-        elif self._can_replay():
+        elif self._can_replay(index):
             self._replay(index, request.mark, is_accepted=False)
         elif verdict is Verdict.AHEAD and index >= self._floor:
             self._wait_for(Place(index, request.mark))
@@ -339,7 +339,7 @@ class Reader(Slot, Generic[P]):
                 if is_finished:
                     self._learn_of_end(Finished(index, is_published=False))
                 alone = index <= self._index
-                if not alone:
+                if index >= self._index:  # also if it had the last event: only now the mark is known
                     self._index = index
                     self._known = Place(index, mark) if mark else None
                 self._go_on(alone=alone)
@@ -368,14 +368,14 @@ class Reader(Slot, Generic[P]):
         else:
             self._go_live(index, mark)
 
-    def _can_replay(self) -> bool:
-        """Whether commits that the history no longer has can be read from where they are kept."""
+    def _can_replay(self, index: int) -> bool:
+        """Whether commits after this one that the history no longer has can be read from where they are kept."""
         passages = self._passages
         return (
             self._policy is not Policy.PART
             and self._conflation is None
             and not passages.timeline.is_stopped
-            and passages.feeds.can_replay(self._feed)
+            and passages.feeds.can_replay(self._feed, index)
         )
 
     def _replay(self, index: int, mark: str, *, is_accepted: bool, alone: bool = False) -> None:
@@ -717,7 +717,7 @@ class Reader(Slot, Generic[P]):
         self._index = index
         self._tell_watchers()
         dropped = self._passages.feeds.reach(feed) if index < feed.born else feed.dropped
-        if dropped > index and self._can_replay():
+        if dropped > index and self._can_replay(index):
             self._replay(index, mark, is_accepted=True)
             return
         if dropped <= index < feed.born:
@@ -776,7 +776,7 @@ class Reader(Slot, Generic[P]):
         if self._passages.timeline.is_stopped:
             self._finish(End(CloseReason.STOPPED))
             raise self._error()
-        if self._phase is _LIVE and may_replay and self._can_replay():
+        if self._phase is _LIVE and may_replay and self._can_replay(self._index):
             self._replay(self._index, "", is_accepted=True)
             return None
         if self._policy is not Policy.RESET:
@@ -832,6 +832,8 @@ class Reader(Slot, Generic[P]):
 
     def _finish(self, end: End) -> None:
         """Ends the reading for good. Does not wake a reader that waits."""
+        if mark := self._cursor_at(self._index).mark:  # which can only be found out here
+            self._known = Place(self._index, mark)
         self._end = end
         self._leave(self)
         self._detach()
@@ -929,8 +931,10 @@ class Reader(Slot, Generic[P]):
             return Cursor(index, self.epoch, self._known.mark)  # also if another commit has that index since
         timeline = self._passages.timeline
         mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
-        if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
-            last = self._feed.items[self._position - 1 - self._feed.base]
+        source = self._source
+        is_among_commits = self._phase is _LIVE or self._phase is _REPLAYING
+        if not mark and is_among_commits and source.start < self._position <= source.end:
+            last = source.items[self._position - 1 - source.base]
             mark = last.mark if last.index == index else None
         return Cursor(index, self.epoch, mark or "")
 

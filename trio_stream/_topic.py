@@ -90,6 +90,7 @@ class History:
         "floor",
         "folds",
         "limit",
+        "refreshed",
         "replaced",
         "replay",
         "routes",
@@ -119,6 +120,8 @@ class History:
         # How many feeds that its events get into have such a map as readers who conflate need.
         self.folds: int = 0
         self.floor: int = floor
+        # No commits lead on from a lower index: the state was replaced since. Written by the publisher.
+        self.refreshed: int = 0
         self.dropped: int = 0
         self.feeds: dict[Subject, PlainFeed] = {}
         # Those of a blank key among them.
