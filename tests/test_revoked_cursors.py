@@ -339,6 +339,20 @@ async def test_the_newest_tokens_are_remembered_and_a_floor_of_the_others() -> N
         }
 
 
+async def test_what_is_revoked_again_is_the_last_to_be_forgotten() -> None:
+    """D11: the floor rises to what was really forgotten."""
+    async with opened(index=3, epoch="e") as (_, publisher):
+        publisher.close_subscriptions(["oldest"])
+        publisher.publish([event(4, "web")])
+        revoke_many(publisher, MOST_REVOKED - 1)
+        publisher.publish([event(5, "web")])
+        publisher.close_subscriptions(["oldest"])
+        publisher.close_subscriptions(["one more"])
+        publisher.publish([event(6, "web")])
+        assert [is_stale(publisher, "other", index) for index in (4, 5)] == [True, False]
+        assert [is_stale(publisher, "oldest", index) for index in (5, 6)] == [True, False]
+
+
 async def test_the_floor_is_not_raised_by_what_is_revoked_again() -> None:
     """The same few tokens may be revoked for ever."""
     async with opened(index=5, epoch="e") as (_, publisher):
