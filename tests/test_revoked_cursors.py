@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import pytest
 from catalogue import HEALTH, JOBS, event, kinds, ready, until_live
+from logged import Logged, logged
 from marked import EPOCH, marked
 from scenes import opened, settled
 from stretches import stretches
@@ -257,6 +258,27 @@ async def test_a_revocation_in_the_commit_that_a_cursor_waits_for_ends_it() -> N
         with pytest.raises(SubscriptionForceClosed):
             waits.receive_nowait()
         assert begins(publisher, ahead) == "stale"
+
+
+async def test_what_is_stale_for_its_token_is_not_replayed() -> None:
+    """D7: however far back the store's log reaches."""
+    store = Logged()
+    store.fill(8)
+    async with logged(store) as (_, publisher):
+        publisher.close_subscriptions(["t"])
+        store.fill(8)
+        for token, index, began in [
+            ("t", 3, "stale"),
+            ("t", 8, "stale"),
+            ("u", 3, "resuming"),
+            ("t", 9, "resuming"),
+        ]:
+            reader = publisher.subscribe(SubscribeRequest(HEALTH, token=token, index=index, epoch=EPOCH))
+            assert reader.state.value == ("snapshot" if began == "stale" else "resuming")
+            received = await reader.receive()
+            assert received.is_new_snapshot_to_follow == (began == "stale")
+            reader.close()
+        assert store.asked == [3, 9]
 
 
 async def test_a_new_epoch_forgets_who_was_revoked_in_the_old_one() -> None:
