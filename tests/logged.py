@@ -109,7 +109,7 @@ class Logged(Catalogue):
     async def _fill(self, page: Page, appender: SnapshotAppender[Health]) -> int:
         await self._pass(0)
         reached = page.cursor.index
-        if reached < self.floor or page.cursor.mark != self.mark(reached):
+        if reached < self.floor or page.cursor.mark not in ("", self.mark(reached)):
             raise StaleCursorError(f"the log begins behind {self.floor}")
         for commit in list(self.log):
             index = commit[0].index

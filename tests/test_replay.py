@@ -62,12 +62,13 @@ async def test_a_resume_that_the_history_reaches_asks_nobody() -> None:
 async def settled_events(subscription: Subscription[Health]) -> list[Event[Health]]:
     """All that comes as long as nothing else happens."""
     got: list[Event[Health]] = []
-    while True:
+    idle = 0
+    while idle < 2:  # the first call that finds nothing may have asked for more
         await quiet()
         more = ready(subscription)
-        if not more:
-            return got
+        idle = 0 if more else idle + 1
         got += more
+    return got
 
 
 async def test_what_the_publisher_has_published_itself_is_replayed_when_it_has_forgotten_it() -> None:
@@ -241,7 +242,10 @@ async def test_a_cursor_ahead_of_the_publisher_is_judged_by_the_log() -> None:
             publisher.publish(commit)
         store.commit(("a", "21"))
         assert indexes(await until(good, 21)) == [19, 20, 21]
-        assert [each for each in indexes(await until(bad, 21)) if each > 20] == [21]
+        state: State = {}
+        for received in await until(bad, 21):
+            apply(state, received)
+        assert state == store.state_at(21, EVERY)
 
 
 async def test_what_the_log_knows_before_it_is_published_comes_once() -> None:
@@ -351,8 +355,9 @@ async def test_in_any_course_of_commits_and_pages_every_commit_comes_once(seed: 
             if subscription.index < store.index:
                 got += await random.choice([one, two, next_one])(subscription)
         for subscription, got, begin in readers:
-            everything = [*got, *await until(subscription, store.index)]
-            assert indexes(everything) == [*range(begin + 1, store.index + 1)]
+            while subscription.index < store.index:  # which goes on
+                got.append(await subscription.receive())
+            assert indexes(got) == [*range(begin + 1, store.index + 1)]
             subscription.close()
 
 
@@ -389,7 +394,7 @@ async def test_readers_of_different_cursors_have_pages_of_their_own() -> None:
         assert ready(early) == []
         gate.set()
         assert indexes(await until(early, 40)) == [*range(4, 41)]
-        assert store.asked[:2] == [3, 25]
+        assert {*store.asked[:2]} == {3, 25}
 
 
 async def test_readers_of_different_interests_have_pages_of_their_own() -> None:

@@ -88,12 +88,27 @@ async def test_after_a_refresh_of_the_topic_a_cursor_of_before_is_not_replayed()
         request = after(store, 3)
         publisher.refresh(HEALTH)
         assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
+        assert store.pages == []
+        store.fill(10)
+        assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
+        assert indexes(await until(publisher.subscribe(after(store, 21)), 30)) == [*range(22, 31)]
 
 
+async def test_where_commits_were_left_out_the_log_has_them() -> None:
+    """D7: the same epoch goes on after an index; what came before is in the log."""
+    async with logged(filled(20)) as (store, publisher):
+        store.publisher = None
+        store.fill(20)
+        publisher.refresh(index=40, epoch=EPOCH)
+        store.publisher = publisher
+        assert indexes(await until(publisher.subscribe(after(store, 15)), 40)) == [*range(16, 41)]
+
+
+@pytest.mark.parametrize("copy", ["", "a"], ids=["", "marks"])
 @pytest.mark.parametrize("held", [0, 4, 6, 7])
-async def test_a_stop_ends_the_reading_behind_what_is_there(held: int) -> None:
-    """D5, E1: without a marker; and it can be resumed where it stands."""
-    store = filled(20)
+async def test_a_stop_ends_the_reading_behind_what_is_there(held: int, copy: str) -> None:
+    """D5, D7, E1: without a marker; and it can be resumed where it stands."""
+    store = filled(20, copy=copy)
     async with logged(store) as (_, publisher):
         store.hold(held)
         subscription = publisher.subscribe(after(store, 3))
@@ -162,6 +177,17 @@ async def test_closing_it_wakes_who_waits_for_a_page() -> None:
         statistics = publisher.statistics()
         assert (statistics.subscriptions, statistics.waiting, statistics.tokens) == (0, 0, 0)
         assert {each.snapshots for each in statistics.topics.values()} == {0}
+
+
+async def test_one_that_was_closed_can_be_resumed_where_it_stood() -> None:
+    """D7: its mark is known, although the publisher has forgotten it long ago."""
+    async with logged(filled(20, copy="a")) as (store, publisher):
+        subscription = publisher.subscribe(after(store, 3))
+        await until(subscription, 5)
+        subscription.close()
+        assert subscription.cursor == store.cursor(5)
+        resumed = publisher.subscribe(subscription.resume_request())
+        assert indexes(await until(resumed, 20)) == [*range(6, 21)]
 
 
 async def test_wait_ready_raises_how_it_ended() -> None:

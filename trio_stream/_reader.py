@@ -180,7 +180,7 @@ class Reader(Slot, Generic[P]):
         self._conflation = conflation
         # All deliveries of its interests go here; it counts as a reader of it until it has ended.
         self._feed = passages.feeds.enter(request.interests)
-        if self._uses_map:
+        if conflation is not None and rights is None:
             passages.feeds.conflate(self._feed)
         # What the position is in, and the phase, see the table on top.
         self._source: Feed = self._feed
@@ -222,7 +222,7 @@ class Reader(Slot, Generic[P]):
             self._begin_anew()
         elif verdict is Verdict.GOOD and index >= self._floor:
             self._go_live(index, request.mark)
-        elif self._can_replay():
+        elif self._can_replay(index):
             self._replay(index, request.mark, is_accepted=False)
         elif verdict is Verdict.AHEAD and index >= self._floor:
             self._wait_for(Place(index, request.mark))
@@ -239,9 +239,7 @@ class Reader(Slot, Generic[P]):
 
     @property
     def _began(self) -> str | None:
-        """How it began, of one that has read nothing; None if that is not known yet."""
-        if not self.request.index:
-            return "fresh"
+        """How it began, of one that was to go on and has read nothing; None if that is not known yet."""
         if self._snapshot is not None or self._end is not None:
             return "stale"
         return None if self._phase in (Phase.JUDGED, _REPLAYING) else "resumed"
@@ -341,7 +339,7 @@ class Reader(Slot, Generic[P]):
                 if is_finished:
                     self._learn_of_end(Finished(index, is_published=False))
                 alone = index <= self._index
-                if not alone:
+                if index >= self._index:  # also if it had the last event: only now the mark is known
                     self._index = index
                     self._known = Place(index, mark) if mark else None
                 self._go_on(alone=alone)
@@ -370,14 +368,14 @@ class Reader(Slot, Generic[P]):
         else:
             self._go_live(index, mark)
 
-    def _can_replay(self) -> bool:
-        """Whether commits that the history no longer has can be read from where they are kept."""
+    def _can_replay(self, index: int) -> bool:
+        """Whether commits after this one that the history no longer has can be read from where they are kept."""
         passages = self._passages
         return (
             self._policy is not Policy.PART
             and self._conflation is None
             and not passages.timeline.is_stopped
-            and passages.feeds.can_replay(self._feed)
+            and passages.feeds.can_replay(self._feed, index)
         )
 
     def _replay(self, index: int, mark: str, *, is_accepted: bool, alone: bool = False) -> None:
@@ -409,6 +407,8 @@ class Reader(Slot, Generic[P]):
         if position == feed.end:
             self._finish_if_done()
             return None
+        if self._rights is not None:
+            return self._take_shown(feed, self._rights)
         return self._take_next(feed, position)
 
     def _take_replayed(self, page: Page) -> Event[P] | None:
@@ -419,12 +419,12 @@ class Reader(Slot, Generic[P]):
             self._leap(position := page.after(self._index))  # of those who have joined later
         if position == page.end:
             return self._leave_page(page)
+        if self._rights is not None:
+            return self._take_shown(page, self._rights)
         return self._take_next(page, position)
 
-    def _take_next(self, feed: Feed, position: int) -> Event[P] | None:
-        """The next event of an ordered feed, which is there and past the bound, if the reader may see it."""
-        if self._rights is not None:
-            return self._take_shown(feed, self._rights)
+    def _take_next(self, feed: Feed, position: int) -> Event[P]:
+        """The next event of an ordered feed, which is there and past the bound."""
         event = feed.items[position - feed.base]
         self._index = event.index
         self._position = position + 1
@@ -437,15 +437,22 @@ class Reader(Slot, Generic[P]):
         """The next event that the reader may see; None if none of the next ones is."""
         position = self._position
         scanned = min(position + SCAN, feed.end)
-        while feed.start <= position < scanned:  # the authorizer may publish, and what comes next be dropped
-            event = feed.items[position - feed.base]
-            shown = self._shown(event, rights)
-            rights.count(event, shown)
-            self._index = event.index
-            self._position = position = position + 1
-            if shown is not None:
-                return shown
-            self._passed += 1
+        was_receiving, self._is_receiving = self._is_receiving, "asking"
+        try:
+            while feed.start <= position < scanned:  # who is asked may publish, and what comes next be dropped
+                event = feed.items[position - feed.base]
+                shown = rights.shown(event, feed.replaced)
+                if self._end is not None:  # as in _shown()
+                    raise self._error()
+                if shown is not event:
+                    rights.count(event, shown)
+                self._index = event.index
+                self._position = position = position + 1
+                if shown is not None:
+                    return shown
+                self._passed += 1
+        finally:
+            self._is_receiving = was_receiving
         return None
 
     def _take_conflated(self, feed: Feed, conflation: Conflation) -> Event[P] | None:
@@ -555,7 +562,7 @@ class Reader(Slot, Generic[P]):
         while self._position < snapshot.end and self._position < scanned and not self._has_lost(snapshot):
             event = snapshot.items[self._position]
             shown = event if self._rights is None else self._shown(event, self._rights)
-            if self._rights is not None:
+            if self._rights is not None and shown is not event:
                 self._rights.count(event, shown)
             if not self._move_in_snapshot(snapshot, 1, event):
                 self._passed += 1
@@ -710,7 +717,7 @@ class Reader(Slot, Generic[P]):
         self._index = index
         self._tell_watchers()
         dropped = self._passages.feeds.reach(feed) if index < feed.born else feed.dropped
-        if dropped > index and self._can_replay():
+        if dropped > index and self._can_replay(index):
             self._replay(index, mark, is_accepted=True)
             return
         if dropped <= index < feed.born:
@@ -769,7 +776,7 @@ class Reader(Slot, Generic[P]):
         if self._passages.timeline.is_stopped:
             self._finish(End(CloseReason.STOPPED))
             raise self._error()
-        if self._phase is _LIVE and may_replay and self._can_replay():
+        if self._phase is _LIVE and may_replay and self._can_replay(self._index):
             self._replay(self._index, "", is_accepted=True)
             return None
         if self._policy is not Policy.RESET:
@@ -825,6 +832,8 @@ class Reader(Slot, Generic[P]):
 
     def _finish(self, end: End) -> None:
         """Ends the reading for good. Does not wake a reader that waits."""
+        if mark := self._cursor_at(self._index).mark:  # which can only be found out here
+            self._known = Place(self._index, mark)
         self._end = end
         self._leave(self)
         self._detach()
@@ -922,8 +931,10 @@ class Reader(Slot, Generic[P]):
             return Cursor(index, self.epoch, self._known.mark)  # also if another commit has that index since
         timeline = self._passages.timeline
         mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
-        if not mark and self._phase is _LIVE and self._feed.start < self._position <= self._feed.end:
-            last = self._feed.items[self._position - 1 - self._feed.base]
+        source = self._source
+        is_among_commits = self._phase is _LIVE or self._phase is _REPLAYING
+        if not mark and is_among_commits and source.start < self._position <= source.end:
+            last = source.items[self._position - 1 - source.base]
             mark = last.mark if last.index == index else None
         return Cursor(index, self.epoch, mark or "")
 

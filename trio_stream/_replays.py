@@ -13,7 +13,8 @@ What follows its last commit is its *sequel*:
 So a reader that is slower than the writer goes from page to page at its own pace, and holds no more than one of them.
 
 Who asks for the same, with the same cursor, shares a page.
-Who is further on may join one that begins before, if its cursor need not be judged: what it has had is passed over.
+Who is further on may join one that begins before and has come there, if its cursor need not be judged: what it has had
+is passed over.
 It joins once; if that page does not bring it on, it gets one of its own, so that nobody waits for another.
 
 A page goes with its last reader, and so does the function that fills it.
@@ -117,7 +118,7 @@ class Replays:
         for page in reversed(pages[: bisect_right(pages, cursor.index, key=_BEGIN)]):
             if page.cursor == cursor:
                 return page
-            if may_begin_before and (page.sequel is None or _brings_on(page, cursor.index)):
+            if may_begin_before and _brings_on(page, cursor.index):
                 return page
             if page.cursor.index < cursor.index:
                 break
@@ -132,6 +133,9 @@ class Replays:
 
 
 def _brings_on(page: Page, index: int) -> bool:
+    """Whether there is something for a reader that is further on, or there will be next."""
+    if page.sequel is None:
+        return page.last >= index
     return isinstance(page.sequel, Reached) and page.sequel.at > index
 
 

@@ -7,9 +7,10 @@ from mutants.durable import DURABLE
 from mutants.keeping import KEEPING
 from mutants.mutant import Mutant
 from mutants.reading import READING
+from mutants.slow import SLOW
 from mutants.views import VIEWS
 
-MUTANTS = (*READING, *ASKING, *KEEPING, *VIEWS, *DURABLE)
+MUTANTS = (*READING, *ASKING, *SLOW, *KEEPING, *VIEWS, *DURABLE)
 CHECKOUT = Path(__file__).parents[2]
 
 
