@@ -16,6 +16,7 @@ from trio_stream import (
     SnapshotFunc,
     SubscribeRequest,
     Subscription,
+    TopicStatistics,
     open_publisher,
 )
 
@@ -50,6 +51,12 @@ async def settled(subscription: Subscription[Health]) -> list[str]:
     """What the subscription has to give when every other task waits."""
     await quiet()
     return kinds(ready(subscription))
+
+
+def held_by(publisher: EventPublisher) -> tuple[int, int, int, dict[str, TopicStatistics]]:
+    """What the publisher holds at the moment: its statistics without what it has done."""
+    statistics = publisher.statistics()
+    return statistics.subscriptions, statistics.waiting, statistics.tokens, statistics.topics
 
 
 class Heavy(Payload):

@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -42,7 +43,7 @@ Call = Callable[[Subscription[Health]], Awaitable[object]]
 
 
 @asynccontextmanager
-async def live(**options: object) -> AsyncIterator[tuple[Catalogue, EventPublisher, Subscription[Health]]]:
+async def live(**options: Any) -> AsyncIterator[tuple[Catalogue, EventPublisher, Subscription[Health]]]:
     """A publisher that starts at 1, and a reader of `web` that has had everything."""
     async with opened(index=1, epoch="e", **options) as (store, publisher):
         yield store, publisher, publisher.subscribe(LIVE)

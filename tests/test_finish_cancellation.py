@@ -6,10 +6,10 @@ from itertools import count, islice
 
 import anyio
 import pytest
-from catalogue import Catalogue, Health, event, kinds
+from catalogue import HEALTH, Catalogue, Health, event, kinds
 from finishes import LIVE, Receive, by_batch, by_receive, by_twos, until_current
 from interruptions import Interrupt, soon, ways
-from scenes import HEALTH, WEB, opened, quiet
+from scenes import WEB, opened, quiet
 
 from trio_stream import EndOfSubject, Event, SubscribeRequest, Subscription
 

@@ -14,6 +14,7 @@ from trio_stream import (
     ClosedResourceError,
     CloseReason,
     EndOfSubject,
+    Event,
     EventPublisher,
     InvalidCommitError,
     SnapshotAppender,
@@ -212,9 +213,9 @@ async def test_a_union_ends_if_the_snapshots_of_all_its_keys_say_so(finished: tu
             assert await to_the_end(reader) == ([], 3)
 
 
-def ready_or_end(reader: Subscription[Health]) -> list[object]:
+def ready_or_end(reader: Subscription[Health]) -> list[Event[Health]]:
     """What is ready, also if the end comes next."""
-    events: list[object] = []
+    events: list[Event[Health]] = []
     while not events or reader.statistics().lag:
         events.append(reader.receive_nowait())
     return events

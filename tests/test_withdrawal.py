@@ -9,6 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, JOBS, Health, kinds, ready, until_live
+from conflated import by_row
 from replaced import Asked, change, changes, replacing
 from scenes import quiet, settled
 from unions import BOTH, Rows, both, fold, rows_at, shown
@@ -601,6 +602,40 @@ async def test_who_is_asked_may_publish_and_nothing_of_the_commit_is_lost(
             ]
         )
         assert await settled(reader) == ["2:we=None+web=None", "3:web=later"]
+
+
+@pytest.mark.parametrize("by", ["authorizer", "where", "row"])
+async def test_who_is_asked_for_a_conflated_delivery_may_publish_too(by: str) -> None:
+    """C2, D19: what the first event of a row replaced is known before anybody is asked."""
+    is_asked = False
+
+    def publish() -> None:
+        if is_asked and publisher.index < 5:
+            for index in (5, 6):
+                publisher.publish([Event(HEALTH, index, Asking("web", "later"))])
+
+    def answer(value: str | None) -> bool:
+        if by != "row":
+            publish()
+        return value != "new"
+
+    def row(payload: Health) -> str:
+        if by == "row":
+            publish()
+        return payload.key
+
+    async with by_row(row, index=1, history=3) as (_, publisher):
+        given: dict[str, Any] = {"where": lambda payload: answer(payload.value)}
+        if by == "authorizer":
+            given = {"authorizer": answer}
+        reader = live(publisher, on_lag="conflate", **given)
+        for index, key in [(2, "a"), (3, "b"), (4, "c")]:
+            publisher.publish([Event(HEALTH, index, Asking(key, "new"), previous=Asking(key, "old"))])
+        is_asked = True
+        (received,) = [reader.receive_nowait()]
+        assert kinds([received]) == ["4:a=None+b=None+c=None"]
+        assert received.is_conflated
+        assert kinds(ready(reader)) == ["6:web=later"]
 
 
 async def test_who_is_asked_cannot_receive() -> None:

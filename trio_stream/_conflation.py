@@ -12,7 +12,7 @@ For it the events that it has not had are *folded*: of each row the last payload
 as far as that is known.
 """
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 from ._events import Event, Topic
@@ -94,12 +94,14 @@ class Conflation:
         self.conflated: int = 0
 
     def folded(
-        self, events: Iterable[Event[Any]], rights: Rights | None, replaced: Replaced
+        self, events: Sequence[Event[Any]], rights: Rights | None, replaced: Replaced
     ) -> list[Event[Any]]:
         """What is left of these, oldest first: of each row what the reader may see of the newest, by index.
 
         Raises what a `RowFunc` raises, and what `rights` raise.
         """
+        # Of these alone, and before anybody is asked, who may publish: then the history forgets what is old.
+        replaced = {id(each): replaced[id(each)] for each in events if id(each) in replaced}
         first: dict[Row, Event[Any]] = {}
         last: dict[Row, Event[Any]] = {}
         for event in events:
@@ -112,5 +114,6 @@ class Conflation:
             return list(last.values())
         shown = [rights.across(first[row], event, replaced) for row, event in last.items()]
         for event, got in zip(last.values(), shown, strict=True):
-            rights.count(event, got)
+            if got is not event:
+                rights.count(event, got)
         return [event for event in shown if event is not None]

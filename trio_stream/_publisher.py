@@ -209,19 +209,20 @@ class EventPublisher:
         if self._timeline.is_stopped:
             events = _only_closing(events, finish)
         commit, closing = checked(events)
-        if mark or any([event.mark != "" for event in commit]):  # noqa: C419 - a list takes a third of the time
-            mark, commit = _marked(commit, mark)
         replacements: list[Replacement] = []
-        if any([event.previous is not None for event in commit]):  # noqa: C419 - as above
+        # A list takes a third of the time.
+        if mark or any([event.mark != "" or event.previous is not None for event in commit]):  # noqa: C419
+            mark, commit = _marked(commit, mark)
             commit, replacements = without_previous(commit)
         pairs, parts = split(commit)
-        ending = subjects_to_finish(finish) if finish != () else NO_END
-        parts |= {topic: {} for topic in ending if topic not in parts}
+        ending = NO_END
+        if finish != ():
+            ending = subjects_to_finish(finish)
+            parts |= {topic: {} for topic in ending if topic not in parts}
         for topic in parts:
             self._check_topic(topic)
         rows = self._feeds.rows(commit, parts)  # which asks functions that may publish
-        for topic, groups in parts.items():
-            self._feeds.histories[topic].check_open(groups)
+        self._feeds.check_open(parts)
         next_index = self._next_index(commit, index, ends=bool(ending))
         if closing:
             self._revoke(closing, self.index if next_index is None else next_index)
@@ -302,7 +303,8 @@ class EventPublisher:
         )
         subscription.label = label
         self._subscriptions.add(request.token, subscription)
-        if (began := subscription._began) is not None:
+        began = subscription._began if request.index else "fresh"
+        if began is not None:
             self._passages.counts.opened[began] += 1
         return subscription
 
@@ -607,6 +609,8 @@ def _marked(commit: list[Event[Any]], mark: str) -> tuple[str, list[Event[Any]]]
             raise InvalidCommitError(f"events of different marks in one commit: {mark!r} and {event.mark!r}")
         mark = mark or event.mark
     return mark, [
-        each if each.mark else Event(each.topic, each.index, each.payload, previous=each.previous, mark=mark)
+        each
+        if each.mark or not mark
+        else Event(each.topic, each.index, each.payload, previous=each.previous, mark=mark)
         for each in commit
     ]

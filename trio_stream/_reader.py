@@ -180,7 +180,7 @@ class Reader(Slot, Generic[P]):
         self._conflation = conflation
         # All deliveries of its interests go here; it counts as a reader of it until it has ended.
         self._feed = passages.feeds.enter(request.interests)
-        if self._uses_map:
+        if conflation is not None and rights is None:
             passages.feeds.conflate(self._feed)
         # What the position is in, and the phase, see the table on top.
         self._source: Feed = self._feed
@@ -239,9 +239,7 @@ class Reader(Slot, Generic[P]):
 
     @property
     def _began(self) -> str | None:
-        """How it began, of one that has read nothing; None if that is not known yet."""
-        if not self.request.index:
-            return "fresh"
+        """How it began, of one that was to go on and has read nothing; None if that is not known yet."""
         if self._snapshot is not None or self._end is not None:
             return "stale"
         return None if self._phase in (Phase.JUDGED, _REPLAYING) else "resumed"
@@ -409,6 +407,8 @@ class Reader(Slot, Generic[P]):
         if position == feed.end:
             self._finish_if_done()
             return None
+        if self._rights is not None:
+            return self._take_shown(feed, self._rights)
         return self._take_next(feed, position)
 
     def _take_replayed(self, page: Page) -> Event[P] | None:
@@ -419,12 +419,12 @@ class Reader(Slot, Generic[P]):
             self._leap(position := page.after(self._index))  # of those who have joined later
         if position == page.end:
             return self._leave_page(page)
+        if self._rights is not None:
+            return self._take_shown(page, self._rights)
         return self._take_next(page, position)
 
-    def _take_next(self, feed: Feed, position: int) -> Event[P] | None:
-        """The next event of an ordered feed, which is there and past the bound, if the reader may see it."""
-        if self._rights is not None:
-            return self._take_shown(feed, self._rights)
+    def _take_next(self, feed: Feed, position: int) -> Event[P]:
+        """The next event of an ordered feed, which is there and past the bound."""
         event = feed.items[position - feed.base]
         self._index = event.index
         self._position = position + 1
@@ -437,15 +437,22 @@ class Reader(Slot, Generic[P]):
         """The next event that the reader may see; None if none of the next ones is."""
         position = self._position
         scanned = min(position + SCAN, feed.end)
-        while feed.start <= position < scanned:  # the authorizer may publish, and what comes next be dropped
-            event = feed.items[position - feed.base]
-            shown = self._shown(event, rights)
-            rights.count(event, shown)
-            self._index = event.index
-            self._position = position = position + 1
-            if shown is not None:
-                return shown
-            self._passed += 1
+        was_receiving, self._is_receiving = self._is_receiving, "asking"
+        try:
+            while feed.start <= position < scanned:  # who is asked may publish, and what comes next be dropped
+                event = feed.items[position - feed.base]
+                shown = rights.shown(event, feed.replaced)
+                if self._end is not None:  # as in _shown()
+                    raise self._error()
+                if shown is not event:
+                    rights.count(event, shown)
+                self._index = event.index
+                self._position = position = position + 1
+                if shown is not None:
+                    return shown
+                self._passed += 1
+        finally:
+            self._is_receiving = was_receiving
         return None
 
     def _take_conflated(self, feed: Feed, conflation: Conflation) -> Event[P] | None:
@@ -555,7 +562,7 @@ class Reader(Slot, Generic[P]):
         while self._position < snapshot.end and self._position < scanned and not self._has_lost(snapshot):
             event = snapshot.items[self._position]
             shown = event if self._rights is None else self._shown(event, self._rights)
-            if self._rights is not None:
+            if self._rights is not None and shown is not event:
                 self._rights.count(event, shown)
             if not self._move_in_snapshot(snapshot, 1, event):
                 self._passed += 1

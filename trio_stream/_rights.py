@@ -85,10 +85,14 @@ class Rights:
         Raises what the authorizer, the filter or a payload raises.
         """
         kind = type(event.payload)
-        if kind is Framing:
-            return event
         if kind is not PayloadEvents:
-            return self._of_one(event, replaced.get(id(event)))
+            if kind is Framing:
+                return event
+            if replaced and (replacement := replaced.get(id(event))) is not None:
+                return self._of_replacing(event, replacement)
+            if self._where is None:  # the common case, without a call
+                return event if is_readable(event.payload, self._authorizer) else None
+            return event if self.shows(event.payload) else None
         batch = cast("PayloadEvents[Any]", event.payload).items
         # Looked up before anybody is asked: who is asked may publish, and this commit and what it replaces be dropped.
         replacements = [replaced.get(id(each)) for each in batch]
@@ -101,9 +105,7 @@ class Rights:
         return Event(event.topic, event.index, PayloadEvents(items), mark=event.mark)
 
     def count(self, event: Event[Any], shown: Event[Any] | None) -> None:
-        """The reader has moved past this event and got that of it."""
-        if shown is event:
-            return
+        """The reader has moved past this event and got that of it, which is not the same."""
         its = event.events
         got = () if shown is None else shown.events
         self.hidden += len(its) - len(got)
@@ -140,6 +142,9 @@ class Rights:
     def _of_one(self, event: Event[Any], replacement: Replacement | None) -> Event[Any] | None:
         if replacement is None:
             return event if self.shows(event.payload) else None
+        return self._of_replacing(event, replacement)
+
+    def _of_replacing(self, event: Event[Any], replacement: Replacement) -> Event[Any] | None:
         if replacement.withdrawn is not event and self.shows(event.payload):
             return event
         return replacement.withdrawn if self.shows(replacement.previous) else None

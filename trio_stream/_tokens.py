@@ -141,7 +141,10 @@ class Revocations:
 
     def has(self, token: str, index: int) -> bool:
         """Whether a cursor at this index was reached before the token was revoked for the last time."""
-        return index <= self._floor or index <= self._indexes.get(str.__hash__(token), -1)
+        indexes = self._indexes
+        if not indexes:
+            return index <= self._floor
+        return index <= self._floor or index <= indexes.get(str.__hash__(token), -1)
 
     def clear(self) -> None:
         """Another timeline begins: no cursor of the old one is good."""

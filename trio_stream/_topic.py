@@ -16,7 +16,7 @@ They are kept without a list around it, and take half of the time.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import merge
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -178,18 +178,17 @@ class History:
 
     def check_open(self, subjects: Iterable[Subject]) -> None:
         """Raises `InvalidCommitError` if one of these is known to be finished by a commit."""
-        if self.finals:
-            for subject in subjects:
-                feed = self.feeds.get(subject)
-                if feed is not None and feed.sequel is not None:
-                    feed.check_open()
+        for subject in subjects:
+            feed = self.feeds.get(subject)
+            if feed is not None and feed.sequel is not None:
+                feed.check_open()
 
     def append(
         self,
         index: int,
         pairs: Pairs,
         groups: Groups,
-        finished: Iterable[Subject] = (),
+        finished: Collection[Subject] = (),
         places: Sequence[int] | None = None,
     ) -> tuple[PlainFeed, ...]:
         """Adds what a commit has of this topic; returns the feeds that got something.
@@ -202,7 +201,9 @@ class History:
         for feed, events in zip(feeds, groups.values(), strict=True):
             item = delivery(events, item)
             feed.append(item)
-        ending = tuple([ended for subject in finished if (ended := self._ending(subject, index)) is not None])
+        ending: tuple[PlainFeed, ...] = ()
+        if finished:
+            ending = tuple([ended for each in finished if (ended := self._ending(each, index)) is not None])
         if len(pairs) == 1 and places is None and not ending:
             self._log.append((index, pairs[0][0], feeds[0]))
         else:

@@ -183,12 +183,23 @@ class InterestsWorld:
                     fold(state, event)
         return state
 
+    identity: Callable[[Event[Health]], object] = staticmethod(id)
+    """By which an event that was published is known again: it is the same object."""
+
+    def is_for(self, reader: Watcher, event: Event[Health]) -> bool:
+        """Whether it may be in a snapshot for this reader."""
+        return reader.sees(event)
+
+    def part(self, reader: Watcher, commit: Sequence[Event[Health]]) -> list[Event[Health]]:
+        """What the reader gets of a commit."""
+        return [event for event in commit if reader.sees(event)]
+
     def next(self, reader: Watcher, until: int | None = None) -> list[Event[Health]] | None:
         """What the next commit has for a reader; None if there is none, or none up to an index."""
         for commit in self.commits[bisect_right(self.commits, reader.index, key=_index_of) :]:
             if until is not None and commit[0].index > until:
                 break
-            if any(map(reader.sees, commit)):
+            if self.part(reader, commit):
                 return commit
         return None
 
@@ -223,10 +234,12 @@ class InterestsWorld:
         return request.index <= self.store.published and self.marks.get(request.index) == request.mark
 
     def begins(self, request: SubscribeRequest[Health]) -> Literal["fresh", "resume", "judged", "stale"]:
-        """D7."""
+        """D7, D20."""
         index, mark = request.index, request.mark
         if not index:
             return "fresh"
+        if self.store.is_revoked(request):
+            return "stale"
         if request.epoch not in (None, self.store.epoch) or index < self.floor(request):
             return "stale"
         if index > self.store.published:
@@ -317,10 +330,15 @@ class InterestsWorld:
         """The next commit of the store, with a close event in front of it, perhaps."""
         events: list[Event[Any]] = [close_subscription_event(revoked)] if revoked else []
         self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in revoked)
+        self.store.revoke(revoked, in_next=True)
         if self.store.pending:
-            events += self.store.take_pending()
+            events += self.as_published(self.store.take_pending())
             self._publish_mark(self.store.published)
         self.publisher.publish(events)
+
+    def as_published(self, commit: list[Event[Health]]) -> list[Event[Health]]:
+        """As the application gives it to the publisher."""
+        return commit
 
     def publish_nothing(self, step: int) -> None:
         """A commit that is about nothing here."""
@@ -338,6 +356,7 @@ class InterestsWorld:
     def revoke(self, tokens: Sequence[str]) -> None:
         closed = self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in tokens)
         assert self.publisher.close_subscriptions(tokens) == closed
+        self.store.revoke(tokens)
 
     def refresh(self, topic: Topic[Health], state: list[tuple[Subject, str]]) -> None:
         """It ends whoever asks for anything of the topic."""
@@ -372,6 +391,11 @@ class InterestsWorld:
                 reader.was_whole = True
         self.is_stopped = True
 
+    def _open(
+        self, request: SubscribeRequest[Health], can_see: frozenset[str] | None, *, resets: bool
+    ) -> Subscription[Health]:
+        return self.publisher.subscribe(request, authorizer=can_see, on_lag="reset" if resets else "close")
+
     def ask(
         self,
         wishes: Sequence[Wish],
@@ -383,9 +407,7 @@ class InterestsWorld:
     ) -> Watcher:
         """Subscribes; `held` is what a client that comes back has."""
         begins = self.begins(request)
-        subscription = self.publisher.subscribe(
-            request, authorizer=can_see, on_lag="reset" if resets else "close"
-        )
+        subscription = self._open(request, can_see, resets=resets)
         start = max(self.store.lines[wish.topic].start for wish in wishes)
         reader = Watcher(subscription, tuple(wishes), can_see, resets, begins, start, self.store.published)
         self.readers.append(reader)
@@ -459,7 +481,7 @@ class InterestsWorld:
         elif reader.phase is Phase.SNAPSHOT or (is_begin and reader.begins == "fresh"):
             reader.phase = Phase.SNAPSHOT
             for single in event.events:
-                assert reader.sees(single), f"D3: not for this reader: {single}"
+                assert self.is_for(reader, single), f"D3: not for this reader: {single}"
                 reader.hold(single)
         else:
             assert not is_begin, f"D5: {event} in answer to a request that is {reader.begins}"
@@ -494,11 +516,9 @@ class InterestsWorld:
         commit = self.next(reader)
         assert commit is not None, f"D3: {event} is nothing that it should get"
         touching = [each for each in commit if reader.wants(each)]
-        part = [each for each in touching if reader.sees(each)]
+        part = self.part(reader, commit)
         assert event.index == part[0].index, f"D3: after {reader.index} came {event}, and not {part}"
-        is_same = len(event.events) == len(part) and all(
-            a is b for a, b in zip(event.events, part, strict=True)
-        )
+        is_same = [*map(self.identity, event.events)] == [*map(self.identity, part)]
         assert is_same, f"D3, D4, D22: {event.events}, and not {part}"
         assert isinstance(event.payload, PayloadEvents) == (len(touching) > 1), "D4"
         assert event.topic == touching[0].topic and event.mark == self.store.mark_of(event.index)

@@ -8,7 +8,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -50,13 +50,19 @@ def begin(rng: random.Random) -> Step:
     )
 
 
-def course(seed: int, length: int) -> list[Step]:
+def course(
+    seed: int,
+    length: int,
+    given: "Mapping[str, Given] | None" = None,
+    weights: "Mapping[str, float] | None" = None,
+) -> list[Step]:
     """What happens; the same for the same seed."""
     rng = random.Random(seed)
     steps = [begin(rng)]
-    names, weights = zip(*WEIGHTS.items(), strict=True)
+    given = given or GIVEN
+    names, of_names = zip(*(weights or WEIGHTS).items(), strict=True)
     # Each course has a taste of its own.
-    tastes = [weight * rng.choice([0.3, 1, 1, 3]) for weight in weights]
+    tastes = [weight * rng.choice([0.3, 1, 1, 3]) for weight in of_names]
     stops_at = rng.choice([length, length, length - 8])
     for number in range(length):
         if number == rng.choice([0, 0, 5]):
@@ -64,7 +70,7 @@ def course(seed: int, length: int) -> list[Step]:
         if number == stops_at:
             steps.append(Step("stop", {"really": 0}))
         (name,) = rng.choices(names, tastes)
-        steps.append(Step(name, GIVEN[name](rng)))
+        steps.append(Step(name, given[name](rng)))
     return steps
 
 
@@ -137,7 +143,8 @@ def nothing(_: random.Random) -> dict[str, Any]:
     return {}
 
 
-GIVEN: dict[str, Callable[[random.Random], dict[str, Any]]] = {
+Given: TypeAlias = Callable[[random.Random], dict[str, Any]]
+GIVEN: dict[str, Given] = {
     "commit": commit,
     "publish": lambda rng: {"count": rng.randint(1, 4), "revoked": rng.choice([*[None] * 30, *TOKENS])},
     "publish_nothing": lambda rng: {"step": rng.choice([1, 3])},
@@ -203,9 +210,9 @@ NEEDED: dict[str, Callable[[InterestsMachine], object]] = {
 }
 
 
-def play(steps: Sequence[Step]) -> int:
+def play(steps: Sequence[Step], machine: InterestsMachine | None = None) -> int:
     """Plays a course, and checks everything after each step; returns how many events were judged."""
-    machine = InterestsMachine()
+    machine = machine or InterestsMachine()
     try:
         for name, given in steps:
             if name not in NEEDED or NEEDED[name](machine):

@@ -65,6 +65,8 @@ plans = st.builds(
 class InterestsMachine(PublisherMachine):
     """As `PublisherMachine`; what is judged is in `InterestsWorld`."""
 
+    world_type: type[InterestsWorld] = InterestsWorld
+
     def __init__(self) -> None:
         super().__init__()
         # Tasks in which somebody reads a state at once, with the index published then; and those that only wait.
@@ -91,7 +93,7 @@ class InterestsMachine(PublisherMachine):
         self, history: int, history_events: int, ttl: float, index: int, has_marks: bool, wide: Any
     ) -> None:
         loop = self.loop
-        world = InterestsWorld(
+        world = self.world_type(
             self._pause,
             loop.current_time,
             history=history,

@@ -3,9 +3,19 @@
 import anyio
 import pytest
 from catalogue import HEALTH, JOBS, Catalogue, Health, event, kinds
-from scenes import ALL, WEB, Held, opened
+from scenes import ALL, WEB, Held, opened, quiet
+from typing_extensions import override
 
-from trio_stream import Cursor, Event, EventPublisher, SubscribeRequest, SubscriptionForceClosed, running
+from trio_stream import (
+    Cursor,
+    EndOfSubject,
+    Event,
+    EventPublisher,
+    SubscribeRequest,
+    SubscriptionForceClosed,
+    SubscriptionState,
+    running,
+)
 from trio_stream.testing import cancel_at_every_checkpoint, collect
 
 pytestmark = pytest.mark.anyio
@@ -112,3 +122,44 @@ async def test_upto_an_index_it_waits_until_a_cursor_that_is_ahead_is_known_to_b
             await anyio.wait_all_tasks_blocked()
             subscription.unsubscribe()
         assert collected == expected
+
+
+async def test_what_is_finished_is_collected_to_its_end() -> None:
+    async with opened() as (store, publisher):
+        store.commit(("web", "a"))
+        subscription = publisher.subscribe(WEB)
+        store.commit(("web", "b"), finish=["web"])
+        assert kinds(await collect(subscription)) == ["2:web=b", "eos@2"]
+        assert subscription.state is SubscriptionState.FINISHED
+        with anyio.fail_after(30):
+            assert await collect(subscription, upto=1000) == []
+
+
+async def test_a_wait_for_an_index_that_is_overtaken_by_the_end_returns_what_there_is() -> None:
+    async with opened() as (store, publisher), anyio.create_task_group() as tasks:
+        subscription = publisher.subscribe(WEB)
+        collected: list[str] = []
+
+        async def take() -> None:
+            collected.extend(kinds(await collect(subscription, upto=1000)))
+
+        tasks.start_soon(take)
+        await quiet()
+        store.commit(("web", "a"))
+        await quiet()
+        store.commit(finish=["web"])
+        await quiet()
+        assert collected == ["eos@0", "1:web=a"]
+
+
+async def test_an_end_that_a_payload_raises_is_not_that_of_the_subject() -> None:
+    class Broken(Health):
+        @override
+        def has_read_permission(self, authorizer: object, /) -> bool:
+            raise EndOfSubject(1, "e")
+
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), authorizer=1)
+        publisher.publish([Event(HEALTH, 2, Broken("web"))])
+        with pytest.raises(EndOfSubject):
+            await collect(subscription)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import anyio
 import pytest
 from catalogue import HEALTH, Health, event
-from scenes import ALL, WEB, opened, quiet
+from scenes import ALL, WEB, held_by, opened, quiet
 from view.wires import Exchange, indexes, is_gone, put, truth, values, viewed, viewing, whole
 
 from trio_stream import (
@@ -145,12 +145,12 @@ async def test_an_exception_of_the_block_leaves_it_as_it_is(error: BaseException
 async def test_a_view_that_was_left_leaves_nothing_at_the_publisher() -> None:
     """D13."""
     async with opened(snapshot_cache_ttl=0) as (_, publisher):
-        before = publisher.statistics()
+        before = held_by(publisher)
         for _ in range(3):
             async with viewing(publisher.subscribe, SubscribeRequest(HEALTH, token="t")) as view:
                 await view.wait_current()
                 assert publisher.statistics().tokens == 1
-        assert publisher.statistics() == before
+        assert held_by(publisher) == before
 
 
 async def test_a_view_of_a_disabled_publisher_ends_and_says_why() -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from backends import in_virtual_time
 from catalogue import HEALTH, Health
-from scenes import ALL, WEB, opened, quiet
+from scenes import ALL, WEB, held_by, opened, quiet
 from view.wires import Exchange, is_gone, put, truth, values, whole
 
 from trio_stream import ClosedResourceError, EventPublisher, SubscribeRequest
@@ -58,7 +58,7 @@ async def test_another_token_is_another_view() -> None:
 async def test_a_view_without_users_is_kept_for_its_time_and_then_closed(anyio_backend: object) -> None:
     """C19, D13: idle expiry stops the reader."""
     async with opened(snapshot_cache_ttl=0) as (_, publisher), pool_of(publisher) as pool:
-        before = publisher.statistics()
+        before = held_by(publisher)
         async with pool.view(WEB) as view:
             await anyio.sleep(5000)
             assert view.status.status is Status.CURRENT
@@ -70,7 +70,7 @@ async def test_a_view_without_users_is_kept_for_its_time_and_then_closed(anyio_b
         assert len(pool) == 1
         await anyio.sleep(2)
         assert (len(pool), view.status.status) == (0, Status.CLOSED)
-        assert publisher.statistics() == before
+        assert held_by(publisher) == before
         async with pool.view(WEB) as new:
             assert new is not view
 

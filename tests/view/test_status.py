@@ -261,7 +261,7 @@ async def test_a_resume_is_asked_for_with_what_was_folded() -> None:
 
 def test_a_status_is_told_by_its_name_in_small_letters() -> None:
     """So it is in the text of a view, and may be in a log."""
-    assert [status.value for status in Status] == ["connecting", "current", "stale", "closed"]
+    assert [status.value for status in Status] == ["connecting", "current", "stale", "finished", "closed"]
 
 
 @pytest.mark.parametrize("resume", [0, 1])

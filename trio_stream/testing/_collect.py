@@ -4,7 +4,7 @@ from typing import Any
 
 from typing_extensions import TypeVar
 
-from trio_stream import Event, Subscription, SubscriptionState, WouldBlock
+from trio_stream import EndOfSubject, Event, Subscription, SubscriptionState, WouldBlock
 
 from ._arguments import check_upto
 
@@ -21,10 +21,20 @@ async def collect(
     cancelled.
 
     It waits for a snapshot and for `upto`, never for an event that may not come: wrap it in `fail_after`.
+    A subject that is finished has nothing more to come: what there was of it is returned, whatever `upto` is.
     A checkpoint; raises what receiving raises.
     """
     check_upto(upto)
     events: list[Event[P]] = [] if into is None else into
+    try:
+        await _collect(subscription, upto, events)
+    except EndOfSubject:
+        if subscription.state is not SubscriptionState.FINISHED:  # it was raised by a payload
+            raise
+    return events
+
+
+async def _collect(subscription: Subscription[P], upto: int | None, events: list[Event[P]]) -> None:
     await subscription.wait_published(0)
     while True:
         while subscription.statistics().state is SubscriptionState.SNAPSHOT:
@@ -36,11 +46,11 @@ async def collect(
             if subscription.statistics().state is SubscriptionState.SNAPSHOT:
                 continue  # it was too slow, and waits for a new one
             if upto is None or subscription.horizon >= upto:
-                return events
+                return
             if subscription.statistics().state is SubscriptionState.RESUMING:
                 # Ahead of what is published: whether its cursor is right is known when that is reached.
                 await subscription.wait_published(min(upto, subscription.request.index))
                 if upto < subscription.request.index:
-                    return events
+                    return
             else:
                 await subscription.wait_published(subscription.horizon + 1)

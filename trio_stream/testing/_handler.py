@@ -40,6 +40,7 @@ async def check_snapshot_handler(
     model: Model[P] | None = None,
     at_append: Callable[[], Awaitable[object]] | None = None,
     unready: AbstractAsyncContextManager[object] | None = None,
+    finishes: bool = False,
 ) -> None:
     """Runs a snapshot function many times, and raises `PromiseBroken` for the first rule that it breaks.
 
@@ -47,12 +48,14 @@ async def check_snapshot_handler(
     `at_append`: something to happen in the middle, as a commit, of which `model` must know: a function that reads the
     index and the state at two moments is found by it. Called before each append of the first run.
     `unready`: entered to make the store not ready; the function must raise then.
+    `finishes`: it is of a `Source` that `finishes`, so that it may call `finish` where one key is asked for.
 
     The rules: an index, or a `Cursor`, is returned, not negative, not below that of anything appended, and 0 only for
     nothing; all runs say the same epoch, and for one index the same mark; each append has events of one index and of
     what was asked for, and no framing; every append is awaited, and none comes later; token, index, epoch and mark of
     the request make no difference; an error of an append is not swallowed, for the snapshot would be taken for whole; a
-    cancellation neither, at every checkpoint, and the function works after it.
+    cancellation neither, at every checkpoint, and the function works after it; all runs of one index say the same about
+    whether the subject is finished.
     It runs as often as it has checkpoints: give it a small state.
 
     A request with `prefix` or `ALL` checks a function of a `Source` that is wide.
@@ -62,7 +65,9 @@ async def check_snapshot_handler(
         raise ValueError(
             f"a snapshot function is asked for one interest at a time, not for {len(request.interests)}"
         )
-    check = _Check(handler, replace(request, token="", index=0, epoch=None, mark=""), model)
+    check = _Check(
+        handler, replace(request, token="", index=0, epoch=None, mark=""), model, finishes=finishes
+    )
     await check.run(at_append=at_append)
     whole = await check.run()
     check.compare(
@@ -90,16 +95,26 @@ class _Recording(SnapshotAppender[P], Generic[P]):
     groups: list[tuple[Event[P], ...]] = field(default_factory=list)
     index: int = 0
     called: int = 0
+    finishes: bool = False
+    is_finished: bool = False
     is_closed: bool = False
 
     @override
-    def append(self, events: Iterable[Event[P]], /) -> Awaitable[None]:  # type: ignore[override]
+    def append(self, events: Iterable[Event[P]], /) -> Awaitable[bool]:  # type: ignore[override]
         """Not `async`, so that a call which nobody awaits is seen."""
         number = self.called
         self.called += 1
         return _Append(lambda: self._append(number, events))
 
-    async def _append(self, number: int, events: Iterable[Event[P]]) -> None:
+    @override
+    def finish(self) -> None:
+        if self.is_closed:
+            raise PromiseBroken("finish", None, "it was called after the function had returned")
+        if not self.finishes:
+            super().finish()
+        self.is_finished = True
+
+    async def _append(self, number: int, events: Iterable[Event[P]]) -> bool:
         group = tuple(events)
         if self.before is not None:
             await self.before(number)
@@ -107,15 +122,16 @@ class _Recording(SnapshotAppender[P], Generic[P]):
         if self.is_closed:
             raise PromiseBroken("append", None, f"append {number} came after the function had returned")
         self.groups.append(group)
+        return True
 
 
 class _Append:
     """An awaitable that starts nothing, and warns of nothing, unless it is awaited."""
 
-    def __init__(self, call: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, call: Callable[[], Awaitable[bool]]) -> None:
         self._call = call
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, bool]:
         return self._call().__await__()
 
 
@@ -123,13 +139,21 @@ class _Check(Generic[P]):
     """One snapshot function and what it is asked for."""
 
     def __init__(
-        self, handler: SnapshotFunc[P], request: SubscribeRequest[P], model: Model[P] | None
+        self,
+        handler: SnapshotFunc[P],
+        request: SubscribeRequest[P],
+        model: Model[P] | None,
+        *,
+        finishes: bool,
     ) -> None:
+        self._finishes = finishes and _is_of_one_key(request)
         self._handler = handler
         self._request = request
         self._model = model
         # What the runs have returned, {index: one of them}; the epoch is that of all.
         self._cursors: dict[int, Cursor | int] = {}
+        # Whether the runs have said that the subject is finished, by the index of the snapshot.
+        self._ends: dict[int, bool] = {}
 
     async def run(
         self,
@@ -138,10 +162,13 @@ class _Check(Generic[P]):
         at_append: Callable[[], Awaitable[object]] | None = None,
     ) -> _Recording[P]:
         """One run; what it has appended is right."""
-        recording: _Recording[P] = _Recording(None if at_append is None else lambda _: at_append())
+        recording = self._recording(None if at_append is None else lambda _: at_append())
         recording.index = await self._call(self._request if request is None else request, recording)
         self._check(recording)
         return recording
+
+    def _recording(self, before: Callable[[int], Awaitable[object]] | None = None) -> _Recording[P]:
+        return _Recording(before, finishes=self._finishes)
 
     async def _call(self, request: SubscribeRequest[P], recording: _Recording[P]) -> int:
         """The index that it returns; the rest of a cursor is right."""
@@ -149,7 +176,10 @@ class _Check(Generic[P]):
         recording.is_closed = True
         for _ in range(8):  # whoever was left behind has its turn
             await anyio.lowlevel.checkpoint()
-        return self._check_returned(returned)
+        index = self._check_returned(returned)
+        if self._ends.setdefault(index, recording.is_finished) is not recording.is_finished:
+            self._fail("finish", index, "one run says that the subject is finished, and another does not")
+        return index
 
     def _check_returned(self, returned: object) -> int:
         if isinstance(returned, bool) or not isinstance(returned, int | Cursor):
@@ -183,7 +213,7 @@ class _Check(Generic[P]):
                     raise _AppendFailedError(f"append {number}")
 
             try:
-                index = await self._call(self._request, _Recording(fail))
+                index = await self._call(self._request, self._recording(fail))
             except Exception:  # noqa: BLE001, S112 - it may be wrapped: all that counts is that it came
                 continue
             self._fail(
@@ -202,7 +232,7 @@ class _Check(Generic[P]):
                     if number == cancelling:
                         scope.cancel()
 
-                await self._handler(self._request, _Recording(cancel))
+                await self._handler(self._request, self._recording(cancel))
             if not scope.cancelled_caught:
                 self._fail(
                     "cancel", None, f"cancelled in append {cancelling} it returned as if nothing had been"
@@ -215,11 +245,13 @@ class _Check(Generic[P]):
         async def again(_: bool) -> None:
             await self.run()
 
-        await cancel_at_every_checkpoint(lambda: self._handler(self._request, _Recording()), after_each=again)
+        await cancel_at_every_checkpoint(
+            lambda: self._handler(self._request, self._recording()), after_each=again
+        )
 
     async def raises_while(self, unready: AbstractAsyncContextManager[object]) -> None:
         """A store that is not ready is not an empty one."""
-        recording: _Recording[P] = _Recording()
+        recording = self._recording()
         async with unready:
             try:
                 index = await self._call(self._request, recording)
@@ -300,6 +332,11 @@ class _Check(Generic[P]):
 
     def _fail(self, rule: str, index: int | None, difference: str) -> NoReturn:
         raise PromiseBroken(f"snapshot handler, {rule}", index, difference)
+
+
+def _is_of_one_key(request: SubscribeRequest[Any]) -> bool:
+    (interest,) = request.interests
+    return interest.key != "" and not interest.prefix and ALL not in (interest.namespace, interest.partition)
 
 
 def _epoch_of(returned: Cursor | int) -> str | None:

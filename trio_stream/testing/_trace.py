@@ -1,15 +1,17 @@
-"""Checks what one subscription has returned against the commits that there were: promises D1 to D5, and D22.
+"""Checks what one subscription has returned against the commits that there were: promises D1 to D5, D19, D21 and D22.
 
 Which of the right sequences it is depends on where the snapshot was taken, and the trace says so itself with
 end-of-snapshot.
 After that nothing is open any more: the next event must be the next commit that touches the subscription, whole.
 The state is compared at end-of-snapshot; from there on D1 follows, because what comes is what the state is made of.
 A request of several interests is checked as one: there is one state, one order, and one event for each commit.
+A reader with rights gets of an event what its old and its new payload tell; one that conflates gets, of all commits up
+to an index, the newest event of each row.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NoReturn, TypeAlias, assert_never
 
 from typing_extensions import TypeVar
@@ -44,9 +46,20 @@ class Model(Generic[P]):
     initial: Iterable[Event[P]] = ()
     """What made the state before the first of the commits, if it was not empty."""
     authorizer: Any = field(default=None, repr=False)  # it may be a secret
-    """What the subscription was given. May decide by the subject only: what is hidden cannot be taken back."""
+    """What the subscription was given.
+
+    Where events do not say in `previous` what they replace it may decide by the subject only: what is hidden cannot be
+    taken back.
+    """
+    where: Callable[[P], bool] | None = None
+    """The filter that the subscription was given; for it the same is true."""
     resets: bool = False
     """Whether `on_lag="reset"` was asked for, so that a new snapshot may come at any time."""
+    row: Callable[[P], Hashable] | None = None
+    """What one row of the state is, if `on_lag="conflate"` was asked for; a new snapshot may come then, too.
+
+    Rows of different topics are different.
+    """
 
     def touches(self, event: Event[P]) -> bool:
         """Whether the request asks for this single event."""
@@ -55,29 +68,70 @@ class Model(Generic[P]):
 
     def shows(self, event: Event[P]) -> bool:
         """Whether the reader may see this single event."""
-        payload: Any = event.payload
-        return self.authorizer is None or bool(payload.has_read_permission(self.authorizer))
+        return self._shows(event.payload)
 
     def part(self, commit: Iterable[Event[P]]) -> tuple[Event[P], ...]:
-        """What of a commit the subscription is about, and its reader may see."""
-        return tuple(event for event in commit if self.touches(event) and self.shows(event))
+        """What the reader must get of a commit: of what it asked for what it may see, and withdrawals."""
+        return self._across((event.previous, event) for event in commit if self.touches(event))
+
+    def newest(self, after: int, upto: int) -> tuple[Event[P], ...]:
+        """What a reader that conflates must get of the commits after one index up to another."""
+        assert self.row is not None
+        # {row: the first payload that is known to be replaced, and the last event}, by the index of that event.
+        rows: dict[Hashable, tuple[P | None, Event[P]]] = {}
+        for commit in self.commits[self._position(after) : self._position(upto)]:
+            for event in filter(self.touches, commit):
+                payload: Any = event.payload
+                row = event.topic, self.row(payload)
+                first, _ = rows.pop(row, (None, event))
+                rows[row] = event.previous if first is None else first, event
+        return self._across(rows.values())
 
     def state(self, index: int) -> State:
         """S(index), made anew."""
         state: State = {}
         for event in self.part(self.initial):
             self.apply(state, event)
-        for commit in self.commits[: bisect_right(self.commits, index, key=_index_of)]:
+        for commit in self.commits[: self._position(index)]:
             for event in self.part(commit):
                 self.apply(state, event)
         return state
 
     def after(self, index: int) -> Sequence[Event[P]] | None:
         """The next commit with a greater index of which the reader must get something; None if there is none."""
-        for commit in self.commits[bisect_right(self.commits, index, key=_index_of) :]:
+        for commit in self.commits[self._position(index) :]:
             if self.part(commit):
                 return commit
         return None
+
+    def at(self, index: int) -> Sequence[Event[P]]:
+        """The commit with this index; empty if there is none."""
+        found = self.commits[bisect_left(self.commits, index, key=_index_of) : self._position(index)]
+        return found[0] if found else ()
+
+    def _position(self, index: int) -> int:
+        return bisect_right(self.commits, index, key=_index_of)
+
+    def _shows(self, payload: Any) -> bool:
+        if self.authorizer is not None and not payload.has_read_permission(self.authorizer):
+            return False
+        return self.where is None or bool(self.where(payload))
+
+    def _across(self, changes: Iterable[tuple[P | None, Event[P]]]) -> tuple[Event[P], ...]:
+        """What a reader gets of these events that has had these payloads, and nothing between."""
+        got = (self._of(before, last) for before, last in changes)
+        return tuple(event for event in got if event is not None)
+
+    def _of(self, before: Any, last: Event[P]) -> Event[P] | None:
+        if self.authorizer is None and self.where is None:
+            return last
+        replaced: Any = last.previous
+        is_delete = replaced is not None and bool(last.payload == replaced.withdrawn())
+        if not is_delete and self._shows(last.payload):
+            return last
+        if before is None or not self._shows(before):
+            return None
+        return last if is_delete else replace(last, payload=before.withdrawn(), previous=None)
 
 
 def check_trace(events: Iterable[Event[P]], model: Model[P], *, upto: int | None = None) -> None:
@@ -88,7 +142,8 @@ def check_trace(events: Iterable[Event[P]], model: Model[P], *, upto: int | None
 
     A request with an index may have been resumed or answered with a snapshot; the first event says which.
     Raises `PromiseBroken` with the number of the promise: D1 for a wrong state, D2 for the order, D3 for what is
-    lost, doubled or foreign, D4 for a commit that is torn, D5 for the framing.
+    lost, doubled or foreign, D4 for a commit that is torn, D5 for the framing, D19 for what a reader may not see or
+    that was not withdrawn, D21 for a conflated event that is not the newest of each row.
     Where the request has several interests it is D22, in place of D2 and D4, for live events that are out of order, for
     one commit in two events, and for a commit that lacks a topic.
     """
@@ -120,6 +175,8 @@ class _Trace(Generic[P]):
         if event.topic not in topics:
             asked = " and ".join(repr(topic.name) for topic in topics)
             self._fail("D3", event.index, f"an event of topic {str(event.topic)!r} in one of {asked}")
+        if any(single.previous is not None for single in event.events):
+            self._fail("D19", event.index, f"it says what it replaces: {_shown(event.events)}")
         match event.framing:
             case Framing.NEW_SNAPSHOT_TO_FOLLOW:
                 self._take_marker(event)
@@ -142,7 +199,7 @@ class _Trace(Generic[P]):
             self._go_live(self._model.request.index)
         if not self._is_live:
             self._fail("D5", None, "the trace ends before end-of-snapshot")
-        lost = self._model.after(self._index)
+        lost = self._next(upto)
         if lost is not None and _index_of(lost) <= upto:
             self._fail(
                 "D3", _index_of(lost), f"the trace ends at {self._index} without this commit: {_shown(lost)}"
@@ -151,7 +208,7 @@ class _Trace(Generic[P]):
     def _take_marker(self, event: Event[P]) -> None:
         if event.index:
             self._fail("D5", event.index, "new-snapshot-to-follow has index 0")
-        if not self._model.resets:
+        if not self._model.resets and self._model.row is None:
             if self._is_begun:
                 self._fail("D5", self._index, "new-snapshot-to-follow after the beginning")
             if not self._model.request.index:
@@ -176,7 +233,8 @@ class _Trace(Generic[P]):
             if not self._model.touches(single):
                 self._fail("D3", single.index, f"the snapshot has what was not asked for: {single}")
             if not self._model.shows(single):
-                self._fail("D3", single.index, f"the snapshot has what the reader may not see: {single}")
+                promise = "D3" if self._model.where is None else "D19"
+                self._fail(promise, single.index, f"the snapshot has what the reader may not see: {single}")
             self._model.apply(self._state, single)
 
     def _go_live(self, index: int) -> None:
@@ -184,9 +242,35 @@ class _Trace(Generic[P]):
         self._index = index
         self._last = None
 
+    def _take_conflated(self, event: Event[P]) -> None:
+        if self._model.row is None:
+            self._fail("D21", event.index, f"nobody asked for the newest of several commits: {event}")
+        expected = self._model.newest(self._index, event.index)
+        if not _is_same(event.events, expected):
+            self._fail(
+                "D21",
+                event.index,
+                f"of each row the newest since {self._index} is {_shown(expected)}, "
+                f"but {_shown(event.events)} came",
+            )
+        if not any(map(self._model.touches, self._model.at(event.index))):
+            self._fail("D3", event.index, f"no commit of this index is of what was asked for: {event}")
+        self._index = event.index
+        self._last = event
+
+    def _next(self, upto: int) -> Sequence[Event[P]] | None:
+        """The next commit that has to come, at least if it is not newer than this index."""
+        model = self._model
+        if model.row is not None and not model.newest(self._index, upto):
+            return None  # one that came and went while the reader was behind is nothing for it
+        return model.after(self._index)
+
     def _take_commit(self, event: Event[P]) -> None:
         self._check_order(event)
-        commit = self._model.after(self._index)
+        if event.is_conflated:
+            self._take_conflated(event)
+            return
+        commit = self._next(event.index - 1) or self._model.after(event.index - 1)
         if commit is None or event.index < _index_of(commit):
             self._fail("D3", event.index, f"nothing that this subscription should get: {event}")
         if event.index > _index_of(commit):
@@ -194,9 +278,8 @@ class _Trace(Generic[P]):
             self._fail("D3", lost, f"lost: after {self._index} came {event.index}, without {_shown(commit)}")
         expected = self._model.part(commit)
         if not _is_same(event.events, expected):
-            lacks_topic = {each.topic for each in event.events} != {each.topic for each in expected}
             self._fail(
-                "D22" if self._is_union and lacks_topic else "D4",
+                self._broken_by(commit, event.events, expected),
                 event.index,
                 f"the commit is {_shown(expected)}, but {_shown(event.events)} came",
             )
@@ -207,6 +290,16 @@ class _Trace(Generic[P]):
             )
         self._index = event.index
         self._last = event
+
+    def _broken_by(
+        self, commit: Iterable[Event[P]], came: Iterable[Event[P]], expected: Iterable[Event[P]]
+    ) -> str:
+        model = self._model
+        has_rights = model.authorizer is not None or model.where is not None
+        if has_rights and any(each.previous is not None for each in commit if model.touches(each)):
+            return "D19"
+        lacks_topic = {each.topic for each in came} != {each.topic for each in expected}
+        return "D22" if self._is_union and lacks_topic else "D4"
 
     def _check_order(self, event: Event[P]) -> None:
         if event.index > self._index:

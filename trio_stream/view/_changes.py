@@ -30,11 +30,12 @@ class Change(Generic[K, V]):
 
 
 class Changes(Generic[K, V]):
-    """Iterates over changes without end, for one task; made by `View.changes`.
+    """Iterates over changes, for one task; made by `View.changes`.
 
     It goes in rounds.
     A round compares the state of the round before with the newest one, for the keys that were touched in between.
     A key that changed many times meanwhile comes once; one that changed back does not come.
+    It stops when what the view follows is finished and all was told.
     Raises `ViewEnded` when the view has ended and all was told, and `ClosedResourceError` outside of its block.
     """
 
@@ -93,7 +94,9 @@ class Changes(Generic[K, V]):
         self._burst = 0
         self._old = self._new
         while self._shown.state is self._new and not self._is_closed:
-            self._shown.is_current()  # raises if there will be no other state
+            if self._shown.is_finished:
+                raise StopAsyncIteration
+            self._shown.check_goes_on()
             self._waking = anyio.Event()
             await self._shown.changed.wait(self._waking)
         if self._is_closed:

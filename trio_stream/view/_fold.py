@@ -95,6 +95,11 @@ class Fold(Generic[K, V]):
         if not self._is_aside:
             self._shown.reach(self.horizon)
 
+    def finish(self) -> bool:
+        """Nothing comes any more, so what was folded is the state at every later index; False inside a snapshot."""
+        self.reach(max(self.horizon, self._shown.state.index))
+        return not self._is_in_snapshot
+
     def _fold_state(self, events: Sequence[Event[Any]]) -> Iterator[None]:
         if not events:
             return

@@ -14,6 +14,7 @@ from typing_extensions import TypeVar
 
 from trio_stream import (
     ClosedResourceError,
+    EndOfSubject,
     Event,
     Framing,
     PayloadEvents,
@@ -117,7 +118,7 @@ class Keeper(Generic[K, V]):
         self.connections: int = 0
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC910 - run as a task
-        """Until it is cancelled, or until an error that cannot be mended, which ends the view and nothing else."""
+        """Until it is cancelled, what it follows is finished, or an error that cannot be mended has ended the view."""
         if self.connections:
             raise RuntimeError("this view has been run already")
         task_status.started()
@@ -148,6 +149,8 @@ class Keeper(Generic[K, V]):
         while True:
             began = anyio.current_time()
             reason = await self._follow()
+            if self._shown.is_finished:
+                return
             # One that had nothing to tell for that long was healthy too.
             was_healthy = self._is_healthy or anyio.current_time() - began >= _LAST_BOUND
             failures = 0 if was_healthy else failures + 1
@@ -157,7 +160,10 @@ class Keeper(Generic[K, V]):
             await anyio.sleep(delay)
 
     async def _follow(self) -> BaseException:
-        """Connects and folds everything until the connection ends; returns why it has ended, or did not begin."""
+        """Connects and folds everything until the connection ends; returns why it has ended, or did not begin.
+
+        If it has ended because everything is finished, that is shown.
+        """
         self.connections += 1
         self._is_healthy = False
         is_connected = False
@@ -180,7 +186,12 @@ class Keeper(Generic[K, V]):
             try:
                 await self._receive_all(connection)
             except Exception as error:
-                self._lose(connection, error)
+                end = _end_of_subject(error)
+                if end is not None and self._fold.finish():
+                    self._shown.set_finished(end)
+                    await self._shown.wakeups.wake()
+                else:
+                    self._lose(connection, error)
                 raise
 
     async def _receive_all(self, connection: Connection) -> NoReturn:
@@ -299,6 +310,13 @@ def _is_terminal(error: Exception) -> bool:
     return isinstance(error, TERMINAL) or (
         isinstance(error, ExceptionGroup) and error.subgroup(TERMINAL) is not None
     )
+
+
+def _end_of_subject(error: BaseException) -> EndOfSubject | None:
+    """The error if it is that, or what is in a group of nothing else."""
+    if isinstance(error, ExceptionGroup) and error.split(EndOfSubject)[1] is None:
+        return _end_of_subject(error.exceptions[0])
+    return error if isinstance(error, EndOfSubject) else None
 
 
 def _is_broken(error: Exception) -> bool:

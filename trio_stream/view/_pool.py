@@ -1,5 +1,6 @@
 """Views that are shared by all who ask for the same."""
 
+import sys
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from itertools import islice
@@ -12,10 +13,10 @@ import anyio.abc
 import anyio.lowlevel
 from typing_extensions import TypeVar, override
 
-from trio_stream import ClosedResourceError, Cursor, SubscribeRequest, running
+from trio_stream import ClosedResourceError, Cursor, EndOfSubject, SubscribeRequest, running
 
 from ._connection import Connect
-from ._errors import ViewLimitError
+from ._errors import ViewEnded, ViewLimitError
 from ._reducer import Key, Reducer, keyed, takes_topic
 from ._state import Frozen, Status
 from ._view import View, block_of, check_index
@@ -24,6 +25,7 @@ from ._waiters import Signal
 K = TypeVar("K", bound=Hashable, default=Any)
 V = TypeVar("V", default=Any)
 
+_NEVER: Final = sys.maxsize  # the index of what will not come
 PORTION: Final = 16  # views closed between two checkpoints; each has some tasks to cancel
 
 
@@ -47,6 +49,7 @@ class ViewPool(Generic[K, V]):
     `limit`: how many views there may be; the one that has been idle longest makes room for another.
 
     A view that an error ends takes none of the others with it; the next user of its request gets a new one.
+    So does the next one after a view is finished, which no connection tells of rights that were taken away.
     """
 
     __slots__ = (
@@ -154,6 +157,7 @@ class ViewPool(Generic[K, V]):
         If that is not possible, a greater index counts as something new.
         The default epoch is that which the view shows, as soon as it is current.
         For an answer within some time, wait inside `anyio.move_on_after` and then ask with 0.
+        If the request is of what is finished, and there will be nothing new, it raises `ViewEnded`.
         Raises `ViewEnded` and `ViewLimitError`.
         """
         if isinstance(min_index, Cursor):
@@ -189,13 +193,20 @@ class ViewPool(Generic[K, V]):
             try:
                 async with self._connect(request) as connection:
                     first = (await connection.receive_batch(1))[0].index  # 0 for the marker
+            except EndOfSubject:
+                first = _NEVER
             except Exception:  # noqa: BLE001, S110 - then it is not known; the view says what there is
                 pass
             is_found.cancel()
 
         async with running(look):
             with is_found:
-                await view.wait_for(lambda new: new is not state)
+                try:
+                    await view.wait_for(lambda new: new is not state)
+                except ViewEnded:
+                    if view.status.status is not Status.FINISHED:
+                        raise
+                    await anyio.sleep_forever()  # the other connection says whether that was something new
         return first
 
     def _enter(self, request: SubscribeRequest[Any]) -> _Entry[K, V]:

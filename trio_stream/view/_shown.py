@@ -8,6 +8,8 @@ from typing import Any, Final, Generic, NamedTuple, assert_never
 import anyio
 from typing_extensions import TypeVar
 
+from trio_stream import EndOfSubject
+
 from ._errors import ViewEnded
 from ._state import Frozen, Status, ViewStatus
 from ._table import Table
@@ -68,9 +70,9 @@ class Shown(Generic[K, V]):
         return bool(self._blocks)
 
     def is_current(self) -> bool:
-        """Whether the state follows every change; raises `ViewEnded` if it never will again."""
+        """Whether the state is the newest there is; raises `ViewEnded` if it never will be again."""
         match self.status.status:
-            case Status.CURRENT:
+            case Status.CURRENT | Status.FINISHED:
                 return True
             case Status.CONNECTING | Status.STALE:
                 return False
@@ -78,6 +80,17 @@ class Shown(Generic[K, V]):
                 raise ViewEnded("the view has ended") from self.status.reason
             case _:
                 assert_never(self.status.status)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there will be no other state, because what is followed is finished."""
+        return self.status.status is Status.FINISHED
+
+    def check_goes_on(self) -> None:
+        """Raises `ViewEnded` if there will be no other state."""
+        if self.is_finished:
+            raise ViewEnded("what the view follows is finished") from self.status.reason
+        self.is_current()
 
     def new_block(self) -> anyio.CancelScope:
         """The scope of a block that will be run."""
@@ -117,8 +130,16 @@ class Shown(Generic[K, V]):
             self.set_lost(self.status.reason)
             self.waiters.release_all()
 
+    def set_finished(self, end: EndOfSubject) -> None:
+        """The state is the last one, and right at every index from now on."""
+        self.status = ViewStatus(Status.FINISHED, end)
+        self.changed.fire()
+        self.waiters.release_all()  # and each sees that its index is reached
+
     def set_closed(self, reason: BaseException | None) -> None:
         """Nothing will change any more."""
+        if self.is_finished and reason is None:
+            return
         self.status = ViewStatus(Status.CLOSED, reason)
         if reason is not None:  # they come first: what waits inside of a block is cancelled with it
             blocks, self._blocks = self._blocks, {}
@@ -157,14 +178,15 @@ class Shown(Generic[K, V]):
     def reach(self, horizon: int) -> None:
         """The connection says that the state has everything up to `horizon`."""
         self.horizon = max(self.horizon, horizon)
-        if self.status.status is not Status.CURRENT:
+        if self.status.status is not Status.CURRENT and not self.is_finished:
             self.status = ViewStatus(Status.CURRENT)
             self.changed.fire()
         self.waiters.release(self.horizon, self.state)
 
     def has_reached(self, index: int) -> bool:
-        """Whether the state has everything up to `index` of the connection's epoch."""
-        return not self.is_void and self.state.epoch == self.epoch != "" and index <= self.horizon
+        """Whether the state has everything up to `index` of the connection's epoch; if it is finished, any index."""
+        is_known = not self.is_void and self.state.epoch == self.epoch != ""
+        return is_known and (index <= self.horizon or self.is_finished)
 
     def state_at(self, index: int) -> Frozen[K, V] | None:
         """The state at an index that has been reached, if it is still known."""

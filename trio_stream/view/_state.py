@@ -86,6 +86,8 @@ class Status(enum.Enum):
     STALE = "stale"
     """The mapping is the last that was whole, and does not follow, because the connection is lost or its newest state
     has not come in yet; the view goes on trying."""
+    FINISHED = "finished"
+    """What the view follows is finished: the mapping is right for ever, and nothing will change it any more."""
     CLOSED = "closed"
     """The view has ended; the mapping is the last that was whole."""
 
@@ -97,8 +99,8 @@ class ViewStatus:
     status: Status
     """Where the view stands."""
     reason: BaseException | None = None
-    """The error that keeps it from being current, if there is one: how the last connection has ended or why it could
-    not be made, or what has ended the view."""
+    """The error that keeps it from following, if there is one: how the last connection has ended or why it could not be
+    made, or what has ended the view; the `EndOfSubject`, if it is finished."""
 
 
 @dataclass(frozen=True, slots=True)

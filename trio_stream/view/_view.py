@@ -117,21 +117,23 @@ class View(Mapping[K, V], Generic[K, V]):
         )
 
     async def wait_current(self) -> Frozen[K, V]:
-        """Waits until the view is current, and returns what it shows. Raises `ViewEnded`. A checkpoint."""
+        """Waits until the view is current or finished, and returns what it shows. Raises `ViewEnded`. A checkpoint."""
         return await self.wait_for(lambda _: True)
 
     async def wait_for(self, predicate: Callable[[Frozen[K, V]], object]) -> Frozen[K, V]:
-        """Waits until the view is current and `predicate` is true of what it shows, and returns that.
+        """Waits until the view is current or finished and `predicate` is true of what it shows, and returns that.
 
         The predicate is called in this task, about the newest state whenever there is one; a state that was
         replaced before this task had its turn is not asked about.
-        Raises `ViewEnded`, what the predicate raises, and `TypeError` if the predicate is async.
+        Raises `ViewEnded`, also if the view is finished and the predicate is not true of what it shows; what the
+        predicate raises; and `TypeError` if the predicate is async.
         A checkpoint.
         """
         _check_predicate(predicate)
         shown = self._shown
         await anyio.lowlevel.checkpoint()
         while not (shown.is_current() and _is_so(predicate, shown.state)):
+            shown.check_goes_on()
             await shown.changed.wait(anyio.Event())
         return shown.state
 
@@ -140,6 +142,7 @@ class View(Mapping[K, V], Generic[K, V]):
 
         For reading your own writes: `index` is that of a commit, whether or not it touched what the view follows.
         It belongs to the epoch that the view follows when the wait begins.
+        A view that is finished has everything up to any index.
         Raises `ViewEnded`, and `EpochChanged` when the view comes to another epoch first.
         A checkpoint.
         """
@@ -152,7 +155,7 @@ class View(Mapping[K, V], Generic[K, V]):
                 raise EpochChanged(epoch, shown.epoch)
             if shown.has_reached(index):
                 return shown.state
-            shown.is_current()  # raises if the index will not come
+            shown.check_goes_on()
             state = await shown.waiters.wait(index)
             if state is not None:
                 return state
@@ -172,6 +175,7 @@ class View(Mapping[K, V], Generic[K, V]):
 
         What `frozen` returns at the beginning of the block is what the first change is a change of.
         A reader that falls behind gets one `Change` for each key, from what it was told last to the newest.
+        When what the view follows is finished, and all was told, the loop stops.
         When the view has ended, and all was told, it raises `ViewEnded`.
         """
         reader: Changes[K, V] = Changes(self._shown)
@@ -250,7 +254,7 @@ async def open_view(
     These errors are temporary; another connection may do better:
 
     - while it receives: `SubscriptionForceClosed`, `OSError`, and the ``BrokenResourceError``, ``EndOfStream``
-      and ``EndOfChannel`` of anyio and trio;
+      and ``EndOfChannel`` of anyio and trio, except `EndOfSubject`;
     - while it connects: any but `UnknownTopicError`, `PublisherDisabledError`, `ClosedResourceError`,
       `PermissionError`, and what stands for a mistake in the program: `ArithmeticError`, `AssertionError`,
       `AttributeError`, `BufferError`, `ImportError`, `LookupError` (`KeyError`), `MemoryError`, `NameError`,
@@ -258,6 +262,9 @@ async def open_view(
       `TypeError`, `ValueError`, `Warning`, and the classes derived from these.
 
     In an exception group, all errors have to be temporary.
+    `EndOfSubject` is no error: what the request asks for is finished.
+    Then the view is finished too: it keeps what it shows, does not connect again, and the block goes on.
+
     Any other error ends the view, and so does whatever the reducer, `key` or `is_delete` raises.
     Then the block is cancelled, and leaves as `ViewEnded` with that error as its cause, not in an exception group.
     With `raise_on_end=False` the block goes on: the view is closed, what it holds stays readable, the error is the
