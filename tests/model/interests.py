@@ -223,10 +223,12 @@ class InterestsWorld:
         return request.index <= self.store.published and self.marks.get(request.index) == request.mark
 
     def begins(self, request: SubscribeRequest[Health]) -> Literal["fresh", "resume", "judged", "stale"]:
-        """D7."""
+        """D7, D20."""
         index, mark = request.index, request.mark
         if not index:
             return "fresh"
+        if self.store.is_revoked(request):
+            return "stale"
         if request.epoch not in (None, self.store.epoch) or index < self.floor(request):
             return "stale"
         if index > self.store.published:
@@ -317,6 +319,7 @@ class InterestsWorld:
         """The next commit of the store, with a close event in front of it, perhaps."""
         events: list[Event[Any]] = [close_subscription_event(revoked)] if revoked else []
         self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in revoked)
+        self.store.revoke(revoked, in_next=True)
         if self.store.pending:
             events += self.store.take_pending()
             self._publish_mark(self.store.published)
@@ -338,6 +341,7 @@ class InterestsWorld:
     def revoke(self, tokens: Sequence[str]) -> None:
         closed = self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in tokens)
         assert self.publisher.close_subscriptions(tokens) == closed
+        self.store.revoke(tokens)
 
     def refresh(self, topic: Topic[Health], state: list[tuple[Subject, str]]) -> None:
         """It ends whoever asks for anything of the topic."""

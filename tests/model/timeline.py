@@ -84,6 +84,8 @@ class Store:
         self.epoch = epoch
         self.pending: deque[list[Event[Health]]] = deque()
         self.lines = {topic: Line(*self.limits, index, index) for topic in TOPICS}
+        # {token: the index at which it was revoked}
+        self.revoked: dict[str, int] = {}
 
     def commit(self, step: int, changes: Iterable[tuple[Topic[Health], Subject, str | None]]) -> None:
         """One more commit, `step` after the last; not published yet."""
@@ -109,10 +111,21 @@ class Store:
             self.lines[topic].append(self.published)
         return events
 
+    def revoke(self, tokens: Iterable[str], *, in_next: bool = False) -> None:
+        """`in_next`: in the next commit that is published, if there is one."""
+        index = self.pending[0][0].index if in_next and self.pending else self.published
+        self.revoked |= dict.fromkeys(tokens, index)
+
+    def is_revoked(self, request: SubscribeRequest[Health]) -> bool:
+        """Whether the cursor was reached before its token was revoked."""
+        return request.index <= self.revoked.get(request.token, -1)
+
     def begins(self, request: SubscribeRequest[Health]) -> Begins:
-        """D7."""
+        """D7, D20."""
         if request.index == 0:
             return "fresh"
+        if self.is_revoked(request):
+            return "stale"
         if request.epoch not in (None, self.epoch) or request.index < self.lines[request.topic].floor:
             return "stale"
         return "stale" if request.epoch is None and request.index > self.published else "resume"
@@ -130,6 +143,7 @@ class Store:
         """Another timeline; `state` is that of every topic, if anything is committed there at all."""
         self.index = self.published = index
         self.epoch = epoch
+        self.revoked.clear()
         self.pending.clear()
         for topic in TOPICS:
             initial = as_events(topic, index, state) if index else []
