@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import pytest
 from catalogue import HEALTH, JOBS, event, kinds, ready, until_live
+from logged import Logged, logged
 from marked import EPOCH, marked
 from scenes import opened, settled
 from stretches import stretches
@@ -259,6 +260,27 @@ async def test_a_revocation_in_the_commit_that_a_cursor_waits_for_ends_it() -> N
         assert begins(publisher, ahead) == "stale"
 
 
+async def test_what_is_stale_for_its_token_is_not_replayed() -> None:
+    """D7: however far back the store's log reaches."""
+    store = Logged()
+    store.fill(8)
+    async with logged(store) as (_, publisher):
+        publisher.close_subscriptions(["t"])
+        store.fill(8)
+        for token, index, began in [
+            ("t", 3, "stale"),
+            ("t", 8, "stale"),
+            ("u", 3, "resuming"),
+            ("t", 9, "resuming"),
+        ]:
+            reader = publisher.subscribe(SubscribeRequest(HEALTH, token=token, index=index, epoch=EPOCH))
+            assert reader.state.value == ("snapshot" if began == "stale" else "resuming")
+            received = await reader.receive()
+            assert received.is_new_snapshot_to_follow == (began == "stale")
+            reader.close()
+        assert store.asked == [3, 9]
+
+
 async def test_a_new_epoch_forgets_who_was_revoked_in_the_old_one() -> None:
     """Its cursors are others, and those of the old one are stale anyway."""
     async with opened(index=5, epoch="e") as (_, publisher):
@@ -337,6 +359,20 @@ async def test_the_newest_tokens_are_remembered_and_a_floor_of_the_others() -> N
             "x0": [3, 4, 5, 6],
             "other": [3, 4],
         }
+
+
+async def test_what_is_revoked_again_is_the_last_to_be_forgotten() -> None:
+    """D11: the floor rises to what was really forgotten."""
+    async with opened(index=3, epoch="e") as (_, publisher):
+        publisher.close_subscriptions(["oldest"])
+        publisher.publish([event(4, "web")])
+        revoke_many(publisher, MOST_REVOKED - 1)
+        publisher.publish([event(5, "web")])
+        publisher.close_subscriptions(["oldest"])
+        publisher.close_subscriptions(["one more"])
+        publisher.publish([event(6, "web")])
+        assert [is_stale(publisher, "other", index) for index in (4, 5)] == [True, False]
+        assert [is_stale(publisher, "oldest", index) for index in (5, 6)] == [True, False]
 
 
 async def test_the_floor_is_not_raised_by_what_is_revoked_again() -> None:

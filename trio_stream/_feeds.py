@@ -152,9 +152,7 @@ class Feeds:
             for topic, subjects in ending.items():
                 touched += self._finish_wide(topic, subjects, index)
         if rows:
-            for feed in touched:
-                if feed.latest is not None and feed.items and feed.items[-1].index == index:
-                    feed.latest.add(feed.items[-1].events, rows)
+            _conflate(touched, index, rows)
         for topic in parts:
             history = self.histories[topic]
             while history.is_full:
@@ -379,6 +377,13 @@ class Feeds:
             each_routes.count -= 1
         for plain in feed.finished:
             plain.history.leave(plain)
+
+
+def _conflate(touched: Iterable[Feed], index: int, rows: Rows) -> None:
+    """Has those who conflate find this commit, of these rows, in the feeds that got it."""
+    for feed in touched:
+        if feed.latest is not None and feed.items and feed.items[-1].index == index:
+            feed.latest.add(feed.items[-1].events, rows)
 
 
 def _drop(history: History) -> None:

@@ -436,24 +436,42 @@ class Reader(Slot, Generic[P]):
     def _take_shown(self, feed: Feed, rights: Rights) -> Event[P] | None:
         """The next event that the reader may see; None if none of the next ones is."""
         position = self._position
-        scanned = min(position + SCAN, feed.end)
+        scanned = position + SCAN
+        if scanned > feed.end:
+            scanned = feed.end
+        where, replaced = rights.lone_filter, feed.replaced
+        shown: Event[P] | None = None
         was_receiving, self._is_receiving = self._is_receiving, "asking"
         try:
-            while feed.start <= position < scanned:  # who is asked may publish, and what comes next be dropped
+            while (
+                feed.start <= position < scanned
+            ):  # who is asked may publish, and what comes next be dropped
                 event = feed.items[position - feed.base]
-                shown = rights.shown(event, feed.replaced)
+                # The same as shown(), without its calls.
+                if (
+                    where is not None
+                    and type(event.payload) is not PayloadEvents
+                    and id(event) not in replaced
+                ):
+                    answer: object = where(event.payload)
+                    is_plain = type(answer) is bool
+                    shown = (event if answer else None) if is_plain else rights.shown(event, replaced)
+                else:
+                    shown = rights.shown(event, replaced)
                 if self._end is not None:  # as in _shown()
                     raise self._error()
                 if shown is not event:
                     rights.count(event, shown)
+                position += 1
                 self._index = event.index
-                self._position = position = position + 1
                 if shown is not None:
-                    return shown
-                self._passed += 1
+                    break
         finally:
             self._is_receiving = was_receiving
-        return None
+            if self._end is None:
+                self._passed += position - self._position - (shown is not None)
+                self._position = position
+        return shown
 
     def _take_conflated(self, feed: Feed, conflation: Conflation) -> Event[P] | None:
         """One event in the place of all that are ready, or None if nothing of them is left."""

@@ -69,12 +69,14 @@ def found(events: Iterable[Event[Any]], replaced: Iterable[Replaced]) -> list[Re
 class Rights:
     """Of one reader, and how much it did not get for them."""
 
-    __slots__ = ("_authorizer", "_where", "hidden", "withdrawn")
+    __slots__ = ("_authorizer", "_where", "hidden", "lone_filter", "withdrawn")
 
     def __init__(self, authorizer: Any, where: Filter | None) -> None:
         """`authorizer` None reads everything, `where` None lets everything through."""
         self._authorizer: Any = authorizer
         self._where: Filter | None = where
+        # The filter, if there is no authorizer to be asked before.
+        self.lone_filter: Filter | None = where if authorizer is None else None
         # Events that it did not get, and those among what it got that are withdrawals.
         self.hidden: int = 0
         self.withdrawn: int = 0
@@ -106,6 +108,9 @@ class Rights:
 
     def count(self, event: Event[Any], shown: Event[Any] | None) -> None:
         """The reader has moved past this event and got that of it, which is not the same."""
+        if shown is None and type(event.payload) is not PayloadEvents:
+            self.hidden += 1
+            return
         its = event.events
         got = () if shown is None else shown.events
         self.hidden += len(its) - len(got)

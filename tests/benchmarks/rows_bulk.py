@@ -12,8 +12,9 @@ from time import perf_counter
 
 import anyio
 import anyio.lowlevel
+from typing_extensions import override
 
-from trio_stream import Event, SubscribeRequest
+from trio_stream import Event, SnapshotAppender, SubscribeRequest
 from trio_stream.stores import Put, Record, Store, open_store, open_store_publisher, topic
 
 from . import by_hand
@@ -142,15 +143,17 @@ def starting(
         return anyio.run(measure, url, backend="trio")
 
 
-class _Counter:
-    """A `SnapshotAppender` that keeps nothing."""
+class _Counter(SnapshotAppender[Record]):
+    """Keeps nothing."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    async def append(self, events: Iterable[Event[Record]], /) -> None:
+    @override
+    async def append(self, events: Iterable[Event[Record]], /) -> bool:
         self.count += sum(1 for _ in events)
         await anyio.lowlevel.checkpoint()
+        return True
 
 
 async def _read_snapshot(path: Path) -> int:

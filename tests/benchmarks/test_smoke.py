@@ -25,6 +25,9 @@ SMALL = (
     "herd-cold",
     "close-one",
     "resume",
+    "where",
+    "conflate",
+    "replay",
 )
 OF_STORES = (
     "commits",

@@ -61,4 +61,4 @@ async def test_on_a_terminal_the_table_is_drawn_anew_at_each_change() -> None:
 async def test_it_goes_with_nothing_that_is_about_events(option: tuple[str, ...]) -> None:
     ended = await run("watch", "jobs", "--view", *option)
     assert ended.code == 2
-    assert "--view goes with neither" in ended.err
+    assert "--view goes with none of" in ended.err

@@ -7,10 +7,11 @@ from mutants.durable import DURABLE
 from mutants.keeping import KEEPING
 from mutants.mutant import Mutant
 from mutants.reading import READING
+from mutants.rights import RIGHTS
 from mutants.slow import SLOW
 from mutants.views import VIEWS
 
-MUTANTS = (*READING, *ASKING, *SLOW, *KEEPING, *VIEWS, *DURABLE)
+MUTANTS = (*READING, *ASKING, *RIGHTS, *SLOW, *KEEPING, *VIEWS, *DURABLE)
 CHECKOUT = Path(__file__).parents[2]
 
 

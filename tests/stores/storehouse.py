@@ -11,8 +11,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from typing_extensions import override
 
-from trio_stream import Event, SubscribeRequest, Subscription
+from trio_stream import Event, SnapshotAppender, SubscribeRequest, Subscription
 from trio_stream.stores import JSON, Commit, Put, Record, Store, open_store, topic
 
 JOBS = topic("jobs")
@@ -76,18 +77,20 @@ def kinds(events: Iterable[Event[Record]]) -> list[str]:
     return [kind(received) for received in events]
 
 
-class Sink:
-    """A `SnapshotAppender` that keeps what it is given."""
+class Sink(SnapshotAppender[Record]):
+    """Keeps what it is given."""
 
     def __init__(self) -> None:
         self.events: list[Event[Record]] = []
         self.groups: list[int] = []
 
-    async def append(self, events: Iterable[Event[Record]], /) -> None:
+    @override
+    async def append(self, events: Iterable[Event[Record]], /) -> bool:
         group = list(events)
         self.groups.append(len(group))
         self.events += group
         await anyio.lowlevel.checkpoint()
+        return True
 
     @property
     def records(self) -> list[tuple[int, Record]]:

@@ -28,9 +28,10 @@ class Stalled(Sink):
         self.reached = anyio.Event()
 
     @override
-    async def append(self, events: Iterable[Event[Record]], /) -> None:
+    async def append(self, events: Iterable[Event[Record]], /) -> bool:
         self.reached.set()
         await anyio.sleep_forever()
+        return False
 
 
 async def test_a_snapshot_of_a_key_opens_no_connection(store: Store, connections: Connections) -> None:

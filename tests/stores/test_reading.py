@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import pytest
@@ -29,10 +29,10 @@ class Interrupted(Sink):
         self.store = store
 
     @override
-    async def append(self, events: Any, /) -> None:
+    async def append(self, events: Any, /) -> bool:
         if not self.events:
             await self.store.commit([Delete("jobs", "2999"), put("2998", 1), put("zzz", 1)])
-        await super().append(events)
+        return await super().append(events)
 
 
 async def test_a_snapshot_is_as_of_one_index_whatever_is_committed_meanwhile(store: Store) -> None:
@@ -72,9 +72,10 @@ async def test_a_snapshot_that_is_never_read_on_holds_up_neither_writers_nor_com
 
     class Stalled(Sink):
         @override
-        async def append(self, events: Any, /) -> None:
+        async def append(self, events: Any, /) -> bool:
             stalled.set()
             await anyio.sleep_forever()
+            return False
 
     stalled = anyio.Event()
     async with anyio.create_task_group() as tasks:
@@ -173,7 +174,7 @@ async def test_text_that_is_damaged_is_quoted_escaped_and_in_part(store: Store, 
 async def test_an_error_of_who_takes_the_snapshot_passes_through_and_the_store_goes_on(store: Store) -> None:
     class Refusing(Sink):
         @override
-        async def append(self, events: Any, /) -> None:
+        async def append(self, events: Any, /) -> NoReturn:
             raise KeyError("no")
 
     await fill(store)

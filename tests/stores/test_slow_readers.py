@@ -45,9 +45,10 @@ class Stalled(Sink):
         self.reached = anyio.Event()
 
     @override
-    async def append(self, events: Iterable[Event[Record]], /) -> None:
+    async def append(self, events: Iterable[Event[Record]], /) -> bool:
         self.reached.set()
         await anyio.sleep_forever()
+        return False
 
 
 async def stall(store: Store, reached: anyio.Event) -> None:

@@ -21,7 +21,7 @@ from stores.storehouse import (
     until_live,
 )
 
-from trio_stream import EventPublisher, SubscribeRequest, UnknownTopicError, WouldBlock
+from trio_stream import ALL, EventPublisher, SubscribeRequest, UnknownTopicError, WouldBlock
 from trio_stream.stores import Delete, Put, Record, Store, StoreError, open_store_publisher, topic
 from trio_stream.view import open_view
 
@@ -243,3 +243,24 @@ async def test_a_topic_named_twice_is_one_topic(store: Store) -> None:
             assert kinds([await receive(subscription)]) == ["1:a=a"]
             with pytest.raises(WouldBlock):
                 subscription.receive_nowait()
+
+
+async def test_a_reader_that_is_behind_can_have_the_newest_of_each_key(store: Store) -> None:
+    """D21: a row of a store is a key of a namespace."""
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        subscription = publisher.subscribe(SubscribeRequest(JOBS, namespace=ALL), on_lag="conflate")
+        await subscription.receive_until_current()
+        for value in range(3):
+            await store.commit([put("a", value), put("a", value, namespace="n"), put("b", value)])
+        await store.commit([Delete("jobs", "b")])
+        await subscription.wait_published(4)
+        event = await subscription.receive()
+        assert (event.is_conflated, event.index) == (True, 4)
+        assert [
+            (each.index, p.namespace, p.key, p.value)
+            for each, p in zip(event.events, event.payloads, strict=True)
+        ] == [
+            (3, "default", "a", 2),
+            (3, "n", "a", 2),
+            (4, "default", "b", None),
+        ]

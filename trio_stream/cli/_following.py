@@ -47,6 +47,12 @@ from ._watched import Watched
     help="Go on from here, INDEX@EPOCH, without a snapshot.",
 )
 @click.option(
+    "--latest",
+    "is_latest",
+    is_flag=True,
+    help="When behind, print only the newest change of each key.",
+)
+@click.option(
     "--view",
     "as_view",
     is_flag=True,
@@ -71,6 +77,7 @@ def watch(
     prefix: str,
     is_everywhere: bool,
     start: Cursor | None,
+    is_latest: bool,
     as_view: bool,
     exits: bool,
     namespace: str,
@@ -88,12 +95,16 @@ def watch(
     Ends with Ctrl-C, SIGTERM, or when nobody reads its output; then it prints the cursor to go on from with
     --from (on stderr with --json). Where that is too old, or of another store, the state is printed anew.
 
+    With --latest, whoever reads the output too slowly gets the newest change of each key in the place of all that came
+    meanwhile, and so keeps up.
+
     \b
     With --json, a line is one commit, all of it:
       {"type": ..., "index": ..., "epoch": ..., "cursor": ..., "events": [...]}
     type    "snapshot": keys of the state, as put at `index`
             "end-of-snapshot": the state is complete, as of `index`
             "commit": a change
+            "latest": with --latest, the newest of each key of several commits
             "new-snapshot-to-follow": there is a gap; forget the state
     cursor  what --from takes to go on after this line; null inside a snapshot
     events  {"type": "put", "namespace": ..., "key": ..., "value": ...},
@@ -121,11 +132,11 @@ def watch(
     opening = opening_of(context.obj, makes_store=True, reads=True)
     logging.basicConfig(format="trio-stream: %(message)s")
     if as_view:
-        if start or as_json:
-            raise click.UsageError("--view goes with neither --from nor --json")
+        if start or as_json or is_latest:
+            raise click.UsageError("--view goes with none of --from, --latest and --json")
         _watch_view(opening, watched, backend, exits=exits)
         return
-    following = Watch(watched, start, Output(), as_json=as_json, exits=exits)
+    following = Watch(watched, start, Output(), as_json=as_json, exits=exits, is_latest=is_latest)
     return_of_line = ""
     try:
         run_async(partial(following.run, opening), backend=backend)

@@ -62,10 +62,10 @@ def event_line(event: Event[Record], epoch: str, watched: Watched, *, is_live: b
         case Framing.END_OF_SNAPSHOT | Framing.NEW_SNAPSHOT_TO_FOLLOW as framing:
             kind = framing.value
         case None:
-            kind = "commit" if is_live else "snapshot"
+            kind = "latest" if event.is_conflated else "commit" if is_live else "snapshot"
         case another:
             assert_never(another)
-    can_resume = kind in {"commit", "end-of-snapshot"}
+    can_resume = kind in {"commit", "latest", "end-of-snapshot"}
     return json_line(
         {
             "type": kind,

@@ -13,7 +13,8 @@ from ._paths import Missing, member
 from ._text import RecordError
 
 KEY_HINT: Final = "; --key says which one is the key"
-_WATCHED: Final = ("snapshot", "end-of-snapshot", "commit", "new-snapshot-to-follow")
+_CHANGES: Final = ("commit", "latest")
+_WATCHED: Final = ("snapshot", "end-of-snapshot", *_CHANGES, "new-snapshot-to-follow")
 
 
 class Line(NamedTuple):
@@ -109,7 +110,7 @@ class Reader:
             )
         if kind == "new-snapshot-to-follow":
             self._seen = None
-        elif kind != "commit" and self._seen is None:
+        elif kind not in _CHANGES and self._seen is None:
             self._seen = set()
         for operation in self._events(number, record["events"]):
             lines.append(Line(number, operation))

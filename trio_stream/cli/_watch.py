@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 import anyio
 import anyio.lowlevel
@@ -44,6 +44,7 @@ class Watch:
         *,
         as_json: bool,
         exits: bool = False,
+        is_latest: bool = False,
     ) -> None:
         self.cursor = start
         self._watched = watched
@@ -51,6 +52,8 @@ class Watch:
         self._output = output
         self._as_json = as_json
         self._exits = exits  # as soon as the state is there
+        # For who reads our output too slowly; with "conflate" the newest of each key takes the place of all.
+        self._on_lag: Literal["reset", "conflate"] = "conflate" if is_latest else "reset"
         # Whether who reads our output has a state, of this run or of an earlier one.
         self._is_state_known = self._request.index > 0
         self._failures = 0  # of snapshots, since one was complete
@@ -85,7 +88,7 @@ class Watch:
     async def _follow(self, publisher: EventPublisher) -> None:
         """Subscribes, and again whenever the publisher has closed the subscription; returns if that is all."""
         while True:
-            async with publisher.subscribe(self._request, on_lag="reset") as subscription:
+            async with publisher.subscribe(self._request, on_lag=self._on_lag) as subscription:
                 try:
                     await (self._copy_state(subscription) if self._exits else self._copy(subscription))
                     return

@@ -15,6 +15,7 @@ import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final, NoReturn, assert_never
 
 import anyio
@@ -127,7 +128,8 @@ class _Feed:
         # Events since the last checkpoint, and those that were loaded before the start.
         self._burst = 0
         self._loaded = 0
-        source = Source(self._snapshot, wide=isinstance(store, WideStore) and store.is_wide)
+        is_wide = isinstance(store, WideStore) and store.is_wide
+        source = Source(self._snapshot, wide=is_wide, row=attrgetter("namespace", "key"))
         for each in topics.values():
             EventPublisher.register_handler(publisher, each, source)
 
