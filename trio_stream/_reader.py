@@ -411,14 +411,11 @@ class Reader(Slot, Generic[P]):
     def _take_replayed(self, page: Page) -> Event[P] | None:
         if self._awaited is not None and not self._accept(page, self._awaited):
             return None
-        position = self._position
-        if position < page.end and page.items[position].index <= self._index:
-            self._leap(position := page.after(self._index))  # of those who have joined later
-        if position == page.end:
+        if self._position == page.end:
             return self._leave_page(page)
         if self._rights is not None:
             return self._take_shown(page, self._rights)
-        return self._take_next(page, position)
+        return self._take_next(page, self._position)
 
     def _take_next(self, feed: Feed, position: int) -> Event[P]:
         """The next event of an ordered feed, which is there and past the bound."""
