@@ -155,7 +155,7 @@ class Event(Generic[P_co]):
     payload: "P_co | PayloadEvents[P_co] | Framing"
     _: KW_ONLY
     previous: P_co | None = field(default=None, repr=False, compare=False)
-    """The payload that this one replaces; None if nothing was there, or if it is not known.
+    """The payload that this one replaces; None if nothing was there, as after a delete, or if it is not known.
 
     It is of the same subject, and has `Payload.withdrawn`.
     It is for the publisher only: in what a subscriber is handed it is always None.
