@@ -338,11 +338,10 @@ class Reader(Slot, Generic[P]):
                 self._leave_passage()
                 if is_finished:
                     self._learn_of_end(Finished(index, is_published=False))
-                alone = index <= self._index
                 if index >= self._index:  # also if it had the last event: only now the mark is known
                     self._index = index
                     self._known = Place(index, mark) if mark else None
-                self._go_on(alone=alone)
+                self._go_on()
             case Broken(cause):
                 self._leave_passage()
                 return self._fall_off(0, cause, may_replay=False)
@@ -350,7 +349,7 @@ class Reader(Slot, Generic[P]):
                 pass
         return None
 
-    def _go_on(self, *, alone: bool) -> None:
+    def _go_on(self) -> None:
         """Behind a page: live, if the history has what is newer."""
         timeline, index = self._passages.timeline, self._index
         mark = self._known.mark if self._known is not None and self._known.at == index else ""
@@ -358,7 +357,7 @@ class Reader(Slot, Generic[P]):
             if timeline.is_stopped:
                 self._finish(End(CloseReason.STOPPED))
                 raise self._error()
-            self._replay(index, mark, is_accepted=True, alone=alone)
+            self._replay(index, mark, is_accepted=True)
         elif mark and index > timeline.index:
             self._wait_for(Place(index, mark))
         elif timeline.contradicts(index, mark):
@@ -378,12 +377,10 @@ class Reader(Slot, Generic[P]):
             and passages.feeds.can_replay(self._feed, index)
         )
 
-    def _replay(self, index: int, mark: str, *, is_accepted: bool, alone: bool = False) -> None:
+    def _replay(self, index: int, mark: str, *, is_accepted: bool) -> None:
         """Reads the commits after this one from where they are kept."""
         cursor = Cursor(index, self.epoch, mark)
-        self._source = page = self._passages.replays.join(
-            self._feed.interests, cursor, is_judged=is_accepted, alone=alone
-        )
+        self._source = page = self._passages.replays.join(self._feed.interests, cursor, is_judged=is_accepted)
         self._phase = _REPLAYING
         self._awaited = None if is_accepted else Place(index, mark)
         self._leap(page.after(index))
@@ -414,14 +411,11 @@ class Reader(Slot, Generic[P]):
     def _take_replayed(self, page: Page) -> Event[P] | None:
         if self._awaited is not None and not self._accept(page, self._awaited):
             return None
-        position = self._position
-        if position < page.end and page.items[position].index <= self._index:
-            self._leap(position := page.after(self._index))  # of those who have joined later
-        if position == page.end:
+        if self._position == page.end:
             return self._leave_page(page)
         if self._rights is not None:
             return self._take_shown(page, self._rights)
-        return self._take_next(page, position)
+        return self._take_next(page, self._position)
 
     def _take_next(self, feed: Feed, position: int) -> Event[P]:
         """The next event of an ordered feed, which is there and past the bound."""
