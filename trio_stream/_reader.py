@@ -894,6 +894,12 @@ class Reader(Slot, Generic[P]):
         gate = self._source if self._snapshot is None else self._snapshot.whole
         return None if gate.end else gate
 
+    def _pass_late(self) -> None:
+        """Passes over late events that come next, also those that are gone."""
+        feed = self._feed
+        if self._phase is _LIVE and self._position < feed.end and feed.dropped <= self._index:
+            self._leap(max(self._position, feed.after(self._index)))
+
     def _has_all(self, index: int) -> bool:
         """Whether it has everything up to an index that is published."""
         if self._phase is Phase.JUDGED:  # it has had a snapshot that is ahead of what is published
@@ -910,8 +916,8 @@ class Reader(Slot, Generic[P]):
         while True:
             feed = self._feed
             if self._end is None and feed.dropped <= self._index:
-                # Late events are passed here: behind them `_take` would go on to what is newer than `index`.
-                self._leap(max(self._position, feed.after(self._index)))
+                # Behind late events `_take` would go on to what is newer than `index`.
+                self._pass_late()
                 if self._position >= feed.after(index):
                     return
             event = self._take()

@@ -422,7 +422,10 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         has_looked = False
         scout = self._scout()
         try:
-            while self._end is None and not scout._has_all(index):
+            while self._end is None:
+                scout._pass_late()
+                if scout._has_all(index):
+                    break
                 if (gate := scout._gate()) is not None:
                     await self._wait_at(gate, scout._snapshot)
                     continue
