@@ -575,7 +575,7 @@ async def test_a_snapshot_that_was_passed_while_it_was_made_is_followed_from_the
     async with open_publisher(sources, index=3, history=4, epoch=EPOCH) as publisher:
         store.publisher = publisher
         for on_lag in ("close", "reset"):
-            subscription = publisher.subscribe(EVERY, on_lag=on_lag)  # type: ignore[arg-type]
+            subscription = publisher.subscribe(EVERY, on_lag=on_lag)
             got = await until_live(subscription)
             begin = got[-1].index
             assert not any(each.is_new_snapshot_to_follow for each in got)

@@ -132,7 +132,7 @@ async def test_a_slow_reader_is_not_replayed_after_the_stop() -> None:
     """E1: nothing starts any more; no marker, no end but STOPPED."""
     store = filled(1)
     async with logged(store) as (_, publisher):
-        readers = [publisher.subscribe(after(store, 1), on_lag=each) for each in ("close", "reset")]  # type: ignore[arg-type]
+        readers = [publisher.subscribe(after(store, 1), on_lag=each) for each in ("close", "reset")]
         for each in readers:
             await each.wait_ready()
         store.fill(20)

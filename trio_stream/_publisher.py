@@ -39,6 +39,7 @@ from ._commit import (
 )
 from ._compose import Composer
 from ._conflation import Conflation, RowFunc, Rows
+from ._course import Course, End, Policy
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
 from ._events import CloseSubscriptions, Event, Subject, Topic, check_topic, token_set
 from ._feeds import Feeds
@@ -46,7 +47,6 @@ from ._handlers import SnapshotFunc, SnapshotHandlers, SnapshotMaker, Source
 from ._inbox import Inbox
 from ._interest import ALL
 from ._passages import Passages
-from ._reader import End, Policy, Reader
 from ._request import Cursor, SubscribeRequest
 from ._rights import Replacement, Rights
 from ._statistics import BEGINNINGS, FATES, PublisherStatistics, TopicStatistics
@@ -519,7 +519,7 @@ class EventPublisher:
         self._force_close(closed, CloseReason.TOKEN)
         return len(closed)
 
-    def _forget(self, reader: Reader[Any]) -> None:
+    def _forget(self, reader: Course[Any]) -> None:
         assert isinstance(reader, Subscription)
         self._subscriptions.remove(reader.request.token, reader)
         self._count(reader)

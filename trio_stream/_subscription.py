@@ -14,12 +14,14 @@ from typing_extensions import TypeVar, override
 from ._arguments import check_index, check_integer
 from ._buffer import Feed
 from ._conflation import MOST_FOLDED
+from ._course import End, Phase
 from ._errors import BusyResourceError, CloseReason, EndOfSubject, SubscriptionForceClosed, WouldBlock
 from ._events import Event
 from ._interest import Interest, described
 from ._passages import Snapshot
-from ._reader import MOST_CHECKED, SCAN, End, Phase, Reader
+from ._reader import MOST_CHECKED, SCAN, Reader
 from ._request import Cursor, SubscribeRequest
+from ._scout import Scout
 from ._wait import Slot
 
 P = TypeVar("P", default=Any)
@@ -420,11 +422,11 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         """Sends a scout up to this index and follows it when it is there; None if this has ended."""
         events: list[Event[P]] = []
         has_looked = False
-        scout = self._scout()
+        scout = Scout(self)
         try:
             while self._end is None:
                 scout._pass_late()
-                if scout._has_all(index):
+                if scout.has_all(index):
                     break
                 if (gate := scout._gate()) is not None:
                     await self._wait_at(gate, scout._snapshot)
@@ -434,7 +436,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
                 has_looked = True
                 events += self._take_with(scout)
             if self._end is None:
-                self._follow(scout)
+                scout.bring(self)
                 if not events and (self._passages.timeline.is_stopped or self._is_done()):
                     self._stop_if_done()
         except SubscriptionForceClosed:
@@ -443,10 +445,10 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
                     raise
                 self._finish(scout._end)
         finally:
-            scout._retire()
+            scout.retire()
         return events if self._end is None else None  # noqa: ASYNC910 - the caller has a checkpoint
 
-    def _take_with(self, scout: Reader[P]) -> list[Event[P]]:
+    def _take_with(self, scout: Scout[P]) -> list[Event[P]]:
         self._is_receiving = "asking"  # a payload that is asked who may read it may look at this horizon
         try:
             return scout._take_batch(None)
