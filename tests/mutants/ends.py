@@ -14,7 +14,7 @@ ENDS = (
     Mutant(
         "a finished subject ends before its last event",
         "D3, D5",
-        "_reader.py",
+        "_course.py",
         "            and self._position == self._feed.end\n            and sequel.at",
         "            and sequel.at",
         (*FINISH, *LATE),
@@ -22,7 +22,7 @@ ENDS = (
     Mutant(
         "a subject ends at its last event, which may be too old to resume from",
         "D7",
-        "_reader.py",
+        "_course.py",
         "        self._index = max(self._index, self._feed.sequel.at)\n",
         "",
         FINISH,
@@ -30,7 +30,7 @@ ENDS = (
     Mutant(
         "a snapshot that is ahead ends nothing before its index is published",
         "D5",
-        "_reader.py",
+        "_course.py",
         "sequel.at <= max(self._index, timeline.index)",
         "sequel.at <= timeline.index",
         (*SOURCES, *LATE),
@@ -38,7 +38,7 @@ ENDS = (
     Mutant(
         "who reads ahead of what is published is told of the end too early",
         "D3, D5",
-        "_reader.py",
+        "_course.py",
         "            and sequel.at <= max(self._index, timeline.index)\n",
         "",
         SOURCES,
@@ -54,7 +54,7 @@ ENDS = (
     Mutant(
         "of a publisher that has stopped, a finished subject ends as stopped",
         "D5",
-        "_reader.py",
+        "_course.py",
         "        if self._is_done():\n            self._finish_subject()\n            return\n",
         "",
         FINISH,
@@ -94,7 +94,7 @@ ENDS = (
     Mutant(
         "the end of a subject is that of its owner",
         "D16",
-        "_reader.py",
+        "_course.py",
         "            case None if is_finished:\n",
         "            case None if False:\n",
         FINISH,
@@ -234,7 +234,7 @@ ENDS = (
     Mutant(
         "who waits is not told what the snapshot of another has said",
         "D5",
-        "_reader.py",
+        "_course.py",
         "                self._passages.parking.wake((feed,))\n",
         "                pass\n",
         SOURCES,
