@@ -209,7 +209,7 @@ ENDS = (
         "a union keeps what it remembers of its keys when nobody reads it any more",
         "D13",
         "_feeds.py",
-        "        for plain in feed.finished:\n            plain.history.leave(plain)\n",
+        "        self._parking.in_slices((plain.history.leave(plain) for plain in finished), len(finished))\n",
         "",
         LATE,
     ),
