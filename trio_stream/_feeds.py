@@ -375,8 +375,8 @@ class Feeds:
             routes[self.histories[each.topic]].remove(each, feed)
         for each_routes in feed.routes:
             each_routes.count -= 1
-        for plain in feed.finished:
-            plain.history.leave(plain)
+        finished, feed.finished = feed.finished, []
+        self._parking.in_slices((plain.history.leave(plain) for plain in finished), len(finished))
 
 
 def _conflate(touched: Iterable[Feed], index: int, rows: Rows) -> None:
