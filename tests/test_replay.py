@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, JOBS, Health, State, apply, event, kinds, ready, until_live
 from conflated import EVERY
+from interruptions import Stepwise
 from logged import EPOCH, Logged, after, caught_up, filled, indexes, logged, until
 from scenes import Heavy, quiet, settled
 from unions import BOTH, both, fold, rows_at, shown
@@ -102,7 +103,7 @@ async def test_a_full_page_says_that_no_more_is_wanted() -> None:
     async with logged(filled(3_000, size=10_000)) as (store, publisher):
         subscription = publisher.subscribe(after(store, 1))
         assert indexes(await until(subscription, 3_000)) == [*range(2, 3_001)]
-        assert [len(page.appended) for page in store.pages[:-1]] == [1_024] * (len(store.pages) - 1)
+        assert [len(page.appended) for page in store.pages] == [1_024, 1_024, 951]
 
 
 async def test_what_is_appended_to_a_full_page_is_asked_for_again() -> None:
@@ -761,6 +762,26 @@ async def test_how_subscriptions_began_is_counted() -> None:
         await until_live(publisher.subscribe(EVERY))
         (await publisher.subscribe(EVERY.after(Cursor(3, "x"))).receive())
         assert publisher.statistics().opened == {"fresh": 1, "resumed": 1, "replayed": 1, "stale": 1}
+
+
+@pytest.mark.parametrize("floor", [0, 10], ids=["replayed", "stale"])
+async def test_a_call_that_is_cancelled_counts_nothing(floor: int) -> None:
+    """D12: the same subscription is counted once, however often a call reads ahead."""
+    async with logged(filled(20, floor=floor)) as (store, publisher):
+        gate = store.hold(6)
+        subscription = publisher.subscribe(after(store, 3))
+        for _ in range(3):
+            with anyio.move_on_after(0):
+                await subscription.receive_until_current()
+            await quiet()
+            with anyio.CancelScope() as scope:
+                await Stepwise(
+                    subscription.receive_until_current, lambda number: scope.cancel() if number else None
+                )
+        gate.set()
+        await subscription.receive_until_current()
+        opened = publisher.statistics().opened
+        assert (opened["replayed"], opened["stale"]) == ((1, 0) if not floor else (0, 1))
 
 
 async def test_a_reader_that_conflates_is_not_replayed_when_it_falls_off() -> None:
