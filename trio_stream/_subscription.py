@@ -417,11 +417,11 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
                     timeline.leave(index, gate)
             self._watchers.pop(slot, None)
 
-    async def _be_judged(self) -> None:
+    async def _be_judged(self) -> None:  # noqa: ASYNC910 - the caller has a checkpoint
         """Waits until it is known whether the cursor of the request is right, or this has ended. Consumes nothing."""
         while self._end is None and not self._is_settled() and self._is_resuming():
             if (gate := self._gate()) is None:
-                return  # noqa: ASYNC910 - the caller has a checkpoint
+                return  # noqa: ASYNC910 - as above
             await self._wait_at(gate, None)
 
     async def _read_ahead(self, index: int) -> list[Event[P]] | None:
