@@ -26,6 +26,7 @@ from trio_stream import (
     Subscription,
     SubscriptionForceClosed,
     SubscriptionState,
+    WouldBlock,
     open_publisher,
 )
 
@@ -184,6 +185,22 @@ async def test_who_waits_for_the_same_subject_is_told_as_soon_as_its_index_is_pu
             publisher.publish([event(4, "other")])
             await quiet()
         assert ends == ["told"] * 3
+
+
+async def test_nobody_is_told_of_the_end_before_what_comes_up_to_it() -> None:
+    """D3: the snapshot of another is ahead of what is published."""
+    async with archived("web") as (archive, publisher):
+        reader = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=2))
+        archive.store.publisher = None
+        archive.store.commit(("web", "3"))
+        archive.store.commit(("web", "4"))
+        assert await to_the_end(publisher.subscribe(WEB)) == (["4:web=4", "eos@4"], 4)
+        with pytest.raises(WouldBlock):
+            reader.receive_nowait()
+        publisher.publish([event(3, "web", "3")])
+        assert kinds(ready(reader)) == ["3:web=3"]
+        publisher.publish([event(4, "web", "4")])
+        assert await to_the_end(reader) == (["4:web=4"], 4)
 
 
 async def test_a_union_is_not_finished_by_what_a_snapshot_of_one_key_has_said() -> None:

@@ -392,6 +392,25 @@ async def test_what_changes_while_a_union_is_composed_is_right_in_its_state(mean
 
 
 @of_means
+async def test_what_brings_a_part_to_the_index_of_another_is_right_in_its_state(means: Means) -> None:
+    """D19, D22: one part is of a commit that is published later; the other one gets what is up to there."""
+
+    async def ahead(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        return 2
+
+    async with replacing(ahead) as (store, publisher):
+        both(store, *[(JOBS, f"{old}-{new}", old) for old, new in CASES if old is not None])
+        reader = publisher.subscribe(BOTH, **rights(means))
+        await quiet()
+        early = ready(reader)
+        assert not any(each.is_end_of_snapshot for each in early)
+        both(store, *[(JOBS, f"{old}-{new}", new) for old, new in CASES])
+        state = fold({}, early + await until_live(reader))
+        assert reader.index == 2
+        assert state == restricted(rows_at(store, 2, BOTH), means)
+
+
+@of_means
 @pytest.mark.parametrize("held", [0, 1])
 async def test_where_the_parts_of_a_union_overlap_a_row_that_became_hidden_is_gone(
     means: Means, held: int

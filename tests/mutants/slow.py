@@ -169,7 +169,7 @@ SLOW = (
     Mutant(
         "a reader with rights passes what the history has dropped",
         "D6, C2",
-        "_reader.py",
+        "_course.py",
         "        return self._conflation is not None and self._rights is None\n",
         "        return self._conflation is not None\n",
         CONFLATION,
@@ -185,7 +185,7 @@ SLOW = (
     Mutant(
         "who is below the map is not told",
         "D6, C1",
-        "_reader.py",
+        "_course.py",
         "feed.latest is not None and feed.latest.dropped <= self._index\n",
         "feed.latest is not None\n",
         CONFLATION,
@@ -234,7 +234,7 @@ SLOW = (
     Mutant(
         "a page's mark is forgotten behind its last event",
         "D7",
-        "_reader.py",
+        "_course.py",
         "                if index >= self._index:  # also",
         "                if index > self._index:  # also",
         REPLAY,
@@ -266,7 +266,7 @@ SLOW = (
     Mutant(
         "the mark of a cursor is forgotten with the end",
         "D7",
-        "_reader.py",
+        "_course.py",
         "            self._known = Place(self._index, mark)\n        self._end = end\n",
         "            pass\n        self._end = end\n",
         REPLAY,
@@ -338,7 +338,7 @@ SLOW = (
     Mutant(
         "a reader that conflates reads the log",
         "D21",
-        "_reader.py",
+        "_course.py",
         "            and self._conflation is None\n            and not",
         "            and not",
         REPLAY,
@@ -346,7 +346,7 @@ SLOW = (
     Mutant(
         "a cursor that the function has not accepted is good",
         "D6, D7",
-        "_reader.py",
+        "_course.py",
         "        is_good = page.end > 0 or isinstance(page.sequel, Reached)\n",
         "        is_good = True\n",
         REPLAY,
@@ -354,7 +354,7 @@ SLOW = (
     Mutant(
         "a cursor is good before the function has said anything",
         "D7",
-        "_reader.py",
+        "_course.py",
         "        self._awaited = None if is_accepted else Place(index, mark)\n",
         "        self._awaited = None\n",
         REPLAY,
@@ -362,7 +362,7 @@ SLOW = (
     Mutant(
         "nobody is told why the log cannot be read",
         "D16",
-        "_reader.py",
+        "_course.py",
         "self._fall_off(0, cause, may_replay=False)",
         "self._fall_off(0, None, may_replay=False)",
         REPLAY,
@@ -386,7 +386,7 @@ SLOW = (
     Mutant(
         "a slow reader is not replayed",
         "D21",
-        "_reader.py",
+        "_course.py",
         "may_replay and self._can_replay(self._index)",
         "False",
         REPLAY,
@@ -394,7 +394,7 @@ SLOW = (
     Mutant(
         "the log is read for those who fall off after the stop",
         "D5, D13",
-        "_reader.py",
+        "_course.py",
         "            and not passages.timeline.is_stopped\n            and passages.feeds.can_replay",
         "            and passages.feeds.can_replay",
         REPLAY,
@@ -402,7 +402,7 @@ SLOW = (
     Mutant(
         "a page that says that its subject is finished is not believed",
         "D5",
-        "_reader.py",
+        "_course.py",
         "                if is_finished:\n",
         "                if False:\n",
         REPLAY,
