@@ -249,18 +249,39 @@ async def test_a_cursor_ahead_of_the_publisher_is_judged_by_the_log() -> None:
         assert state == store.state_at(21, EVERY)
 
 
-async def test_what_the_log_knows_before_it_is_published_comes_once() -> None:
+@pytest.mark.parametrize("copy", ["", "a"], ids=["", "marks"])
+@pytest.mark.parametrize(("size", "reached"), [(3, 15), (7, 17), (100, 20)])
+async def test_what_the_log_knows_before_it_is_published_comes_once(
+    size: int, reached: int, copy: str
+) -> None:
     """D2: the publisher publishes it later, and then it is late."""
-    store = filled(20)
-    async with logged(store, index=15) as (_, publisher):
+    store = filled(20, copy=copy, size=size)
+    async with logged(store, index=15, mark=store.mark(15), history=10) as (_, publisher):
         subscription = publisher.subscribe(after(store, 3))
         got = indexes(await until(subscription, 15))
         got += indexes(await settled_events(subscription))
-        for commit in store.log[15:]:
+        assert got[-1] == reached
+        for commit in store.log[15:18]:
+            publisher.publish(commit)
+        got += indexes(await settled_events(subscription))
+        assert got[-1] == max(18, reached)
+        for commit in store.log[18:]:
             publisher.publish(commit)
         store.commit(("a", "21"))
         got += indexes(await settled_events(subscription))
         assert got == [*range(4, 22)]
+        assert subscription.cursor == publisher.cursor
+
+
+async def test_another_commit_than_the_log_knew_is_told() -> None:
+    """D24: what was replayed ahead of the publisher is judged when its index is published."""
+    store = filled(20, copy="a", size=100)
+    async with logged(store, index=15, mark="a15") as (_, publisher):
+        subscription = publisher.subscribe(after(store, 3))
+        assert indexes(await until(subscription, 20)) == [*range(4, 21)]
+        for index in range(16, 22):
+            publisher.publish([event(index, "a", "other")], mark=f"b{index}")
+        assert (await subscription.receive()).is_new_snapshot_to_follow
 
 
 Read = Callable[[Subscription[Health]], Awaitable[Sequence[Event[Health]]]]
