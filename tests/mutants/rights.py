@@ -212,7 +212,7 @@ RIGHTS = (
         "a snapshot does not know what its changes replace",
         "D1, D19",
         "_handlers.py",
-        "        self._snapshot.replace(replacements)\n",
+        "            snapshot.replace(replacements)\n",
         "",
         ("test_withdrawal.py",),
     ),
