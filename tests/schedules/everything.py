@@ -301,7 +301,9 @@ class Everything:
         assert not publisher._ending
         for history in feeds.histories.values():
             assert history.folds == 0
-            kept = {id(each) for feed in history.feeds.values() for each in feed.items for each in each.events}
+            kept = {
+                id(each) for feed in history.feeds.values() for each in feed.items for each in each.events
+            }
             assert set(history.replaced) <= kept, "what was replaced is left"
             assert all(feed.latest is None for feed in history.feeds.values())
         if self.ttl < 1:
@@ -372,9 +374,7 @@ class Everything:
                 if rng.random() < 0.5:
                     raise Trouble
                 return cursor
-            reached = Cursor(
-                commit.index, mine, f"{mine}-{commit.index}" if store.has_marks else ""
-            )
+            reached = Cursor(commit.index, mine, f"{mine}-{commit.index}" if store.has_marks else "")
             events = [
                 each
                 for each, change in zip(store.events(commit), commit.changes, strict=True)
@@ -411,7 +411,11 @@ class Everything:
             if not keys:
                 break
             key = rng.choice(keys)
-            new = None if rng.random() < 0.2 and key in store.rows else f"{rng.choice(['', 'r', 'w', 'rw', 'rw'])}{store.index}.{number}"
+            new = (
+                None
+                if rng.random() < 0.2 and key in store.rows
+                else f"{rng.choice(['', 'r', 'w', 'rw', 'rw'])}{store.index}.{number}"
+            )
             changes.append(Change(key, store.rows.get(key), new))
             if new is None:
                 store.rows.pop(key, None)
@@ -606,9 +610,7 @@ class Everything:
         # The history has passed a reader that did not ask before: its mark is forgotten.
         may |= store.has_marks and not request.mark
         subscription = self.publisher.subscribe(request, on_lag=cast("Any", way), **rights.options)
-        reader = Reader(
-            subscription, way, rights, dict(rows), index, index > 0, not index, must, may
-        )
+        reader = Reader(subscription, way, rights, dict(rows), index, index > 0, not index, must, may)
         reader.is_whole = index > 0
         self.readers.append(reader)
         self.note("resumed" if index else "fresh")
@@ -693,7 +695,9 @@ class Everything:
     def take_marker(self, reader: Reader) -> None:
         self.note("marker")
         if not reader.is_judged:
-            assert reader.may_be_stale or reader.must_be_stale or self.may_stale_now(reader), "D7, D21: not stale"
+            assert reader.may_be_stale or reader.must_be_stale or self.may_stale_now(reader), (
+                "D7, D21: not stale"
+            )
         else:
             assert reader.way != "close", "D6"
             if reader.is_whole and reader.way == "reset" and not self.is_troubled:
