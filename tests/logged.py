@@ -152,10 +152,10 @@ async def logged(
         yield store, publisher
 
 
-def filled(count: int = 20, **options: Any) -> Logged:
-    """A store with so many commits, from 1 on."""
+def filled(count: int = 20, keys: str = "abc", **options: Any) -> Logged:
+    """A store with so many commits, from 1 on, of these keys in turn."""
     store = Logged(**options)
-    store.fill(count)
+    store.fill(count, keys)
     return store
 
 

@@ -34,8 +34,8 @@ async def test_a_reader_that_is_behind_gets_the_newest_of_each_row_in_one_delive
     """D21, C1: at the newest index, by index."""
     async with by_row(index=1) as (store, publisher):
         subscription = live(publisher)
-        for key, value in ["a1", "b2", "a3", "c4", "b5"]:
-            store.commit((key, value))
+        for text in ["a1", "b2", "a3", "c4", "b5"]:
+            store.commit((text[0], text[1]))
         received = await subscription.receive()
         assert received.is_conflated
         assert not received.is_framing

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from random import Random
+from typing import Any, Self, cast
 
 import pytest
 from catalogue import HEALTH, Catalogue, Health, State, apply, event, kinds, until_live
@@ -132,7 +133,7 @@ async def test_who_may_see_everything_need_not_be_asked_for_a_withdrawal() -> No
 
     class Silent(Health):
         @override
-        def withdrawn(self) -> Health:
+        def withdrawn(self) -> Self:
             raise AssertionError("asked")
 
     async with by_row(index=1) as (_, publisher):
@@ -215,14 +216,14 @@ class Follower:
     """Two readers of the same rights: one takes each commit as it comes, the other conflates now and then."""
 
     def __init__(
-        self, publisher: EventPublisher, request: SubscribeRequest[Health], rights: dict[str, object]
+        self, publisher: EventPublisher, request: SubscribeRequest[Health], rights: dict[str, Any]
     ) -> None:
         start = request.after(publisher.cursor)
-        self.quick: Subscription[Health] = publisher.subscribe(start, **rights)  # type: ignore[arg-type]
+        self.quick: Subscription[Health] = publisher.subscribe(start, **rights)
         self.slow: Subscription[Health] = publisher.subscribe(
             start,
             on_lag="conflate",
-            **rights,  # type: ignore[arg-type]
+            **rights,
         )
         self.rows_of_quick: State = {}
         self.rows_of_slow: State = {}
@@ -248,7 +249,7 @@ class Follower:
         assert self.slow.horizon == self.quick.horizon
 
 
-RIGHTS = {
+RIGHTS: dict[str, dict[str, Any]] = {
     "none": {},
     "authorizer": {
         "authorizer": frozenset({"a", *(f"{key}={value}" for key in "bcd" for value in range(5))})
@@ -355,9 +356,9 @@ async def test_what_raises_when_asked_is_raised_before_anything_is_taken(who: st
             return super().has_read_permission(authorizer)
 
         @override
-        def withdrawn(self) -> Health:
+        def withdrawn(self) -> Self:
             self.fail("withdrawn")
-            return super().withdrawn()
+            return cast("Self", super().withdrawn())
 
         def fail(self, place: str) -> None:
             if is_broken and place == who:

@@ -122,7 +122,10 @@ async def test_a_subject_that_is_finished_while_its_snapshot_is_made_ends_behind
         assert await to_the_end(reader) == (["1:web=1", "eos@1", "2:web=2", "3:web=3"], 3)
 
 
-async def test_a_snapshot_that_is_ahead_of_the_finish_drops_the_event_and_not_the_end() -> None:
+@receives
+async def test_a_snapshot_that_is_ahead_of_the_finish_drops_the_event_and_not_the_end(
+    receive: Receive,
+) -> None:
     """D2: the store has committed, the publish comes later."""
     store = Catalogue()
     async with open_publisher({HEALTH: store.snapshot}) as publisher:
@@ -132,7 +135,24 @@ async def test_a_snapshot_that_is_ahead_of_the_finish_drops_the_event_and_not_th
         assert kinds(await until_live(reader)) == ["2:web=2", "eos@2"]
         publisher.publish([event(1, "web", "1")])
         publisher.publish([event(2, "web", "2")], finish=[(HEALTH, "web")])
-        assert await to_the_end(reader) == ([], 2)
+        publisher.publish([event(3, "db")])
+        assert await to_the_end(reader, receive) == ([], 2)
+
+
+@receives
+async def test_late_events_that_have_left_the_history_do_not_hide_the_end(receive: Receive) -> None:
+    """D2, D6."""
+    store = Catalogue()
+    async with open_publisher({HEALTH: store.snapshot}, history=2) as publisher:
+        store.commit(("web", "1"))
+        store.commit(("web", "2"))
+        reader = publisher.subscribe(WEB)
+        assert kinds(await until_live(reader)) == ["2:web=2", "eos@2"]
+        publisher.publish([event(1, "web", "1")])
+        publisher.publish([event(2, "web", "2")], finish=[(HEALTH, "web")])
+        for index in (3, 4, 5):
+            publisher.publish([event(index, "db")])
+        assert await to_the_end(reader, receive) == ([], 2)
 
 
 async def test_a_snapshot_that_is_ahead_of_a_finish_without_events_is_followed_by_the_end() -> None:

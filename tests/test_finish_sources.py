@@ -1,5 +1,6 @@
 """D5: a snapshot function that says that its subject is finished, which no publisher needs to remember."""
 
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from trio_stream import (
     ALL,
     ClosedResourceError,
     CloseReason,
+    Cursor,
     EndOfSubject,
     Event,
     EventPublisher,
@@ -24,6 +26,7 @@ from trio_stream import (
     Subscription,
     SubscriptionForceClosed,
     SubscriptionState,
+    WouldBlock,
     open_publisher,
 )
 
@@ -182,6 +185,69 @@ async def test_who_waits_for_the_same_subject_is_told_as_soon_as_its_index_is_pu
             publisher.publish([event(4, "other")])
             await quiet()
         assert ends == ["told"] * 3
+
+
+async def test_nobody_is_told_of_the_end_before_what_comes_up_to_it() -> None:
+    """D3: the snapshot of another is ahead of what is published."""
+    async with archived("web") as (archive, publisher):
+        reader = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=2))
+        archive.store.publisher = None
+        archive.store.commit(("web", "3"))
+        archive.store.commit(("web", "4"))
+        assert await to_the_end(publisher.subscribe(WEB)) == (["4:web=4", "eos@4"], 4)
+        with pytest.raises(WouldBlock):
+            reader.receive_nowait()
+        publisher.publish([event(3, "web", "3")])
+        assert kinds(ready(reader)) == ["3:web=3"]
+        publisher.publish([event(4, "web", "4")])
+        assert await to_the_end(reader) == (["4:web=4"], 4)
+
+
+async def test_a_union_is_not_finished_by_what_a_snapshot_of_one_key_has_said() -> None:
+    """D22: only by commits, and by its own snapshot; those who wait are woken by the commit that is the last one."""
+    ended: list[tuple[list[str], int]] = []
+
+    async def read() -> None:
+        ended.append(await to_the_end(reader))
+
+    async with archived("web") as (archive, publisher), anyio.create_task_group() as tasks:
+        keeps = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=2))
+        archive.store.publisher = None
+        archive.store.commit(("other", "3"))
+        archive.store.commit(("other", "4"))
+        await to_the_end(publisher.subscribe(WEB))
+        publisher.publish((), index=3, finish=[(HEALTH, "db")])
+        reader = publisher.subscribe((WEB | DB).after(Cursor(3, publisher.epoch)))
+        tasks.start_soon(read)
+        await quiet()
+        publisher.publish([event(4, "other")])
+        await quiet()
+        assert ended == []
+        assert await to_the_end(keeps) == ([], 4)
+        publisher.publish((), index=5, finish=[(HEALTH, "web")])
+        await quiet()
+        assert ended == [([], 5)]
+
+
+async def test_nothing_is_left_of_snapshots_that_were_ahead_of_what_is_published() -> None:
+    """D13: of very many who came and went before that was reached."""
+
+    async def snapshot(_: SubscribeRequest[Health], appender: SnapshotAppender[Health]) -> int:
+        await appender.append([event(9, "web")])
+        appender.finish()
+        return 9
+
+    async def come_and_go(times: int) -> int:
+        for _ in range(times):
+            await to_the_end(publisher.subscribe(WEB))
+        await quiet()
+        gc.collect()
+        return len(gc.get_objects())
+
+    source = Source(snapshot, finishes=True)
+    async with open_publisher({HEALTH: source}, index=1, snapshot_cache_ttl=0) as publisher:
+        before = await come_and_go(10)
+        assert await come_and_go(100) < before + 100
 
 
 async def test_a_finish_that_both_say_is_one() -> None:

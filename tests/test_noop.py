@@ -75,7 +75,7 @@ async def test_it_says_that_there_is_nothing() -> None:
     publisher = NoOpEventPublisher()
     assert (publisher.index, publisher.epoch, str(publisher.cursor)) == (0, "", "0@")
     statistics = asdict(publisher.statistics())
-    nothing = dict.fromkeys(["topics", "opened", "snapshots", "ends"], {})
+    nothing: dict[str, object] = {name: {} for name in ("topics", "opened", "snapshots", "ends")}
     assert statistics == {**dict.fromkeys(statistics, 0), "epoch": "", **nothing}
 
 

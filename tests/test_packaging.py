@@ -39,11 +39,11 @@ def public_members() -> list[str]:
 
 def test_the_names_of_the_contract_can_be_imported_from_the_top() -> None:
     contract = """
-        ALL BusyResourceError CloseReason ClosedResourceError Cursor Event EventPublisher Interest InvalidCommitError
-        NoOpEventPublisher Payload PayloadEvents PublisherDisabledError PublisherStatistics SnapshotAppender
-        SnapshotFailed SnapshotFunc SnapshotHandlers Source Subject SubscribeRequest Subscription
-        SubscriptionForceClosed SubscriptionLagged SubscriptionState SubscriptionStatistics Topic UnknownTopicError
-        WouldBlock close_subscription_event open_publisher
+        ALL BusyResourceError CloseReason ClosedResourceError Cursor EndOfSubject Event EventPublisher Interest
+        InvalidCommitError NoOpEventPublisher Payload PayloadEvents PublisherDisabledError PublisherStatistics
+        ReplayFunc SnapshotAppender SnapshotFailed SnapshotFunc SnapshotHandlers Source StaleCursorError Subject
+        SubscribeRequest Subscription SubscriptionForceClosed SubscriptionInfo SubscriptionLagged SubscriptionState
+        SubscriptionStatistics Topic UnknownTopicError WouldBlock close_subscription_event open_publisher
     """
     assert set(contract.split()) <= set(PUBLIC)
 

@@ -214,7 +214,7 @@ def test_what_was_replaced_is_not_shown_or_compared() -> None:
     assert (one, hash(one)) == (other, hash(other))
     assert SECRET not in repr(one)
     with pytest.raises(TypeError):
-        Event(HEALTH, 2, Health("web"), Health("web", SECRET))  # type: ignore[misc]
+        Event(HEALTH, 2, Health("web"), Health("web", SECRET))  # type: ignore[call-arg]
 
 
 class Old(Payload):
@@ -445,7 +445,7 @@ async def test_payloads_that_are_never_replaced_need_not_say_what_they_are_when_
     async with opened(index=1) as (_, publisher):
         reader = publisher.subscribe(WEB.after(publisher.cursor), where=lambda _: True)
         publisher.publish([Event(HEALTH, 2, Silent())])
-        assert type(reader.receive_nowait().payload) is Silent
+        assert isinstance(reader.receive_nowait().payload, Silent)
 
 
 async def test_the_types_of_what_was_and_what_is_may_differ() -> None:

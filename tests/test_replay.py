@@ -385,6 +385,20 @@ async def test_who_comes_while_a_page_is_read_joins_it() -> None:
         assert indexes(await until(first, 20)) == [*range(4, 21)]
 
 
+async def test_who_is_not_judged_yet_joins_no_page_of_another_cursor() -> None:
+    """D7, D24: that the function knows the one mark says nothing of the other."""
+    async with logged(filled(20, copy="a")) as (store, publisher):
+        gate = store.hold(6)
+        first = publisher.subscribe(after(store, 3))
+        await quiet()
+        wrong = publisher.subscribe(EVERY.after(Cursor(4, EPOCH, "b4")))
+        right = publisher.subscribe(after(store, 4))
+        gate.set()
+        assert (await wrong.receive()).is_new_snapshot_to_follow
+        assert indexes(await until(right, 20)) == [*range(5, 21)]
+        assert indexes(await until(first, 20)) == [*range(4, 21)]
+
+
 async def test_readers_of_different_cursors_have_pages_of_their_own() -> None:
     """R1: nobody waits for another, and each gets all of it."""
     async with logged(filled(40)) as (store, publisher):
@@ -561,7 +575,7 @@ async def test_a_snapshot_that_was_passed_while_it_was_made_is_followed_from_the
     async with open_publisher(sources, index=3, history=4, epoch=EPOCH) as publisher:
         store.publisher = publisher
         for on_lag in ("close", "reset"):
-            subscription = publisher.subscribe(EVERY, on_lag=on_lag)  # type: ignore[arg-type]
+            subscription = publisher.subscribe(EVERY, on_lag=on_lag)
             got = await until_live(subscription)
             begin = got[-1].index
             assert not any(each.is_new_snapshot_to_follow for each in got)

@@ -143,7 +143,7 @@ async def test_a_slow_reader_is_not_replayed_after_the_stop() -> None:
     """E1: nothing starts any more; no marker, no end but STOPPED."""
     store = filled(1)
     async with logged(store) as (_, publisher):
-        readers = [publisher.subscribe(after(store, 1), on_lag=each) for each in ("close", "reset")]  # type: ignore[arg-type]
+        readers = [publisher.subscribe(after(store, 1), on_lag=each) for each in ("close", "reset")]
         for each in readers:
             await each.wait_ready()
         store.fill(20)
@@ -245,13 +245,30 @@ async def test_the_log_may_say_that_a_subject_is_finished() -> None:
     sources = {HEALTH: Source(store.snapshot, replay=replay, finishes=True)}
     async with open_publisher(sources, index=20, epoch=EPOCH, history=4) as publisher:
         subscription = publisher.subscribe(after(store, 3, SubscribeRequest(HEALTH, "a")))
-        got: list[Event[Health]] = []
-        async for received in subscription:
-            got.append(received)  # noqa: PERF401 - it ends
-        assert indexes(got) == [6, 9, 12, 15, 18]
+        assert indexes([received async for received in subscription]) == [6, 9, 12, 15, 18]
         with pytest.raises(EndOfSubject):
             await subscription.receive()
         assert subscription.state is SubscriptionState.FINISHED
+
+
+async def test_a_finish_behind_what_was_not_taken_is_not_believed() -> None:
+    """D3, E1: of a page that was full long before."""
+    store = filled(2_500, "a")
+
+    async def heedless(
+        request: SubscribeRequest[Health], cursor: Cursor, appender: SnapshotAppender[Health]
+    ) -> int:
+        for commit in store.log[cursor.index :]:
+            await appender.append(commit)
+        appender.finish()
+        return store.index
+
+    sources = {HEALTH: Source(store.snapshot, replay=heedless, finishes=True)}
+    async with open_publisher(sources, index=2_500, epoch=EPOCH, history=4) as publisher:
+        subscription = publisher.subscribe(after(store, 1, SubscribeRequest(HEALTH, "a")))
+        assert indexes([received async for received in subscription]) == [*range(2, 2_501)]
+        with pytest.raises(EndOfSubject):
+            await subscription.receive()
 
 
 async def test_only_a_source_that_finishes_may_say_so() -> None:

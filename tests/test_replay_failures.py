@@ -212,7 +212,7 @@ async def test_what_was_read_before_it_failed_is_received_first(answer: Answer) 
     store = filled(20, copy="a")
     for on_lag in ("close", "reset"):
         async with logged(store, replay=Failing(store, answer, after_pages=2)) as (_, publisher):
-            subscription = publisher.subscribe(after(store, 3), on_lag=on_lag)  # type: ignore[arg-type]
+            subscription = publisher.subscribe(after(store, 3), on_lag=on_lag)
             assert indexes(await until(subscription, 9)) == [*range(4, 10)]
             if on_lag == "close":
                 with pytest.raises(SubscriptionLagged) as raised:
@@ -249,7 +249,7 @@ async def test_a_cursor_that_the_log_does_not_reach_is_stale() -> None:
     """D6, D7: that is no failure, and nothing is logged."""
     async with logged(filled(20, floor=5)) as (store, publisher):
         for on_lag in ("close", "reset"):
-            subscription = publisher.subscribe(after(store, 3), on_lag=on_lag)  # type: ignore[arg-type]
+            subscription = publisher.subscribe(after(store, 3), on_lag=on_lag)
             got = [await subscription.receive(), *await until_live(subscription)]
             assert kinds(got)[0] == "marker"
             assert whole(got) == store.state_at(20, EVERY)
@@ -261,7 +261,7 @@ async def test_a_log_that_forgets_while_it_is_read_is_told() -> None:
     for on_lag in ("close", "reset"):
         store = filled(20)
         async with logged(store) as (_, publisher):
-            subscription = publisher.subscribe(after(store, 3), on_lag=on_lag)  # type: ignore[arg-type]
+            subscription = publisher.subscribe(after(store, 3), on_lag=on_lag)
             got = [await subscription.receive()]
             store.floor = 19
             try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
-from catalogue import HEALTH, JOBS, event, kinds, ready, until_live
+from catalogue import HEALTH, JOBS, Health, event, kinds, ready, until_live
 from logged import Logged, logged
 from marked import EPOCH, marked
 from scenes import opened, settled
@@ -32,11 +32,11 @@ MOST_REVOKED = 65_536
 Revoke: TypeAlias = Callable[[EventPublisher, list[str]], object]
 
 
-def request(token: str, index: int, epoch: str | None = "e") -> SubscribeRequest[object]:
+def request(token: str, index: int, epoch: str | None = "e") -> SubscribeRequest[Health]:
     return SubscribeRequest(HEALTH, "web", token=token, index=index, epoch=epoch)
 
 
-def begins(publisher: EventPublisher, asked: SubscribeRequest[object]) -> str:
+def begins(publisher: EventPublisher, asked: SubscribeRequest[Health]) -> str:
     """How a resume begins: "stale", by the marker, or its state."""
     reader = publisher.subscribe(asked)
     try:
@@ -127,10 +127,7 @@ async def test_what_is_stale_begins_with_the_marker_and_a_new_snapshot(revoke: R
         store.publisher = None
         store.commit(("web", "ok"))
         revoke(publisher, ["t"])
-        close, reset = (
-            publisher.subscribe(request("t", 5), on_lag=on_lag)  # type: ignore[arg-type]
-            for on_lag in ("close", "reset")
-        )
+        close, reset = (publisher.subscribe(request("t", 5), on_lag=on_lag) for on_lag in ("close", "reset"))
         assert kinds(ready(close)) == ["marker"]
         assert ready(reset) == []
         assert await settled(close) == ["5:web=ok", "eos@5"]
@@ -456,7 +453,7 @@ async def test_what_is_remembered_is_told_nowhere() -> None:
 
 async def test_while_somebody_still_reads_a_stopped_publisher_revokes() -> None:
     """D5, D9: there is nobody left whom it could refuse a resume."""
-    reader: Subscription[object] | None = None
+    reader: Subscription[Health] | None = None
     async with opened(index=5, epoch="e") as (_, publisher):
         reader = publisher.subscribe(request("t", 5))
         publisher.publish([event(6, "web")])

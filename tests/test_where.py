@@ -150,11 +150,13 @@ async def test_a_waiting_reader_passes_over_whatever_is_filtered(hidden: int, ca
     """D3, D15."""
     async with replacing(index=1) as (_, publisher), anyio.create_task_group() as tasks:
         reader = live(publisher, where=is_up)
-        got: list[Any] = []
+        got: list[Event[Health]] = []
 
         async def read() -> None:
-            received = await (anext(reader) if call == "anext" else getattr(reader, call)())
-            got.extend(received if call == "receive_batch" else [received])
+            if call == "receive_batch":
+                got.extend(await reader.receive_batch())
+            else:
+                got.append(await (anext(reader) if call == "anext" else reader.receive()))
 
         tasks.start_soon(read)
         await quiet()
@@ -195,8 +197,12 @@ async def test_to_wait_for_an_index_asks_no_filter_and_receives_nothing() -> Non
     """D19: what is hidden is told by nothing but that its index has passed."""
     asked: list[Health] = []
 
+    def where(payload: Health) -> bool:
+        asked.append(payload)
+        return False
+
     async with replacing(index=1) as (_, publisher), anyio.create_task_group() as tasks:
-        reader = live(publisher, where=lambda payload: bool(asked.append(payload)))
+        reader = live(publisher, where=where)
         has_passed = anyio.Event()
 
         async def wait() -> None:

@@ -14,7 +14,7 @@ Where interests overlap, a row may come by several parts.
 What came last is right: each part ends in the state at that index, and its events keep their order.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from operator import methodcaller
 from typing import Any, Final, TypeAlias
@@ -22,10 +22,10 @@ from typing import Any, Final, TypeAlias
 import anyio
 import anyio.lowlevel
 
+from ._course import Course, Phase, Policy
 from ._errors import EndOfSubject, SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
 from ._passages import Made, Passages
-from ._reader import Phase, Policy, Reader
 from ._request import SubscribeRequest
 from ._rights import Replacement, found
 from ._routes import Interests
@@ -122,7 +122,7 @@ class _Composition:
                 part._take()  # nothing comes, as it is not live: it only goes on
         if timeline.is_stopped:  # then what it waits for may not come
             return False  # noqa: ASYNC910 - as above
-        while some := list(islice(part._take_up_to(index), BURST)):
+        while some := list(islice(_up_to(part, index), BURST)):
             await self._put(some, found(some, [part._feed.replaced]))
         return True  # noqa: ASYNC910 - as above
 
@@ -162,5 +162,22 @@ class _Composition:
         return ()
 
 
-def _no_leave(_: Reader[Any]) -> None:
+def _up_to(part: Subscription[Any], index: int) -> Iterator[Event[Any]]:
+    """What comes up to this index, which is published, one by one, to a live part.
+
+    Raises how it ended.
+    """
+    while True:
+        feed = part._feed
+        if part._end is None and feed.dropped <= part._index:
+            # Behind late events `_take` would go on to what is newer than `index`.
+            part._pass_late()
+            if part._position >= feed.after(index):
+                return
+        event = part._take()
+        assert event is not None
+        yield event
+
+
+def _no_leave(_: Course[Any]) -> None:
     """A part is no subscription of anybody."""

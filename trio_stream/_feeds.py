@@ -336,7 +336,7 @@ class Feeds:
             plain = (
                 history.feeds.get(cast("Subject", (interest.key, *interest[3:]))) if history.finals else None
             )
-            if plain is not None and isinstance(plain.sequel, Finished):
+            if plain is not None and isinstance(plain.sequel, Finished) and plain.is_final:
                 known.append((interest, plain.sequel, plain))
         for interest, sequel, plain in sorted(known, key=lambda each: each[1].at):  # it ends at the last one
             feed.finish(interest, sequel, plain)

@@ -1,66 +1,33 @@
-"""One reader's place in the shared buffers, and how its reading has ended. Decides, and never waits.
+"""What one reader takes from where it stands. Decides, and never waits.
 
-A reader stands in one feed at a time, its *source*, at a position; what that is depends on its phase:
+How it gets there, and from there on, is its course, see `_course`.
+It moves only in a synchronous stretch that ends with the event returned: a call that is cancelled, wherever it waits,
+has consumed nothing (D12).
 
-    fresh:   ------------------------> READING -> LIVE
-    stale:   MARKED -> marker -------> READING -> LIVE
-    resumed: (JUDGED) -> (FILLING) -------------> LIVE
-    behind:  REPLAYING -------------------------> LIVE
-    reset:   PENDING -> marker ------> READING -> LIVE
+There is one walk for each kind of source:
 
-| phase   | the source                 | it ends when                     | then                                    |
-|---------|----------------------------|----------------------------------|-----------------------------------------|
-| JUDGED  | the gate of an index       | the index is published or passed | the mark is right: LIVE; if not: stale  |
-| MARKED  | an open gate               |                                  | marker, READING                         |
-| PENDING | the gate of a snapshot     | the snapshot is whole, or gone   | whole: marker, READING; gone: fallen off|
-| READING | a snapshot                 | its end-of-snapshot was taken    | LIVE; JUDGED if it is ahead, with a mark|
-|         |                            | the history has passed it (D6)   | fallen off                              |
-| FILLING | the gate of the live feed  | what is older was filled in      | LIVE                                    |
-| REPLAYING | pages, see `_replays`    | the history has what is newer    | LIVE; JUDGED as above                   |
-|         |                            | a page is broken (R2)            | fallen off; stale, if not judged yet    |
-| LIVE    | the live feed              | the history has passed it (D6)   | fallen off                              |
+| the source                  | one by one         | several at once     |
+|-----------------------------|--------------------|---------------------|
+| the live feed, a page       | `_take_live`       | `_slice`            |
+| a snapshot                  | `_take_of_snapshot`| `_slice`            |
+| where it has to be asked    | `_take_shown`      | `_take_checked`     |
+| what it is behind with      | `_take_conflated`  |                     |
+| a gate                      | `Course._look`     |                     |
 
-A gate is a feed without items whose end becomes 1 when it is time to look.
-Who has *fallen off* a live feed whose topics can be replayed is REPLAYING.
-Anybody else ends, as LAGGED; with on_lag="reset" it is PENDING.
-Who is *stale* is MARKED; with on_lag="reset" it is PENDING.
-In which feed the reader is live depends on its interests, and nothing else here does.
-
-It moves only in a synchronous stretch that ends with the event returned: a call that is cancelled, wherever it
-waits, has consumed nothing (D12).
-How the reading ended lies beside the buffers and is looked at first in that stretch, so that a force-close
-overtakes whatever is queued (D9).
-The publisher may write that end into very many readers at once; letting go of what they read from follows later.
-When the publisher has stopped, the timeline says so: the reader goes on to the last event, and ends there (D5).
-
-While the reader is live, `index` is at once the index reached and the bound at or below which nothing may come.
-That drops late events which the snapshot had already seen, and those before the index of a resume from the future (D2).
+In an ordered source, a feed or a page, what is at or below the bound comes first and is leapt over.
 """
 
-import enum
-from collections.abc import Callable, Iterator
-from copy import copy
-from typing import Any, Final, Generic, Literal, NamedTuple, assert_never
+from typing import Any, Final
 
 from typing_extensions import TypeVar
 
-from ._buffer import Broken, Feed, Finished, Reached
+from ._buffer import Feed, Finished
 from ._conflation import MOST_FOLDED, Conflation
-from ._errors import (
-    ClosedResourceError,
-    CloseReason,
-    EndOfSubject,
-    SnapshotFailed,
-    SubscriptionForceClosed,
-    SubscriptionLagged,
-)
-from ._events import END_OF_SNAPSHOT, NEW_SNAPSHOT_TO_FOLLOW, Event, PayloadEvents, size
-from ._passages import Passages, Snapshot
+from ._course import LIVE, READING, REPLAYING, Course, Place
+from ._events import END_OF_SNAPSHOT, Event, PayloadEvents, size
+from ._passages import Snapshot
 from ._replays import Page
-from ._request import Cursor, SubscribeRequest, share
 from ._rights import Rights
-from ._timeline import Gate, Timeline, Verdict
-from ._wait import Slot
 
 P = TypeVar("P", default=Any)
 
@@ -68,224 +35,19 @@ SCAN: Final = 256  # hidden events that are passed over before the loop has its 
 MOST_CHECKED: Final = 4096  # deliveries that one call looks at where each is checked for its reader
 MOST_AT_ONCE: Final = 65_536  # events in one batch
 
-_NOWHERE: Final = Feed()  # where a reader stands that has ended
-_OPEN: Final = Feed()  # a gate
-_OPEN.end = 1
+_WITH_EVENTS: Final = (LIVE, READING, REPLAYING)
 
 
-class Phase(enum.Enum):
-    """See the table on top."""
+class Reader(Course[P]):
+    """The loop-free part of a subscription."""
 
-    JUDGED = enum.auto()
-    MARKED = enum.auto()
-    PENDING = enum.auto()
-    READING = enum.auto()
-    FILLING = enum.auto()
-    REPLAYING = enum.auto()
-    LIVE = enum.auto()
+    __slots__ = ()
 
-
-# Where every event looks.
-_LIVE: Final = Phase.LIVE
-_READING: Final = Phase.READING
-_REPLAYING: Final = Phase.REPLAYING
-
-
-class Policy(enum.Enum):
-    """What a reader gets that has fallen off."""
-
-    CLOSE = enum.auto()
-    """`SubscriptionLagged`; commits that it has missed, where its topics can be replayed."""
-    RESET = enum.auto()
-    """A new snapshot; before that, what CLOSE gets, unless it conflates."""
-    PART = enum.auto()
-    """`SubscriptionLagged`, in any case: it reads one part of a snapshot that is composed."""
-
-
-class End(NamedTuple):
-    """How the reading ended: `reason` is None if its owner closed it.
-
-    `horizon` is the index up to which the reader had had everything, where that is known to be all there is.
-    """
-
-    reason: CloseReason | None
-    missed: int = 0
-    cause: BaseException | None = None
-    horizon: int = 0
-    is_finished: bool = False
-    """Its subject is, and everything of it was received."""
-
-
-class Place(NamedTuple):
-    """A commit on the timeline."""
-
-    at: int
-    """Its index."""
-    mark: str
-
-
-class Reader(Slot, Generic[P]):
-    """The loop-free part of a subscription; `leave` is called once, when it ends."""
-
-    __slots__ = (
-        "_awaited",
-        "_burst",
-        "_conflation",
-        "_end",
-        "_feed",
-        "_index",
-        "_is_receiving",
-        "_keeps",
-        "_known",
-        "_leave",
-        "_passages",
-        "_passed",
-        "_peak_lag",
-        "_phase",
-        "_policy",
-        "_position",
-        "_rights",
-        "_snapshot",
-        "_source",
-        "_stop",
-        "_unchecked",
-        "_watchers",
-        "epoch",
-        "request",
-    )
-
-    request: SubscribeRequest[P]
-    """What was asked for."""
-    epoch: str
-    """The timeline that `index` belongs to."""
-
-    def __init__(
-        self,
-        request: SubscribeRequest[P],
-        passages: Passages,
-        leave: "Callable[[Reader[P]], None]",
-        *,
-        rights: Rights | None = None,
-        policy: Policy = Policy.CLOSE,
-        conflation: Conflation | None = None,
-    ) -> None:
-        super().__init__()
-        timeline = passages.timeline
-        self.request = request
-        self.epoch = timeline.epoch
-        self._passages = passages
-        self._leave = leave
-        self._rights = rights
-        self._policy = policy
-        self._conflation = conflation
-        # All deliveries of its interests go here; it counts as a reader of it until it has ended.
-        self._feed = passages.feeds.enter(request.interests)
-        if conflation is not None and rights is None:
-            passages.feeds.conflate(self._feed)
-        # What the position is in, and the phase, see the table on top.
-        self._source: Feed = self._feed
-        self._phase = _LIVE
-        # The snapshot that it waits for or reads.
-        self._snapshot: Snapshot | None = None
-        # Whether it takes the snapshot as a whole, and keeps it to its end although the history has passed it.
-        self._keeps = False
-        # The commit that it is JUDGED by, or that has to be right before it takes what is replayed; and that behind
-        # which it has come live, if that has a mark.
-        self._awaited: Place | None = None
-        self._known: Place | None = None
-        # The feed too, while whatever comes in it is for the reader as it is: no rights to look at, and past the bound.
-        self._unchecked: Feed = _NOWHERE
-        self._position = 0
-        # `_position - _passed` is the number of events returned.
-        self._passed = 0
-        # Up to which position `async for` may go before its next checkpoint, and before it looks what there is in
-        # the unchecked feed. Both are 0 after a leap to another position.
-        self._burst = self._stop = 0
-        self._index = 0
-        # Whether a task waits for an event, and then `_burst` is 0, or a payload is asked who may read it.
-        self._is_receiving: bool | Literal["asking"] = False
-        self._end: End | None = None
-        self._peak_lag = 0
-        # The slots of the tasks that wait until something is published; None as long as there was none.
-        self._watchers: dict[Slot, None] | None = None
-        self._begin(request, timeline)
-        share(request, self._feed.interests)
-
-    def _begin(self, request: SubscribeRequest[P], timeline: Timeline) -> None:
-        index = request.index
-        if not index:
-            # A part must not read a snapshot behind which it might fall off at once.
-            self._enter_snapshot(fresh=self._policy is Policy.PART, keeps=False)
-            return
-        verdict = timeline.judge(index, request.epoch, request.mark)
-        if verdict is Verdict.STALE or timeline.revocations.has(request.token, index):
-            self._begin_anew()
-        elif verdict is Verdict.GOOD and index >= self._floor:
-            self._go_live(index, request.mark)
-        elif self._can_replay() and self._passages.feeds.leads_on(self._feed, index):
-            self._replay(index, request.mark, is_accepted=False)
-        elif verdict is Verdict.AHEAD and index >= self._floor:
-            self._wait_for(Place(index, request.mark))
-        else:
-            self._begin_anew()
-
-    @property
-    def _delivered(self) -> int:
-        return self._position - self._passed
-
-    @property
-    def _floor(self) -> int:
-        return self._passages.feeds.floor(self._feed)
-
-    @property
-    def _began(self) -> str | None:
-        """How it began, of one that was to go on and has read nothing; None if that is not known yet."""
-        if self._snapshot is not None or self._end is not None:
-            return "stale"
-        return None if self._phase in (Phase.JUDGED, _REPLAYING) else "resumed"
-
-    def _leap(self, position: int) -> None:
-        """Moves to another position, perhaps of another feed, and delivers nothing."""
-        self._passed += position - self._position
-        self._position = position
-        self._burst = self._stop = 0
-
-    def _is_ready(self) -> bool:
-        return (
-            self._position < self._source.end
-            or self._end is not None
-            or self._passages.timeline.is_stopped
-            or (self._source.sequel is not None and self._is_over())
-        )
-
-    def _is_over(self) -> bool:
-        """Whether it has had all of its source, and there will be no more of that."""
-        source = self._source
-        if source.sequel is None or self._position < source.end:
-            return False
-        return self._phase is _REPLAYING or self._is_done()
-
-    def _is_done(self) -> bool:
-        """Whether its subject is finished, and it has had all of it."""
-        sequel, timeline = self._feed.sequel, self._passages.timeline
-        return (
-            isinstance(sequel, Finished)
-            and self._phase is _LIVE
-            and self._position == self._feed.end
-            and sequel.at <= max(self._index, timeline.index)
-        )
-
-    def _lag(self) -> int:
-        """How many deliveries are there that were not taken; those behind a snapshot count once it is complete."""
-        phase, snapshot = self._phase, self._snapshot
-        if snapshot is None:
-            return self._source.end - self._position if phase is _LIVE or phase is _REPLAYING else 0
-        if phase is not _READING and phase is Phase.PENDING and not snapshot.is_complete:
-            return 0
-        lag = snapshot.end - self._position + (phase is not _READING)
-        if snapshot.is_complete and not snapshot.is_gone:
-            lag += self._feed.end - self._feed.after(snapshot.index)
-        return lag
+    def _pass_late(self) -> None:
+        """Passes over late events that come next, also those that are gone."""
+        feed = self._feed
+        if self._phase is LIVE and self._position < feed.end and feed.dropped <= self._index:
+            self._leap(max(self._position, feed.after(self._index)))
 
     def _take(self) -> Event[P] | None:
         """Moves to behind the next event that the reader may see, and returns it.
@@ -298,99 +60,15 @@ class Reader(Slot, Generic[P]):
             self._stop_if_done()
             if self._end is not None:
                 raise self._error()
-        if self._phase is _LIVE:
+        if self._phase is LIVE:
             return self._take_live(self._feed, self._position)
-        if self._phase is _READING:
+        if self._phase is READING:
             assert self._snapshot is not None
             return self._take_of_snapshot(self._snapshot)
-        if self._phase is _REPLAYING:
+        if self._phase is REPLAYING:
             assert isinstance(self._source, Page)
             return self._take_replayed(self._source)
         return self._look()
-
-    def _accept(self, page: Page, place: Place) -> bool:
-        """Whether the cursor that it came with is known to be right, because there is something after it."""
-        if not page.end and page.sequel is None:
-            return False
-        self._awaited = None
-        is_good = page.end > 0 or isinstance(page.sequel, Reached)
-        self._passages.counts.opened["replayed" if is_good else "stale"] += 1
-        if is_good:
-            self._index = place.at
-            self._known = Place(*place) if place.mark else None
-            self._tell_watchers()
-        else:
-            self._leave_passage()
-            self._begin_anew()
-            if self._end is not None:
-                raise self._error()
-        return is_good
-
-    def _look_at_page(self) -> None:
-        """Finds out whether the cursor that it came with is right, if it is time to."""
-        if self._awaited is not None and isinstance(self._source, Page):
-            self._accept(self._source, self._awaited)
-
-    def _leave_page(self, page: Page) -> Event[P] | None:
-        """It has had what there is of the page: goes on behind it, if there will be no more."""
-        match page.sequel:
-            case Reached(index, mark, is_finished):
-                self._leave_passage()
-                if is_finished:
-                    self._learn_of_end(Finished(index, is_published=False))
-                alone = index <= self._index
-                if index >= self._index:  # also if it had the last event: only now the mark is known
-                    self._index = index
-                    self._known = Place(index, mark) if mark else None
-                self._go_on(alone=alone)
-            case Broken(cause):
-                self._leave_passage()
-                return self._fall_off(0, cause, may_replay=False)
-            case _:
-                pass
-        return None
-
-    def _go_on(self, *, alone: bool) -> None:
-        """Behind a page: live, if the history has what is newer."""
-        timeline, index = self._passages.timeline, self._index
-        mark = self._known.mark if self._known is not None and self._known.at == index else ""
-        if index < self._floor:
-            if timeline.is_stopped:
-                self._finish(End(CloseReason.STOPPED))
-                raise self._error()
-            self._replay(index, mark, is_accepted=True, alone=alone)
-        elif mark and index > timeline.index:
-            self._wait_for(Place(index, mark))
-        elif timeline.contradicts(index, mark):
-            self._begin_anew()
-            if self._end is not None:
-                raise self._error()
-        else:
-            self._go_live(index, mark)
-
-    def _can_replay(self) -> bool:
-        """Whether commits that the history no longer has can be read from where they are kept."""
-        passages = self._passages
-        return (
-            self._policy is not Policy.PART
-            and self._conflation is None
-            and not passages.timeline.is_stopped
-            and passages.feeds.can_replay(self._feed)
-        )
-
-    def _replay(self, index: int, mark: str, *, is_accepted: bool, alone: bool = False) -> None:
-        """Reads the commits after this one from where they are kept."""
-        cursor = Cursor(index, self.epoch, mark)
-        self._source = page = self._passages.replays.join(
-            self._feed.interests, cursor, is_judged=is_accepted, alone=alone
-        )
-        self._phase = _REPLAYING
-        self._awaited = None if is_accepted else Place(index, mark)
-        self._leap(page.after(index))
-
-    @property
-    def _uses_map(self) -> bool:
-        return self._conflation is not None and self._rights is None
 
     def _take_live(self, feed: Feed, position: int) -> Event[P] | None:
         lag = feed.end - position
@@ -414,14 +92,11 @@ class Reader(Slot, Generic[P]):
     def _take_replayed(self, page: Page) -> Event[P] | None:
         if self._awaited is not None and not self._accept(page, self._awaited):
             return None
-        position = self._position
-        if position < page.end and page.items[position].index <= self._index:
-            self._leap(position := page.after(self._index))  # of those who have joined later
-        if position == page.end:
+        if self._position == page.end:
             return self._leave_page(page)
         if self._rights is not None:
             return self._take_shown(page, self._rights)
-        return self._take_next(page, position)
+        return self._take_next(page, self._position)
 
     def _take_next(self, feed: Feed, position: int) -> Event[P]:
         """The next event of an ordered feed, which is there and past the bound."""
@@ -508,15 +183,18 @@ class Reader(Slot, Generic[P]):
             raise self._error()
         return events
 
-    def _can_conflate(self, feed: Feed) -> bool:
-        """Whether what the history has passed is not missing."""
-        return self._uses_map and feed.latest is not None and feed.latest.dropped <= self._index
-
-    def _finish_if_done(self) -> None:
-        """Ends the reading, if the subject is finished and there is no more."""
-        if self._feed.sequel is not None and self._is_done():
-            self._finish_subject()
+    def _shown(self, event: Event[P], rights: Rights) -> Event[P] | None:
+        """What the reader may see of an event of its source."""
+        was_receiving, self._is_receiving = self._is_receiving, "asking"
+        try:
+            shown = rights.shown(event, self._source.replaced)
+        finally:
+            self._is_receiving = was_receiving
+        if (
+            self._end is not None
+        ):  # the payload, its authorizer or the filter has just closed this subscription
             raise self._error()
+        return shown
 
     def _pass_hidden(self) -> None:
         """Passes over what is hidden and comes next, but not over very much; stands before what raises."""
@@ -540,39 +218,6 @@ class Reader(Slot, Generic[P]):
             self._position += 1
             self._passed += 1
 
-    def _look(self) -> Event[P] | None:
-        """At a gate: goes on if it is open. The marker, if that is for the reader; otherwise None."""
-        if not self._source.end:
-            return None
-        match self._phase:
-            case Phase.MARKED | Phase.PENDING:
-                assert self._snapshot is not None
-                if self._snapshot.is_gone and self._keeps:
-                    return self._fall_off(0)
-                self._source = self._snapshot
-                self._phase = Phase.READING
-                return self._take_marker()
-            case Phase.JUDGED:
-                assert self._awaited is not None
-                index, mark = self._awaited
-                gate = self._source
-                assert isinstance(gate, Gate)
-                self._leave_passage()
-                # A resume that the history has passed meanwhile is stale; who has stopped has no floor any more.
-                floor = 0 if self._index or self._passages.timeline.is_stopped else self._floor
-                is_good = gate.mark == mark and index >= floor
-                if not self._index:
-                    self._passages.counts.opened["resumed" if is_good else "stale"] += 1
-                if is_good:
-                    self._go_live(index, mark)
-                else:
-                    self._begin_anew()
-                    if self._end is not None:
-                        raise self._error()
-            case _:  # FILLING
-                self._go_live(self._index, "" if self._known is None else self._known.mark)
-        return None
-
     def _take_of_snapshot(self, snapshot: Snapshot) -> Event[P] | None:
         if (lag := self._lag()) > self._peak_lag:
             self._peak_lag = lag
@@ -592,6 +237,28 @@ class Reader(Slot, Generic[P]):
             return self._fall_off(max(1, snapshot.end - self._position))
         return None
 
+    def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> bool:
+        """False if the last one is not to be returned: it is the end of a snapshot that is of another copy."""
+        self._position += count
+        self._passages.reach(snapshot, self._position)
+        if last.payload is END_OF_SNAPSHOT:
+            index, mark, sequel = snapshot.index, snapshot.mark, snapshot.sequel
+            gate, is_refuted = snapshot.gate, snapshot.is_refuted
+            self._leave_passage()
+            if is_refuted:
+                self._begin_anew()
+                return False
+            if isinstance(sequel, Finished):
+                self._learn_of_end(sequel)
+            if gate is not None and not gate.end:
+                self._known = place = Place(index, mark)
+                self._index = index
+                self._wait_for(place)
+                self._tell_watchers()
+            else:
+                self._go_live(index, last.mark)
+        return True
+
     def _has_lost(self, snapshot: Snapshot) -> bool:
         if self._position < snapshot.start:
             return True
@@ -600,12 +267,6 @@ class Reader(Slot, Generic[P]):
         histories = snapshot.histories
         dropped = histories[0].dropped if len(histories) == 1 else snapshot.newest_dropped
         return snapshot.index < dropped
-
-    def _take_marker(self) -> Event[P]:
-        self._index = 0
-        self._passed -= 1
-        self._burst -= 1
-        return Event(self.request.interests[0].topic, 0, NEW_SNAPSHOT_TO_FOLLOW)
 
     def _take_batch(self, most: int | None) -> list[Event[P]]:
         """Moves to behind all that is ready, at most `most` events, and returns it; empty like None of `_take`."""
@@ -621,23 +282,6 @@ class Reader(Slot, Generic[P]):
             more = self._slice(limit - len(events))
             events = events + more if events else more
         return events
-
-    def _stands_before_events(self) -> bool:
-        """Whether there are events, and none that is gone, where it stands."""
-        source = self._source
-        is_at_gate = self._phase not in _WITH_EVENTS or self._awaited is not None
-        return source.start <= self._position < source.end and not is_at_gate
-
-    def _is_delicate(self) -> bool:
-        """Whether there is more to look at than the events that are ready, or at most one of these; so at a gate."""
-        source, snapshot = self._source, self._snapshot
-        if self._end is not None or not source.start <= self._position < source.end - 1:
-            return True
-        if self._awaited is not None:
-            return True
-        if snapshot is None:
-            return False
-        return self._passages.timeline.is_stopped or self._has_lost(snapshot)
 
     def _take_checked(self, limit: int) -> list[Event[P]]:
         events: list[Event[P]] = []
@@ -675,7 +319,7 @@ class Reader(Slot, Generic[P]):
         source = self._source
         self._peak_lag = max(self._peak_lag, self._lag())
         first = source.items[self._position - source.base]
-        if self._phase is not _READING and first.index <= self._index:
+        if self._phase is not READING and first.index <= self._index:
             self._leap(source.after(self._index))
         begin = self._position - source.base
         events = source.items[begin : begin + limit]
@@ -688,312 +332,19 @@ class Reader(Slot, Generic[P]):
             self._index = events[-1].index
         return events
 
-    def _shown(self, event: Event[P], rights: Rights) -> Event[P] | None:
-        """What the reader may see of an event of its source."""
-        was_receiving, self._is_receiving = self._is_receiving, "asking"
-        try:
-            shown = rights.shown(event, self._source.replaced)
-        finally:
-            self._is_receiving = was_receiving
-        if (
-            self._end is not None
-        ):  # the payload, its authorizer or the filter has just closed this subscription
-            raise self._error()
-        return shown
-
-    def _begin_anew(self) -> None:
-        """The cursor that it came with, or that of its snapshot, is stale."""
-        if self._passages.timeline.is_stopped:
-            self._finish(End(CloseReason.STOPPED))
-            return
-        self._index = 0
-        self._enter_snapshot(fresh=False, keeps=self._policy is Policy.RESET)
-        if self._policy is not Policy.RESET:
-            self._phase = Phase.MARKED
-            self._source = _OPEN
-
-    def _enter_snapshot(self, *, fresh: bool, keeps: bool) -> None:
-        snapshot = self._passages.join(self.request.interests, fresh=fresh, keeps=keeps)
-        self._snapshot = snapshot
-        self._keeps = keeps
-        self._source = snapshot.whole if keeps else snapshot
-        self._phase = Phase.PENDING if keeps else Phase.READING
-        self._unchecked = _NOWHERE
-        self._leap(0)
-
-    def _wait_for(self, place: "Place") -> None:
-        """Is judged when the index is published, or passed over."""
-        self._source = self._passages.timeline.enter(place.at)
-        self._phase = Phase.JUDGED
-        self._awaited = place
-        self._leap(0)
-
-    def _go_live(self, index: int, mark: str) -> None:
-        """Everything up to this commit was had."""
-        feed = self._feed
-        self._known = Place(index, mark) if mark else None
-        self._index = index
-        self._tell_watchers()
-        dropped = self._passages.feeds.reach(feed) if index < feed.born else feed.dropped
-        if dropped > index and self._can_replay():
-            self._replay(index, mark, is_accepted=True)
-            return
-        if dropped <= index < feed.born:
-            self._source = self._passages.feeds.filled(feed)
-            self._phase = Phase.FILLING
-            self._leap(0)
-            if not self._source.end:
-                return
-        self._source = feed
-        self._phase = _LIVE
-        # If the history has passed a snapshot that was kept, the reader stands before what is gone.
-        self._leap(feed.after(index) - (feed.dropped > index))
-
-    def _move_in_snapshot(self, snapshot: Snapshot, count: int, last: Event[Any]) -> bool:
-        """False if the last one is not to be returned: it is the end of a snapshot that is of another copy."""
-        self._position += count
-        self._passages.reach(snapshot, self._position)
-        if last.payload is END_OF_SNAPSHOT:
-            index, mark, sequel = snapshot.index, snapshot.mark, snapshot.sequel
-            gate, is_refuted = snapshot.gate, snapshot.is_refuted
-            self._leave_passage()
-            if is_refuted:
-                self._begin_anew()
-                return False
-            if isinstance(sequel, Finished):
-                self._learn_of_end(sequel)
-            if gate is not None and not gate.end:
-                self._known = place = Place(index, mark)
-                self._index = index
-                self._wait_for(place)
-                self._tell_watchers()
-            else:
-                self._go_live(index, last.mark)
-        return True
-
-    def _leave_passage(self) -> None:
-        """Lets go of the snapshot that it waits for or reads, of the gate of an index, or of a page."""
-        if self._snapshot is not None:
-            self._passages.leave(self._snapshot, keeps=self._keeps)
-            self._snapshot = None
-        if self._phase is _REPLAYING and isinstance(self._source, Page):
-            self._passages.replays.leave(self._source)
-            self._source, self._unchecked = _NOWHERE, _NOWHERE
-        elif self._awaited is not None:
-            self._passages.timeline.leave(self._awaited.at, self._source)
-        self._awaited = None
-
-    def _fall_off(
-        self, missed: int, cause: BaseException | None = None, *, may_replay: bool = True
-    ) -> Event[P] | None:
-        """What the reader stood before is gone: a replay, the end, or a new snapshot."""
-        snapshot = self._snapshot
-        if snapshot is not None and snapshot.failure is not None:
-            self._finish(End(CloseReason.SNAPSHOT_FAILED, cause=snapshot.failure))
-            raise self._error()
-        if self._passages.timeline.is_stopped:
-            self._finish(End(CloseReason.STOPPED))
-            raise self._error()
-        if self._phase is _LIVE and may_replay and self._can_replay():
-            self._replay(self._index, "", is_accepted=True)
-            return None
-        if self._policy is not Policy.RESET:
-            self._finish(End(CloseReason.LAGGED, missed, cause))
-            raise self._error()
-        self._leave_passage()
-        self._enter_snapshot(fresh=True, keeps=True)
-        return self._look()
-
-    def _stop_if_done(self) -> None:
-        """The publisher has stopped: ends the reading, if there is nothing more to read and it has not ended yet."""
-        if self._end is not None:
-            return
-        if self._is_done():
-            self._finish_subject()
-            return
-        snapshot = self._snapshot
-        if snapshot is not None:
-            if snapshot.failure is not None:
-                self._finish(End(CloseReason.SNAPSHOT_FAILED, cause=snapshot.failure))
-            elif not snapshot.is_complete:
-                self._finish(End(CloseReason.STOPPED))
-        elif self._phase is Phase.JUDGED:
-            if not self._source.end:
-                self._finish(End(CloseReason.STOPPED))
-        elif self._phase is _REPLAYING:
-            self._stop_replaying()
-        elif self._phase is _LIVE and self._position == self._feed.end:
-            horizon = max(self._index, self._passages.timeline.index)
-            self._finish(End(CloseReason.STOPPED, horizon=horizon))
-
-    def _stop_replaying(self) -> None:
-        page = self._source
-        assert isinstance(page, Page)
-        if self._position == page.end and not isinstance(page.sequel, Reached):
-            self._finish(End(CloseReason.STOPPED))
-
-    def _learn_of_end(self, sequel: Finished) -> None:
-        """Its snapshot, or a replay, says that the subject is finished."""
-        feed, timeline = self._feed, self._passages.timeline
-        if feed.sequel is None:
-            feed.sequel = sequel
-            if sequel.at > timeline.index:
-                timeline.call(sequel.at, feed)
-            else:
-                self._passages.parking.wake((feed,))
-
-    def _finish_subject(self) -> None:
-        """Ends at the commit that says so, which may have had no event: a resume from there is not too old."""
-        assert isinstance(self._feed.sequel, Finished)
-        self._index = max(self._index, self._feed.sequel.at)
-        self._finish(End(None, is_finished=True))
-
-    def _finish(self, end: End) -> None:
-        """Ends the reading for good. Does not wake a reader that waits."""
-        if mark := self._cursor_at(self._index).mark:  # which can only be found out here
-            self._known = Place(self._index, mark)
-        self._end = end
-        self._leave(self)
-        self._detach()
-
-    def _detach(self) -> None:
-        """Lets go of everything, after the end."""
-        self._source.waiting.pop(self, None)
-        self._leave_passage()
-        if self._uses_map:
-            self._passages.feeds.relax(self._feed)
-        self._passages.feeds.leave(self._feed)
-        self._source = self._feed = self._unchecked = _NOWHERE
-        self._leap(0)
-        self._tell_watchers()
-
-    def _tell_watchers(self) -> None:
-        if self._watchers:
-            self._passages.parking.wake_each(tuple(self._watchers))
-
-    def _scout(self) -> "Reader[P]":
-        """A second reader in the same place, which reads ahead; nobody else knows of it."""
-        scout: Reader[P] = Reader.__new__(Reader)
-        for name in Reader.__slots__:
-            setattr(scout, name, getattr(self, name))
-        scout._parked = None
-        scout._rights = copy(self._rights)  # which counts
-        scout._leave = _no_leave
-        scout._watchers = None
-        scout._is_receiving = False
-        scout._conflation = copy(self._conflation)  # the same
-        scout._feed.readers += 1
-        if self._uses_map:
-            self._passages.feeds.conflate(scout._feed)
-        if scout._snapshot is not None:
-            self._passages.enter(scout._snapshot, keeps=scout._keeps)
-        if scout._awaited is not None or scout._phase is _REPLAYING:
-            scout._source.readers += 1
-        return scout
-
-    def _gate(self) -> Feed | None:
-        """Where to wait for what it is about to read; None if that is there, or known not to come."""
-        if self._phase is _LIVE or self._passages.timeline.is_stopped:
-            return None
-        if self._phase is _REPLAYING:
-            return None if self._is_ready() else self._source
-        gate = self._source if self._snapshot is None else self._snapshot.whole
-        return None if gate.end else gate
-
-    def _has_all(self, index: int) -> bool:
-        """Whether it has everything up to an index that is published."""
-        if self._phase is Phase.JUDGED:  # it has had a snapshot that is ahead of what is published
-            return not self._source.end and 0 < self._index >= index
-        if self._phase is _REPLAYING:
-            return self._awaited is None and self._index >= index
-        return self._phase is _LIVE and (self._index >= index or self._position == self._feed.end)
-
-    def _take_up_to(self, index: int) -> Iterator[Event[P]]:
-        """What comes up to this index, which is published, one by one, to a live reader that may see all of it.
-
-        Raises how the reading ended.
-        """
-        while True:
-            feed = self._feed
-            if self._end is None and feed.dropped <= self._index:
-                # Late events are passed here: behind them `_take` would go on to what is newer than `index`.
-                self._leap(max(self._position, feed.after(self._index)))
-                if self._position >= feed.after(index):
-                    return
-            event = self._take()
-            assert event is not None
-            yield event
-
-    def _retire(self) -> None:
-        """Leaves, if it is a scout that has neither ended nor been followed."""
-        if self._end is None and self._feed is not _NOWHERE:
-            self._detach()
-
-    def _follow(self, scout: "Reader[P]") -> None:
-        """Moves to where the scout stands, which leaves."""
-        self._leave_passage()
-        for name in _PLACE:
-            setattr(self, name, getattr(scout, name))
-        self._unchecked = _NOWHERE
-        self._burst = self._stop = 0
-        self._peak_lag = max(self._peak_lag, scout._peak_lag)
-        if self._uses_map:
-            self._passages.feeds.relax(self._feed)
-        self._feed.readers -= 1
-        scout._feed = _NOWHERE  # its places are those of this reader now
-        self._tell_watchers()
-
-    def _cursor_at(self, index: int) -> Cursor:
-        """With the mark of that commit, if it is known: the index reached, or a newer one up to which all was had."""
-        if self._known is not None and self._known.at == index:
-            return Cursor(index, self.epoch, self._known.mark)  # also if another commit has that index since
-        timeline = self._passages.timeline
-        mark = timeline.mark_at(index) if timeline.epoch == self.epoch else None
+    def _stands_before_events(self) -> bool:
+        """Whether there are events, and none that is gone, where it stands."""
         source = self._source
-        is_among_commits = self._phase is _LIVE or self._phase is _REPLAYING
-        if not mark and is_among_commits and source.start < self._position <= source.end:
-            last = source.items[self._position - 1 - source.base]
-            mark = last.mark if last.index == index else None
-        return Cursor(index, self.epoch, mark or "")
+        is_at_gate = self._phase not in _WITH_EVENTS or self._awaited is not None
+        return source.start <= self._position < source.end and not is_at_gate
 
-    def _error(self) -> Exception:
-        """For how it ended; a new one each time, because one that was raised before drags its traceback along."""
-        assert self._end is not None
-        reason, missed, cause, _, is_finished = self._end
-        match reason:
-            case None if is_finished:
-                return EndOfSubject(self._index, self.epoch)
-            case None:
-                return ClosedResourceError("this subscription was closed by its owner")
-            case CloseReason.LAGGED:
-                lagged = SubscriptionLagged(self._index, self.epoch, missed)
-                lagged.__cause__ = cause
-                return lagged
-            case CloseReason.SNAPSHOT_FAILED:
-                failed = SnapshotFailed(self._index, self.epoch)
-                failed.__cause__ = cause
-                return failed
-            case CloseReason.TOKEN | CloseReason.REFRESH | CloseReason.STOPPED:
-                return SubscriptionForceClosed(reason, self._index, self.epoch)
-            case _:
-                assert_never(reason)
-
-
-_WITH_EVENTS: Final = (_LIVE, _READING, _REPLAYING)
-_PLACE: Final = (
-    "_awaited",
-    "_conflation",
-    "_index",
-    "_keeps",
-    "_known",
-    "_passed",
-    "_phase",
-    "_position",
-    "_rights",
-    "_snapshot",
-    "_source",
-)
-
-
-def _no_leave(_: Reader[Any]) -> None:
-    """A scout is no subscription."""
+    def _is_delicate(self) -> bool:
+        """Whether there is more to look at than the events that are ready, or at most one of these; so at a gate."""
+        source, snapshot = self._source, self._snapshot
+        if self._end is not None or not source.start <= self._position < source.end - 1:
+            return True
+        if self._awaited is not None:
+            return True
+        if snapshot is None:
+            return False
+        return self._passages.timeline.is_stopped or self._has_lost(snapshot)

@@ -15,7 +15,7 @@ So a reader that is slower than the writer goes from page to page at its own pac
 Who asks for the same, with the same cursor, shares a page.
 Who is further on may join one that begins before and has come there, if its cursor need not be judged: what it has had
 is passed over.
-It joins once; if that page does not bring it on, it gets one of its own, so that nobody waits for another.
+If there is none, it gets a page of its own, so that nobody waits for another.
 
 A page goes with its last reader, and so does the function that fills it.
 """
@@ -67,13 +67,12 @@ class Replays:
         # {interests: those that can be joined, by where they begin}, without empty entries.
         self._pages: dict[Interests, list[Page]] = {}
 
-    def join(self, interests: Interests, cursor: Cursor, *, is_judged: bool, alone: bool = False) -> Page:
+    def join(self, interests: Interests, cursor: Cursor, *, is_judged: bool) -> Page:
         """The page to read after this cursor, for one more reader.
 
         `is_judged`: it is known that the cursor lies on the timeline.
-        `alone`: one that begins before is of no use.
         """
-        page = self._found(interests, cursor, may_begin_before=not alone and (is_judged or not cursor.mark))
+        page = self._found(interests, cursor, may_begin_before=is_judged or not cursor.mark)
         if page is None:
             page = Page(interests, cursor)
             insort(self._pages.setdefault(interests, []), page, key=_BEGIN)

@@ -161,7 +161,8 @@ class Timeline:
 
     def call(self, index: int, feed: Feed) -> None:
         """Has those who wait in this feed look again when the index is published, which is not reached."""
-        self.enter(index).called.append(feed)
+        gate = self.enter(index)
+        gate.called = [*[each for each in gate.called if each.readers], feed]
 
     def reached(self) -> list[Feed]:
         """The gates of the indexes that are published now, which open, and the feeds that they call."""

@@ -1,13 +1,17 @@
-"""Readers that the history has passed: one is told, one is handed a new snapshot; and one that catches up."""
+"""Readers that the history has passed: one is told, one is handed a new snapshot, one the newest of each row, and one
+every commit from a log; and one that catches up.
+"""
 
 from dataclasses import dataclass
 
 import trio
 
 from trio_stream import (
+    Cursor,
     Event,
     EventPublisher,
     SnapshotAppender,
+    Source,
     SubscribeRequest,
     Subscription,
     SubscriptionLagged,
@@ -36,12 +40,21 @@ class Market:
             publisher.publish([self.newest()])
 
     def newest(self) -> Event[Price]:
-        return Event(PRICES, self.index, Price("tea", 100 + self.index))
+        return self.commit(self.index)
+
+    def commit(self, index: int) -> Event[Price]:
+        return Event(PRICES, index, Price("tea", 100 + index))
 
     async def snapshot(self, _: SubscribeRequest[Price], snapshot: SnapshotAppender[Price]) -> int:
         newest = self.newest()
         await snapshot.append([newest])
         return newest.index
+
+    async def replay(self, _: SubscribeRequest[Price], cursor: Cursor, page: SnapshotAppender[Price]) -> int:
+        for index in range(cursor.index + 1, self.index + 1):
+            if not await page.append([self.commit(index)]):
+                return index
+        return self.index
 
 
 async def read(subscription: Subscription[Price]) -> None:
@@ -69,6 +82,22 @@ async def be_reset(publisher: EventPublisher, market: Market) -> None:
         await read(subscription)
 
 
+async def be_conflated(publisher: EventPublisher, market: Market) -> None:
+    async with publisher.subscribe(SubscribeRequest(PRICES), on_lag="conflate") as subscription:
+        await read(subscription)
+        market.change(publisher, 150)
+        event = await subscription.receive()
+        print("   ", event.index, "is conflated:", event.is_conflated, *event.payloads)
+
+
+async def be_replayed(publisher: EventPublisher, market: Market) -> None:
+    async with publisher.subscribe(SubscribeRequest(PRICES)) as subscription:
+        await read(subscription)
+        market.change(publisher, 150)
+        commits = await subscription.receive_until_current()
+        print(f"    {len(commits)} commits, up to", commits[-1].index)
+
+
 async def catch_up(publisher: EventPublisher, market: Market) -> None:
     async with publisher.subscribe(SubscribeRequest(PRICES)) as subscription:
         await read(subscription)
@@ -80,11 +109,16 @@ async def catch_up(publisher: EventPublisher, market: Market) -> None:
 
 async def main() -> None:
     market = Market()
-    async with open_publisher({PRICES: market.snapshot}, history=100) as publisher:
+    rows = Source(market.snapshot, row=lambda price: price.subject)
+    async with open_publisher({PRICES: rows}, history=100) as publisher:
         market.change(publisher, 1)
-        for story in (be_told, be_reset, catch_up):
+        for story in (be_told, be_reset, be_conflated, catch_up):
             print(story.__name__)
             await story(publisher, market)
+    log = Source(market.snapshot, replay=market.replay)
+    async with open_publisher({PRICES: log}, history=100, index=market.index) as publisher:
+        print(be_replayed.__name__)
+        await be_replayed(publisher, market)
 
 
 trio.run(main)

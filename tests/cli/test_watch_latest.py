@@ -1,6 +1,7 @@
 """watch --latest: who reads the output too slowly gets the newest of each key, and so the right state."""
 
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ async def start_of(*options: str) -> str:
     return (await run("watch", "jobs", "--exit-after-snapshot", *options)).out.split()[-1]
 
 
-async def commit(*commits: list[Put | Delete]) -> None:
+async def commit(*commits: Sequence[Put | Delete]) -> None:
     async with open_store("sqlite:trio-stream.db") as store:
         for operations in commits:
             await store.commit(operations)

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -338,8 +339,9 @@ class Course:
         self.loop.start_soon(self.publisher._parking.finish)
 
     def forget(self) -> None:
-        """The log is compacted."""
-        self.store.floor = max(self.store.floor, self.store.index - self.random.randrange(10))
+        """The log is compacted, if that is a course in which something goes wrong."""
+        if self.is_troubled:
+            self.store.floor = max(self.store.floor, self.store.index - self.random.randrange(10))
 
     def _some_reader(self) -> Reader | None:
         return self.random.choice(self.readers[-6:]) if self.readers else None
@@ -367,16 +369,15 @@ class Course:
         if reader is None or reader in self.receives.values():
             return
         subscription = reader.subscription
-        call = self.random.choice(
-            [
-                subscription.receive,
-                subscription.receive_batch,
-                lambda: subscription.receive_batch(2),
-                subscription.receive_until_current,
-                subscription.wait_ready,
-            ]
-        )
-        task = self.loop.spawn(cast("Any", call()), call.__name__)
+        calls: list[Callable[[], Any]] = [
+            subscription.receive,
+            subscription.receive_batch,
+            partial(subscription.receive_batch, 2),
+            subscription.receive_until_current,
+            subscription.wait_ready,
+        ]
+        call = self.random.choice(calls)
+        task = self.loop.spawn(call(), "wait" if call == subscription.wait_ready else "receive")
         self.receives[task] = reader
         self._step(task)
 
@@ -411,9 +412,7 @@ class Course:
             return
         if task.error is not None:
             assert isinstance(task.error, (ClosedResourceError, SubscriptionForceClosed)), task.error
-            if (
-                task.name != "wait_ready" or not self.is_stopped
-            ):  # which does not come any more, but events may
+            if task.name != "wait" or not self.is_stopped:  # which does not come any more, but events may
                 self._raised(reader, task.error)
         elif isinstance(task.result, Event):
             self._took(reader, [task.result])
@@ -599,7 +598,7 @@ WEIGHTS: dict[Callable[[Course], object], float] = {
     Course.settle: 2,
     Course.check_settled: 1,
     Course.revoke: 0.2,
-    lambda course: course.is_troubled and course.forget(): 0.5,
+    Course.forget: 0.5,
 }
 
 

@@ -435,7 +435,7 @@ ASKING = (
     Mutant(
         "a cursor behind a snapshot has no mark",
         "D7, D24",
-        "_reader.py",
+        "_course.py",
         "        if self._known is not None and self._known.at == index:",
         "        if False:",
         ("test_cursors.py", "test_marks.py"),
@@ -443,7 +443,7 @@ ASKING = (
     Mutant(
         "a cursor at the horizon has the mark of the last event",
         "D7, D24",
-        "_reader.py",
+        "_course.py",
         "            mark = last.mark if last.index == index else None",
         "            mark = last.mark",
         ("test_cursors.py", "test_marks.py"),
@@ -492,7 +492,7 @@ ASKING = (
     Mutant(
         "behind a snapshot that was kept nothing is missed",
         "D6, D21",
-        "_reader.py",
+        "_course.py",
         "        self._leap(feed.after(index) - (feed.dropped > index))",
         "        self._leap(feed.after(index))",
         ("test_reset.py",),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mutants.asking import ASKING
 from mutants.durable import DURABLE
+from mutants.ends import ENDS
 from mutants.keeping import KEEPING
 from mutants.mutant import Mutant
 from mutants.reading import READING
@@ -11,7 +12,7 @@ from mutants.rights import RIGHTS
 from mutants.slow import SLOW
 from mutants.views import VIEWS
 
-MUTANTS = (*READING, *ASKING, *RIGHTS, *SLOW, *KEEPING, *VIEWS, *DURABLE)
+MUTANTS = (*READING, *ASKING, *RIGHTS, *SLOW, *KEEPING, *VIEWS, *DURABLE, *ENDS)
 CHECKOUT = Path(__file__).parents[2]
 
 

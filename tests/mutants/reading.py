@@ -6,7 +6,7 @@ READING = (
     Mutant(
         "resume is inclusive",
         "Nomad: re-delivers the index given",
-        "_reader.py",
+        "_course.py",
         "self._go_live(index, request.mark)",
         "self._go_live(index - 1, request.mark)",
         ("test_resume.py",),
@@ -14,7 +14,7 @@ READING = (
     Mutant(
         "a future resume starts at what is there",
         "Nomad, etcd #20221, #15271",
-        "_reader.py",
+        "_course.py",
         "self._go_live(index, request.mark)",
         "self._go_live(min(index, timeline.index), request.mark)",
         ("test_resume.py",),
@@ -96,7 +96,7 @@ READING = (
     Mutant(
         "a reader that lagged goes on behind the same old snapshot",
         "Kubernetes KEP-6268",
-        "_reader.py",
+        "_course.py",
         "self._enter_snapshot(fresh=True, keeps=True)",
         "self._enter_snapshot(fresh=False, keeps=True)",
         ("test_lag.py",),
@@ -292,7 +292,7 @@ READING = (
     Mutant(
         "what is before a snapshot is not counted in a burst",
         "D15",
-        "_reader.py",
+        "_course.py",
         "        self._burst -= 1\n",
         "",
         ("test_checkpoints.py",),

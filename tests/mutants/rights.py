@@ -343,7 +343,7 @@ RIGHTS = (
     Mutant(
         "a cursor with the right mark is good whoever was revoked",
         "D20, D24",
-        "_reader.py",
+        "_course.py",
         "timeline.revocations.has(request.token, index)",
         "(not request.mark and timeline.revocations.has(request.token, index))",
         ("test_revoked_cursors.py",),

@@ -251,7 +251,7 @@ async def test_a_reader_that_is_behind_can_have_the_newest_of_each_key(store: St
         subscription = publisher.subscribe(SubscribeRequest(JOBS, namespace=ALL), on_lag="conflate")
         await subscription.receive_until_current()
         for value in range(3):
-            await store.commit([put("a", value), put("a", value, namespace="n"), put("b", value)])
+            await store.commit([put("a", value), Put("jobs", "a", value, "n"), put("b", value)])
         await store.commit([Delete("jobs", "b")])
         await subscription.wait_published(4)
         event = await subscription.receive()
