@@ -121,7 +121,7 @@ RIGHTS = (
         "_reader.py",
         "shown = (event if answer else None) if is_plain else rights.shown(event, replaced)",
         "shown = event if answer else None",
-        ("test_withdrawal.py",),
+        ("test_where.py",),
     ),
     # Of a batch.
     Mutant(
