@@ -144,8 +144,8 @@ ENDS = (
         "a stopped publisher finishes subjects by a close event",
         "D5, D18",
         "_publisher.py",
-        "    if finish != () or not closing or",
-        "    if not closing or",
+        "        finish != ()\n        or not closing\n",
+        "        not closing\n",
         FINISH,
     ),
     Mutant(
@@ -284,8 +284,8 @@ ENDS = (
         "snapshots that were cancelled are not counted",
         "D14",
         "_handlers.py",
-        '            passages.counts.snapshots["cancelled"] += 1\n',
-        "",
+        '                self._passages.counts.snapshots["cancelled"] += 1\n',
+        "                pass\n",
         SHOWN,
     ),
     Mutant(
