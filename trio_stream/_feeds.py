@@ -378,7 +378,11 @@ class Feeds:
         for each_routes in feed.routes:
             each_routes.count -= 1
         finished, feed.finished = feed.finished, []
-        self._parking.in_slices((plain.history.leave(plain) for plain in finished), len(finished))
+        self._parking.in_slices(map(_leave, finished), len(finished))
+
+
+def _leave(feed: PlainFeed) -> None:
+    feed.history.leave(feed)
 
 
 def _conflate(touched: Iterable[Feed], index: int, rows: Rows) -> None:
