@@ -92,6 +92,7 @@ class SubscriptionLagged(SubscriptionForceClosed):
 
     What was received is a right state as of `index`.
     A resume from there brings a new snapshot; `on_lag="reset"` does the same without an error.
+    If a replay of what was missed has failed, `__cause__` is what it raised.
     """
 
     missed: int
@@ -142,6 +143,7 @@ class SnapshotFailed(SubscriptionForceClosed):
 class EndOfSubject(trio.EndOfChannel, anyio.EndOfStream):
     """The subject is finished: everything that there is of it was received, and nothing will ever come after.
 
+    This is no failure: the publisher, or the snapshot function, has said so.
     Every later call raises the same; `async for` just stops.
     A resume from `index` ends at once, too.
     """
@@ -162,7 +164,10 @@ class EndOfSubject(trio.EndOfChannel, anyio.EndOfStream):
 
 
 class StaleCursorError(LookupError):
-    """Raised by a replay function: the cursor does not lie on the log, or what comes after it is no longer there."""
+    """Raised by a replay function: the cursor does not lie on the log, or what comes after it is no longer there.
+
+    The publisher catches it: who resumes gets new-snapshot-to-follow, and who was live what `on_lag` says.
+    """
 
 
 class UnknownTopicError(LookupError):
@@ -170,7 +175,10 @@ class UnknownTopicError(LookupError):
 
 
 class InvalidCommitError(ValueError):
-    """What was published, or appended to a snapshot, is not one commit; nothing was changed."""
+    """What was published, or appended to a snapshot or a replay, is not one commit that can come here.
+
+    The message says why; nothing was changed.
+    """
 
 
 class PublisherDisabledError(RuntimeError):

@@ -105,10 +105,14 @@ class Payload(Protocol):
         raise NotImplementedError(f"{type(self).__name__} does not say who may read it")
 
     def withdrawn(self) -> Self:
-        """What a subscriber gets that could see this payload, and may not see the one that replaces it.
+        """The payload that says that this one is gone; it is equal to the one that is published for a delete.
 
-        It says that this one is gone, as a delete does; a delete of the store is equal to it.
-        Only asked of the `previous` of an event, where somebody has an authorizer or a filter.
+        A subscriber gets it that could see this payload, and may not see the one that replaces it.
+        So it has nothing in it that such a subscriber may not know.
+
+        Only called on the `previous` of an event, and only for subscriptions with an authorizer or a filter.
+        Not async.
+        Classes that inherit from `Payload` raise `NotImplementedError` until they define it.
         """
         name = type(
             self
@@ -151,9 +155,10 @@ class Event(Generic[P_co]):
     payload: "P_co | PayloadEvents[P_co] | Framing"
     _: KW_ONLY
     previous: P_co | None = field(default=None, repr=False, compare=False)
-    """What this payload replaces, for the publisher only: what a subscriber is handed has None.
+    """The payload that this one replaces; None if nothing was there, as after a delete, or if it is not known.
 
-    None if nothing was there, or it is not known.
+    It is of the same subject, and has `Payload.withdrawn`.
+    It is for the publisher only: in what a subscriber is handed it is always None.
     """
     mark: str = field(default="", repr=False)
     """What the store wrote with this commit, and with no other; "" if nothing."""
@@ -170,7 +175,10 @@ class Event(Generic[P_co]):
 
     @property
     def is_conflated(self) -> bool:
-        """Whether this stands for all commits up to its index: a batch of the newest event of each row."""
+        """Whether this stands for all commits up to its index: a batch of the newest event of each row.
+
+        Only with `on_lag="conflate"`.
+        """
         kind = type(self.payload)
         return kind is PayloadEvents and cast("PayloadEvents[P_co]", self.payload).is_conflated
 
@@ -206,7 +214,7 @@ class Event(Generic[P_co]):
 class PayloadEvents(Sequence[Event[P_co]]):
     """The events of one commit for one subscription, in the order they were published.
 
-    If `is_conflated`, the newest event of each row of several commits, in the order of their indexes.
+    If `is_conflated`, they are of several commits: the newest event of each row, in the order of their indexes.
     Immutable; a batch is made by the library and must not be published.
     """
 
@@ -295,6 +303,8 @@ def close_subscription_event(token_secret_ids: Iterable[str]) -> Event[Any]:
     """An event that, when it is published, closes every subscription made with one of these tokens.
 
     It takes no index, is handled before the other events of its commit and is never delivered.
+    A resume with one of the tokens from the index of its commit, or from an older one, is stale; if it is published
+    alone, that is the newest index of then.
     Duplicates and tokens that nobody uses are fine.
     """
     return Event(_CLOSE, 0, CloseSubscriptions(token_set(token_secret_ids)))

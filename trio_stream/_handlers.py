@@ -43,25 +43,29 @@ P_contra = TypeVar("P_contra", contravariant=True, default=Any)
 
 
 class SnapshotAppender(Protocol[P_contra]):
-    """Where a snapshot function puts the state."""
+    """Where a snapshot function puts the state, and a replay function the commits."""
 
     async def append(self, events: Iterable[Event[P_contra]], /) -> bool:
         """Adds the events of one commit; they arrive together, as one event. Returns whether more is wanted.
 
         A checkpoint.
-        Waits while every reader of the snapshot is far behind.
-        When there is no reader left, the snapshot function is cancelled, and what it appends all the same is dropped.
+        In a snapshot it waits while every reader is far behind, and what it returns may be ignored.
+        In a replay it never waits; it returns False when the page is full, with these events, or nobody reads it.
+        When there is no reader left, the function is cancelled, and what it appends all the same is dropped.
         So is an event that the request does not cover, as one of another key or namespace.
 
-        Raises `InvalidCommitError` for events of another topic, of different indexes or that are not state, and
-        `ClosedResourceError` once the snapshot function has returned.
+        Raises `InvalidCommitError` for events of another topic, of different indexes or that are not state, and in a
+        replay for a commit that does not come after the one before; `ClosedResourceError` once the function has
+        returned.
         """
         ...
 
     def finish(self) -> None:
-        """Says that the subject which is asked for is finished: nothing will ever come after what is appended.
+        """Says that the subject that is asked for is finished: nothing will ever come after what is appended.
 
-        `RuntimeError` unless one key is asked for, of a topic whose `Source` says that it `finishes`.
+        Its readers return what there is, and then end with `EndOfSubject`.
+        `RuntimeError` unless exactly one key is asked for, and the `Source` says that it `finishes`;
+        `ClosedResourceError` once the function has returned.
         """
         raise RuntimeError("nothing can be finished here")
 
@@ -79,14 +83,16 @@ A store that is not ready must raise: an empty snapshot says that there is nothi
 ReplayFunc: TypeAlias = Callable[[SubscribeRequest[P], Cursor, SnapshotAppender[P]], Awaitable[int | Cursor]]
 """Reads one page of the commits after the cursor from where they are kept.
 
-It appends what the request asks for of each commit by one call of `append`, in the order of their indexes, until that
-returns False, at 1,024 of them; sooner if they are large.
+It appends what the request covers of each commit, by one call of `append` for each, in the order of their indexes.
+It stops when `append` returns False, which is at 1,024 of them; it may stop sooner, for example if they are large.
 It returns how far it came: the index of the last commit that it has looked at, of whatever topic, or a `Cursor` with
-its mark.
-It comes on if there is anything after the cursor, and is asked again from there until the publisher has the rest.
+that index and its mark.
+That is further than the cursor, if there is anything after it; the function is called again from there until the
+history has the rest.
 
-A cursor without a mark is one that the publisher knows to be right.
-The function raises `StaleCursorError` if another one does not lie on the log, or if what comes after it is gone.
+A cursor without a mark is known to be right.
+The function raises `StaleCursorError` if one with a mark does not lie on the log, or if what comes after the cursor is
+gone.
 The request has no token, index or epoch, and several interests where all their topics have this function.
 """
 
@@ -97,7 +103,7 @@ class Source(NamedTuple):
     snapshot: SnapshotFunc[Any]
     """Makes its snapshots."""
     replay: ReplayFunc[Any] | None = None
-    """Reads commits that the history in memory no longer has, for those who resume or are slow."""
+    """Reads commits that the history in memory no longer has, for readers who resume or are slow."""
     wide: bool = False
     """Whether it knows what a request with `prefix` or `ALL` asks for.
 
@@ -106,11 +112,12 @@ class Source(NamedTuple):
     row: RowFunc | None = None
     """Says which row of the state a payload is, for readers with on_lag="conflate".
 
-    A payload has to be the whole state of its row.
-    A row is hashable; its function is asked when a commit is published, and not async.
+    Each payload has to be the whole state of its row.
+    A row is hashable, and the function is not async.
+    It is asked while a commit is published, if somebody conflates; its errors are raised to those readers only.
     """
     finishes: bool = False
-    """Whether it says by `SnapshotAppender.finish` that a subject is finished."""
+    """Whether its functions say, by `SnapshotAppender.finish`, that a subject is finished."""
 
 
 SnapshotHandlers: TypeAlias = Mapping[Topic[Any], SnapshotFunc[Any] | Source]

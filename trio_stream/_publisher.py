@@ -65,7 +65,7 @@ NO_HANDLERS: Final[SnapshotHandlers] = MappingProxyType({})
 class EventPublisher:
     """Takes the commits of a state store and keeps any number of subscribers current.
 
-    `handlers`: a snapshot function for each topic; `register_handler` adds more.
+    `handlers`: a snapshot function or a `Source` for each topic; `register_handler` adds more.
     `snapshot_cache_ttl`: seconds that a complete snapshot is kept for others who ask for the same.
     `history`, `history_events`: commits, and events of them, kept for each topic, for those who resume or are slow; the
     newest commit is kept in any case.
@@ -75,11 +75,12 @@ class EventPublisher:
     never misread.
 
     A publisher belongs to the event loop that runs it: `await nursery.start(publisher.run)`, or `open_publisher`.
-    `publish` and `subscribe` work before that; snapshots wait for it.
+    `publish` and `subscribe` work before that; snapshots and replays wait for it.
     Call it in the thread of that event loop, from a task or from any callback.
-    Any thread may read `index`, `next_index`, `epoch` and `statistics`, and call `publish_from_thread`.
-    After it has stopped, every call raises `ClosedResourceError`, except `index`, `next_index`, `epoch`, `cursor` and
-    `statistics`, and, while somebody still reads, `close_subscriptions` and close events.
+    Any thread may read `index`, `next_index`, `epoch`, `statistics` and `subscriptions`, and call
+    `publish_from_thread`.
+    After it has stopped, every call raises `ClosedResourceError`, except `index`, `next_index`, `epoch`, `cursor`,
+    `statistics` and `subscriptions`, and, while somebody still reads, `close_subscriptions` and close events.
     """
 
     def __init__(
@@ -185,14 +186,23 @@ class EventPublisher:
         Give it for a commit that may have no events here: then those who wait for its index know that it has passed.
         Without events and index nothing happens.
         `mark` is what the store wrote with this commit; it may be given by the events instead.
-        `finish` names subjects, one key each, that nothing will ever come after: whoever reads just such a key gets
-        `EndOfSubject` behind what there is.
-        As long as the history keeps this commit, or somebody reads the key, a later event of it is refused.
+        An event can say what its payload replaces, `Event.previous`, so that readers with rights or a filter are told
+        what is gone for them.
+        `finish` names subjects of one key that end with this commit, each with its topic.
+        A subscription of just that key returns what there is, and then ends with `EndOfSubject`.
+        A later event of a finished subject is refused, as long as the history keeps this commit or somebody reads the
+        key.
+        To finish a subject twice is allowed.
         After the publisher has stopped, it takes close events only, as long as somebody still reads.
 
-        Raises, and changes nothing: `InvalidCommitError` unless this is one commit with a greater index than the
-        last and of subjects that are not finished, `UnknownTopicError`, `ValueError` for a blank key that is to be
-        finished, `RuntimeError` in another thread, `ClosedResourceError` after the publisher has stopped.
+        It raises, and then has changed nothing:
+
+        - `InvalidCommitError` unless this is one commit, with a greater index than the last, of subjects that are not
+          finished, and each `previous` is a payload of the same subject that has `withdrawn`;
+        - `UnknownTopicError`;
+        - `ValueError` for a blank key that is to be finished;
+        - `RuntimeError` in another thread;
+        - `ClosedResourceError` after the publisher has stopped.
         """
         self._check("publish", unless_reading=True)
         check_events("publish", events)
@@ -264,20 +274,29 @@ class EventPublisher:
         """A new subscription, which must be ended: use it as `async with`, or call `unsubscribe`.
 
         `authorizer`: given to `has_read_permission` of each payload; None shows everything.
-        `where`: lets through the payloads for which it is true; it is only asked about those that may be read.
-        Where events say what they replace (`Event.previous`), a reader that had that, and may not have the new payload,
-        gets `previous.withdrawn()` in its place.
+        `where`: a filter, which is true for the payloads to be returned. It is only asked about those that may be read.
+        It is not async, and always gives the same answer for the same payload.
+        Where an event says what it replaces (`Event.previous`), a reader that could see that and may not see the new
+        payload gets `previous.withdrawn()` in its place.
+        Neither of them is part of the request: give them again to resume.
+
         `on_lag`: what a reader gets when the history has passed it.
         With "close" that is `SubscriptionLagged`.
         With "reset" it is new-snapshot-to-follow, as soon as the snapshot behind it is whole; the reader can read that
         to its end, however slow it is. A resume that comes too late is treated the same.
-        With "conflate" it gets, whenever more than one delivery is ready, one that stands for all of them: an event
-        that `is_conflated`, with the newest event of each row; the `Source` of each topic says what a row is.
-        Only if that cannot be known any more, or inside a snapshot, it is treated as with "reset".
-        `label`: a name for `subscriptions`, and for you.
+        With both, a topic whose `Source` has a `replay` is read from there instead, commit by commit.
+        With "conflate", a reader that has more than one delivery ready gets one event in the place of all of them.
+        It `is_conflated`, and has the newest event of each row; the `Source` of each topic says what a row is.
+        A reader that cannot be helped like this, for example inside a snapshot, is treated as with "reset".
 
-        Raises `UnknownTopicError`, `ValueError` for `ALL` of a topic whose `Source` is not wide, `RuntimeError` in
-        another thread, `ClosedResourceError` after the publisher has stopped.
+        `label`: a name for this subscription, shown by `subscriptions`.
+
+        It raises:
+
+        - `UnknownTopicError`;
+        - `ValueError` for `ALL` of a topic whose `Source` is not wide, and for "conflate" where one has no `row`;
+        - `RuntimeError` in another thread;
+        - `ClosedResourceError` after the publisher has stopped.
         """
         self._check("subscribe")
         if not isinstance(request, SubscribeRequest):
@@ -318,7 +337,10 @@ class EventPublisher:
         return Conflation(rows)
 
     def subscriptions(self) -> Iterator[SubscriptionInfo]:
-        """What the open subscriptions are doing, one by one, each made when it is asked for. Any thread may ask."""
+        """What each open subscription is doing, one by one: an iterator that looks at each when its turn comes.
+
+        Any thread may ask.
+        """
         return (each._info() for each in self._subscriptions.all() if each._end is None)
 
     @enable_ki_protection
@@ -326,8 +348,8 @@ class EventPublisher:
         """Force-closes every subscription made with one of these tokens; returns how many they were.
 
         When it has returned, none of them returns another event.
-        A cursor that was reached with one of them is stale from now on, up to the newest index.
-        The newest 65,536 tokens are remembered for that; when one is forgotten, cursors that are not newer than its
+        From now on a resume with one of them is stale if its cursor is not newer than the newest index of now.
+        For this the newest 65,536 tokens are remembered; when one is forgotten, cursors that are not newer than its
         revocation are stale with every token.
         After the publisher has stopped, it closes those that still return what was published before.
         """
@@ -430,7 +452,7 @@ class EventPublisher:
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Runs the publisher until it is cancelled: `await nursery.start(publisher.run)`.
 
-        Snapshot functions run inside it and end with it.
+        Snapshot and replay functions run inside it and end with it.
         The subscriptions still return what was published before, and then end with `CloseReason.STOPPED`; one whose
         snapshot is not whole ends at once.
         """

@@ -17,7 +17,7 @@ class TopicStatistics:
     commits: int
     """Commits in the history."""
     floor: int
-    """The lowest index that one can resume from."""
+    """The lowest index that one can resume from with the history alone."""
     feeds: int
     """Subjects that have history or readers, and the blank key of each of their namespaces.
 
@@ -52,15 +52,19 @@ class PublisherStatistics:
     conflated: int = 0
     """Those of them that stand for several commits."""
     hidden: int = 0
-    """Events of commits and snapshots that a subscription did not return, for its authorizer or its filter."""
+    """Events of commits and snapshots that a subscription did not return, because of its authorizer or filter."""
     withdrawn: int = 0
-    """Events that were returned in the place of one that might not be seen."""
+    """Withdrawals: events that were returned in the place of one that the subscription may not see."""
     opened: dict[str, int] = field(default_factory=dict)
-    """Subscriptions, by how they began: "fresh", "resumed", "replayed" or "stale"; once that is known."""
+    """Subscriptions by how they began: "fresh", "resumed", "replayed" or "stale"; counted once that is known."""
     snapshots: dict[str, int] = field(default_factory=dict)
-    """Snapshots: "run", and of these "failed" and "cancelled"; and how often one was "shared" that was there."""
+    """Snapshots: how many were "run", how many of these "failed" or were "cancelled"; how often one was "shared".
+
+    Shared is one that was cached, or being made, when somebody asked.
+    Each part of a snapshot of several interests is counted too.
+    """
     ends: dict[str, int] = field(default_factory=dict)
-    """Subscriptions that have ended: "closed" by their owner, "finished", or by the value of the `CloseReason`."""
+    """Subscriptions by how they ended: "closed" by their owner, "finished", or the value of a `CloseReason`."""
 
 
 class Counts:

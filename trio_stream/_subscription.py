@@ -35,13 +35,13 @@ class SubscriptionState(enum.Enum):
     SNAPSHOT = "snapshot"
     """It has not returned end-of-snapshot yet."""
     RESUMING = "resuming"
-    """It is not known yet whether the cursor of its request is right."""
+    """It is not known yet whether it can go on from the cursor of its request."""
     LIVE = "live"
     """It returns changes as they occur."""
     CLOSED = "closed"
     """You have closed it."""
     FINISHED = "finished"
-    """Its subject is finished, and everything of it was received."""
+    """Its subject is finished, and it has returned everything."""
     FORCE_CLOSED = "force-closed"
     """The publisher has closed it."""
 
@@ -59,11 +59,11 @@ class SubscriptionStatistics:
     state: SubscriptionState
     """What the subscription is doing."""
     hidden: int = 0
-    """How many events of commits and snapshots were not returned, for the authorizer or the filter."""
+    """How many events of commits and snapshots were not returned, because of the authorizer or the filter."""
     withdrawn: int = 0
-    """How many events were returned in the place of one that might not be seen."""
+    """How many withdrawals were returned, in the place of events that may not be seen."""
     conflated: int = 0
-    """How many of the events returned stand for several commits."""
+    """How many of the events returned stand for several commits, because the reader was behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class SubscriptionInfo:
     lag: int
     """How many deliveries the reader has not taken."""
     index: int
-    """The index it has reached."""
+    """The index it has reached; 0 inside a snapshot."""
     delivered: int
     """How many events were returned, framing among them."""
     waiting: bool
@@ -114,10 +114,12 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
     Receiving raises, and repeats ever after:
 
     - `ClosedResourceError` when you have closed it;
-    - `SubscriptionForceClosed`, or its kinds `SubscriptionLagged` and `SnapshotFailed`, when the publisher has.
+    - `SubscriptionForceClosed`, or its kinds `SubscriptionLagged` and `SnapshotFailed`, when the publisher has;
+    - `EndOfSubject` when its subject is finished and everything was received; `async for` stops in its place.
 
     It raises `BusyResourceError` when another task is receiving.
-    An error of a payload's `has_read_permission` passes through, and the event is not consumed.
+    An error of a payload that is asked, of the filter or of the `row` of a source passes through, and the event is not
+    consumed.
     """
 
     __slots__ = ("__weakref__", "label")
@@ -144,7 +146,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         While nothing is ready that is the publisher's newest, although its commit may not have touched the subject;
         otherwise it is `index`.
         To find out, it passes over hidden events that come next, up to 4,096 in one call.
-        It never passes an event whose `has_read_permission` raises.
+        It never passes an event about which a payload or the filter raises.
         After `CloseReason.STOPPED` it stays at the newest index published, if everything was received; after any other
         end it is `index`.
         """
@@ -162,7 +164,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         """How far the reader has come, at its `horizon`; `SubscribeRequest.after` goes on from there.
 
         Its index is 0 inside a snapshot.
-        While it is not known whether the cursor of the request is right it is that one.
+        While it is not known whether the cursor of the request is right, it is that cursor.
         After the end it is at `index`, and at the horizon after `CloseReason.STOPPED`.
         """
         horizon = self.horizon  # to find out may end it
@@ -189,7 +191,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
     async def receive_batch(self, max_events: int | None = None) -> Sequence[Event[P]]:
         """Waits for an event and returns all that are ready, at most `max_events` or 65,536. Always a checkpoint.
 
-        With an authorizer, one call looks at no more than about 4,096 events.
+        With an authorizer, a filter or `on_lag="conflate"`, one call looks at no more than about 4,096 events.
         """
         if max_events is not None:
             check_integer("max_events", max_events)
@@ -350,6 +352,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         """The request that goes on where this subscription stands: at its `horizon`.
 
         Ask before you end the subscription: afterwards it stands at `index`.
+        Of a finished subject it resumes at its end, and ends at once.
         It is a fresh start if the subscription is still inside a snapshot, or was force-closed for `TOKEN`,
         `REFRESH` or `SNAPSHOT_FAILED`: then drop what was received.
         """

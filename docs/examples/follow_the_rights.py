@@ -39,7 +39,7 @@ async def main() -> None:
         for index, plan in enumerate(STORE[1:], 1):
             request = readers["Bob, away"].resume_request()  # this one misses every commit
             readers["Bob, away"].unsubscribe()
-            publisher.publish([Event(PLANS, index, plan, previous=STORE[index - 1])])
+            publisher.publish([Event(PLANS, index, plan, previous=STORE[index - 1] if index > 1 else None)])
             readers["Bob, away"] = publisher.subscribe(request, **WAYS["Bob, away"])
             shown = {"all": True, "red": plan.text.startswith("red")}  # and to Bob, if he may read it
             for name, reader in readers.items():

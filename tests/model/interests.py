@@ -35,7 +35,7 @@ from trio_stream import (
     SubscriptionLagged,
     SubscriptionState,
     Topic,
-    _reader as core,
+    _course as core,
     close_subscription_event,
 )
 from trio_stream._feeds import WideFeed

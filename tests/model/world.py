@@ -30,6 +30,7 @@ from trio_stream import (
     close_subscription_event,
 )
 from trio_stream._passages import MOST_KEPT, Snapshot
+from trio_stream._replays import Page
 
 DROP = (CloseReason.TOKEN, CloseReason.REFRESH, CloseReason.SNAPSHOT_FAILED)
 
@@ -69,7 +70,8 @@ class World:
         passages = self.publisher._passages
         start = passages._start
 
-        def watched(snapshot: Snapshot) -> None:
+        def watched(snapshot: Snapshot | Page) -> None:
+            assert isinstance(snapshot, Snapshot)  # nothing is replayed here
             (interest,) = snapshot.interests
             request = SubscribeRequest[Health](interests=(interest,))
             key = request.topic, request.subject

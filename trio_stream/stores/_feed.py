@@ -327,6 +327,8 @@ async def open_store_publisher(
 
     Prefixes can be asked for with any store, but are made from all keys with a store other than SQLite's; `ALL` is a
     `ValueError` there.
+    A subscription can have `on_lag="conflate"`: one row is a namespace and a key.
+    Events do not say what they replace: with rights or a filter that look at the value, a reader keeps what it had.
 
     The feed publishes: `publish`, `publish_from_thread`, `register_handler`, `refresh` and `run` are refused with a
     `RuntimeError`, and change nothing. Commit to the store.
