@@ -227,8 +227,8 @@ ENDS = (
         "D18",
         "_handlers.py",
         "        if not self._finishes:\n            raise RuntimeError(_NOT_FINISHED)\n"
-        "        self.is_finished = True\n\n    def _put(",
-        "        self.is_finished = True\n\n    def _put(",
+        '        self.is_finished = True\n\n    def close(self) -> None:\n        """The snapshot',
+        '        self.is_finished = True\n\n    def close(self) -> None:\n        """The snapshot',
         SOURCES,
     ),
     Mutant(
