@@ -415,4 +415,20 @@ SLOW = (
         "if self._keeps or not snapshot.is_complete:",
         REPLAY,
     ),
+    Mutant(
+        "a cursor that was replayed ahead of the publisher survives a refresh",
+        "D7",
+        "_replays.py",
+        "            history.farthest = max(history.farthest, index)\n",
+        "            pass\n",
+        REPLAY,
+    ),
+    Mutant(
+        "a call that reads ahead counts again how its subscription began",
+        "D12, D16",
+        "_subscription.py",
+        "            await self._be_judged()\n",
+        "",
+        REPLAY,
+    ),
 )
