@@ -299,7 +299,7 @@ async def test_what_was_replaced_in_a_snapshot_is_freed_with_it(request_: Subscr
 
 @pytest.mark.parametrize("when", ["nobody reads it", "it was passed", "its function has returned"])
 async def test_what_is_appended_too_late_is_not_remembered(when: str) -> None:
-    """D11: an appender that is used all the same, by a function that does not let itself be cancelled, keeps nothing."""
+    """D11: by a function that does not let itself be cancelled, or has returned."""
     appenders: list[SnapshotAppender[Any]] = []
     go, has_ended = anyio.Event(), anyio.Event()
 

@@ -907,3 +907,16 @@ async def test_a_function_that_appends_what_the_reader_has_loses_and_repeats_not
             got.append(await subscription.receive())
         came = [each for each in indexes(got) if each]
         assert came == [*range(6, 6 + len(came))]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="what the reader took last is in the history no more, and the mark only there"
+)
+async def test_a_reader_that_the_history_has_passed_still_knows_the_mark_of_its_cursor() -> None:
+    """D7: without it, whoever comes back is handed a snapshot, although the log has what is missing."""
+    async with logged(filled(20, copy="a"), history=2) as (store, publisher):
+        subscription = publisher.subscribe(after(store, 20))
+        store.fill(2)
+        assert indexes([await subscription.receive()]) == [21]
+        store.fill(2)
+        assert subscription.resume_request() == after(store, 21)

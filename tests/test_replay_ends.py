@@ -2,7 +2,8 @@
 
 import anyio
 import pytest
-from catalogue import HEALTH, Health, event, ready
+from catalogue import HEALTH, Health, event, kinds, ready, until_live
+from conflated import EVERY
 from interruptions import drives, ways
 from logged import EPOCH, after, filled, indexes, logged, until
 from scenes import quiet, settled
@@ -80,6 +81,16 @@ async def test_after_a_restore_a_cursor_of_before_is_not_replayed() -> None:
         publisher.refresh(index=20)
         assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
         assert store.pages == []
+
+
+async def test_who_has_begun_after_a_refresh_of_the_topic_is_replayed() -> None:
+    """D21: although it stands at the index of the refresh, as a cursor of before could."""
+    async with logged(filled(20), history=2) as (store, publisher):
+        publisher.refresh(HEALTH)
+        subscription = publisher.subscribe(EVERY)
+        assert kinds(await until_live(subscription))[-1] == "eos@20"
+        store.fill(10)
+        assert indexes(await until(subscription, 30)) == list(range(21, 31))
 
 
 async def test_after_a_refresh_of_the_topic_a_cursor_of_before_is_not_replayed() -> None:

@@ -59,7 +59,8 @@ class Replacement:
     @property
     def was_there(self) -> bool:
         """Whether the previous payload is more than that something is gone, as that of a key which comes again."""
-        return self.withdrawn is not None and self._was_there
+        self.withdrawn  # noqa: B018 - finds out
+        return self._was_there
 
 
 Replaced: TypeAlias = Mapping[int, Replacement]
