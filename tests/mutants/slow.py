@@ -153,8 +153,8 @@ SLOW = (
         "who never saw a row gets its withdrawal",
         "D19, C2",
         "_rights.py",
-        "        if before is None or not self.shows(before.previous):\n",
-        "        if before is None:\n",
+        "        if before is None or not before.was_there or not self.shows(before.previous):\n",
+        "        if before is None or not before.was_there:\n",
         CONFLATION,
     ),
     # The reader.
