@@ -1,5 +1,7 @@
 """D5, D9, D12, D13, D20: what ends a reader that is replayed, and what a cancelled call has done."""
 
+from typing import Any
+
 import anyio
 import pytest
 from catalogue import HEALTH, Health, event, kinds, ready, until_live
@@ -167,6 +169,21 @@ async def test_a_slow_reader_is_not_replayed_after_the_stop() -> None:
         assert each.index == 1
         assert each.resume_request().index == 1
     assert store.pages == []
+
+
+@pytest.mark.parametrize("on_lag", ["close", "reset"])
+async def test_a_snapshot_that_was_passed_is_read_to_its_end_after_the_stop(on_lag: Any) -> None:
+    """D5, E1: and nothing is read from the log behind it."""
+    async with logged(filled(3), snapshot_cache_ttl=0) as (store, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH), on_lag=on_lag)
+        got = [await subscription.receive()]
+        await quiet()
+        store.fill(20)
+    got += await until_live(subscription)
+    assert got[-1].index == 3
+    assert await reason(subscription) is CloseReason.STOPPED
+    assert store.pages == []
+    assert subscription.resume_request().index == 3
 
 
 async def test_a_token_that_is_revoked_after_the_stop_overtakes() -> None:
