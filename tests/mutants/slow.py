@@ -387,7 +387,7 @@ SLOW = (
         "a slow reader is not replayed",
         "D21",
         "_course.py",
-        "may_replay and self._can_replay(self._index)",
+        "may_replay and self._can_replay()",
         "False",
         REPLAY,
     ),

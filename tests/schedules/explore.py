@@ -10,13 +10,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from schedules import interests, scripts
+from schedules import interests, scripts, whole
 from schedules.life import Life
 from schedules.orders import Order, Replayed, Seeded, run
 from schedules.stage import play
 
-SMALL = {**scripts.SMALL, **interests.SMALL}
-LONG = {**scripts.LONG, **interests.LONG}
+SMALL = {**scripts.SMALL, **interests.SMALL, **whole.SMALL}
+LONG = {**scripts.LONG, **interests.LONG, **whole.LONG}
 SCRIPTS = {**SMALL, **LONG}
 
 
