@@ -217,7 +217,6 @@ SMALL = {
     "finish, refresh": script(
         {"reader": reads(3), "writer": publishes("b", finish=True), "other": refreshes}
     ),
-    "finish, stop": script({"reader": reads(3), "writer": ENDS, "stopper": stops}),
     "finish both of a union": script({"reader": reads(3, BOTH), "writer": finishes_both}, subscribed=BOTH),
     "withdraw, receive": script(
         {"reader": reads(2), "writer": publishes("r-2", "rw3", "w-4")}, rights=SOME, before=("rw2",)
@@ -239,12 +238,13 @@ SMALL = {
     "conflate what some may see": script(
         {"reader": reads_on(4), "writer": publishes("rw2", "r3", "rw4")}, way="conflate", rights=SOME
     ),
-    "come back, revoke": script(
-        {"reader": comes_back, "writer": publishes("b"), "revoker": revokes}, subscribed=None, all_end=False
-    ),
 }
 
 LONG = {
+    "finish, stop": script({"reader": reads(3), "writer": ENDS, "stopper": stops}),
+    "come back, revoke": script(
+        {"reader": comes_back, "writer": publishes("b"), "revoker": revokes}, subscribed=None, all_end=False
+    ),
     "replay, publish": script({"reader": reads_on(6), "writer": publishes("b", "c")}, **BEHIND),
     "replay what some may see": script(
         {"reader": reads_on(6), "writer": publishes("w5", "rw6")}, rights=SOME, **BEHIND
