@@ -377,8 +377,12 @@ class Feeds:
             routes[self.histories[each.topic]].remove(each, feed)
         for each_routes in feed.routes:
             each_routes.count -= 1
-        for plain in feed.finished:
-            plain.history.leave(plain)
+        finished, feed.finished = feed.finished, []
+        self._parking.in_slices(map(_leave, finished), len(finished))
+
+
+def _leave(feed: PlainFeed) -> None:
+    feed.history.leave(feed)
 
 
 def _conflate(touched: Iterable[Feed], index: int, rows: Rows) -> None:

@@ -144,8 +144,8 @@ ENDS = (
         "a stopped publisher finishes subjects by a close event",
         "D5, D18",
         "_publisher.py",
-        "    if finish != () or not closing or",
-        "    if not closing or",
+        "        finish != ()\n        or not closing\n",
+        "        not closing\n",
         FINISH,
     ),
     Mutant(
@@ -209,7 +209,7 @@ ENDS = (
         "a union keeps what it remembers of its keys when nobody reads it any more",
         "D13",
         "_feeds.py",
-        "        for plain in feed.finished:\n            plain.history.leave(plain)\n",
+        "        self._parking.in_slices((plain.history.leave(plain) for plain in finished), len(finished))\n",
         "",
         LATE,
     ),
@@ -227,8 +227,8 @@ ENDS = (
         "D18",
         "_handlers.py",
         "        if not self._finishes:\n            raise RuntimeError(_NOT_FINISHED)\n"
-        "        self.is_finished = True\n\n    def _put(",
-        "        self.is_finished = True\n\n    def _put(",
+        '        self.is_finished = True\n\n    def close(self) -> None:\n        """The snapshot',
+        '        self.is_finished = True\n\n    def close(self) -> None:\n        """The snapshot',
         SOURCES,
     ),
     Mutant(
@@ -284,8 +284,8 @@ ENDS = (
         "snapshots that were cancelled are not counted",
         "D14",
         "_handlers.py",
-        '            passages.counts.snapshots["cancelled"] += 1\n',
-        "",
+        '                self._passages.counts.snapshots["cancelled"] += 1\n',
+        "                pass\n",
         SHOWN,
     ),
     Mutant(

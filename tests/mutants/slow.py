@@ -258,9 +258,9 @@ SLOW = (
     Mutant(
         "the cursor of a reader in a page has no mark",
         "D7",
-        "_reader.py",
-        "is_among_commits = self._phase is _LIVE or self._phase is _REPLAYING",
-        "is_among_commits = self._phase is _LIVE",
+        "_course.py",
+        "is_among_commits = self._phase is LIVE or self._phase is REPLAYING",
+        "is_among_commits = self._phase is LIVE",
         REPLAY,
     ),
     Mutant(
