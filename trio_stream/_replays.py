@@ -20,7 +20,7 @@ If there is none, it gets a page of its own, so that nobody waits for another.
 A page goes with its last reader, and so does the function that fills it.
 """
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Container
 from operator import attrgetter
 from typing import Any, Final
@@ -117,7 +117,8 @@ class Replays:
 
     def _found(self, interests: Interests, cursor: Cursor, *, may_begin_before: bool) -> Page | None:
         pages = self._pages.get(interests, ())
-        for page in reversed(pages[: bisect_right(pages, cursor.index, key=_BEGIN)]):
+        for place in range(bisect_right(pages, cursor.index, key=_BEGIN) - 1, -1, -1):
+            page = pages[place]
             if page.cursor == cursor:
                 return page
             if may_begin_before and _brings_on(page, cursor.index):
@@ -133,10 +134,15 @@ class Replays:
 
     def _unshare(self, page: Page) -> None:
         pages = self._pages.get(page.interests, [])
-        if page in pages:
-            pages.remove(page)
-            if not pages:
-                del self._pages[page.interests]
+        place = bisect_left(pages, page.dropped, key=_BEGIN)
+        # There may be very many, but few that begin at the same commit.
+        while place < len(pages) and pages[place].dropped == page.dropped:
+            if pages[place] is page:
+                del pages[place]
+                if not pages:
+                    del self._pages[page.interests]
+                return
+            place += 1
 
 
 def _brings_on(page: Page, index: int) -> bool:

@@ -283,8 +283,16 @@ SLOW = (
         "a union is replayed by the function of one topic",
         "D22",
         "_feeds.py",
-        "all(each.replay == first for each in histories)",
-        "True",
+        "first is not None and all(each.replay == first for each in histories)",
+        "first is not None",
+        REPLAY,
+    ),
+    Mutant(
+        "who has begun after a refresh is taken for one of before",
+        "D21",
+        "_course.py",
+        "may_replay and self._can_replay()",
+        "may_replay and self._can_replay() and self._passages.feeds.leads_on(self._feed, self._index)",
         REPLAY,
     ),
     Mutant(
