@@ -2,7 +2,8 @@
 
 import anyio
 import pytest
-from catalogue import HEALTH, Health, event, ready
+from catalogue import HEALTH, Health, event, kinds, ready, until_live
+from conflated import EVERY
 from interruptions import drives, ways
 from logged import EPOCH, after, filled, indexes, logged, until
 from scenes import quiet
@@ -80,6 +81,16 @@ async def test_after_a_restore_a_cursor_of_before_is_not_replayed() -> None:
         publisher.refresh(index=20)
         assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
         assert store.pages == []
+
+
+async def test_who_has_begun_after_a_refresh_of_the_topic_is_replayed() -> None:
+    """D21: although it stands at the index of the refresh, as a cursor of before could."""
+    async with logged(filled(20), history=2) as (store, publisher):
+        publisher.refresh(HEALTH)
+        subscription = publisher.subscribe(EVERY)
+        assert kinds(await until_live(subscription))[-1] == "eos@20"
+        store.fill(10)
+        assert indexes(await until(subscription, 30)) == list(range(21, 31))
 
 
 async def test_after_a_refresh_of_the_topic_a_cursor_of_before_is_not_replayed() -> None:
@@ -241,7 +252,7 @@ async def test_the_log_may_say_that_a_subject_is_finished() -> None:
 
 
 async def test_a_finish_behind_what_was_not_taken_is_not_believed() -> None:
-    """D3, E1: of a page that was full long before."""
+    """D3, E1: of a page that was full long before; the next one says how it is."""
     store = filled(2_500, "a")
 
     async def heedless(
@@ -249,15 +260,16 @@ async def test_a_finish_behind_what_was_not_taken_is_not_believed() -> None:
     ) -> int:
         for commit in store.log[cursor.index :]:
             await appender.append(commit)
-        appender.finish()
+        if cursor.index == 1:
+            appender.finish()
         return store.index
 
     sources = {HEALTH: Source(store.snapshot, replay=heedless, finishes=True)}
     async with open_publisher(sources, index=2_500, epoch=EPOCH, history=4) as publisher:
         subscription = publisher.subscribe(after(store, 1, SubscribeRequest(HEALTH, "a")))
-        assert indexes([received async for received in subscription]) == [*range(2, 2_501)]
-        with pytest.raises(EndOfSubject):
-            await subscription.receive()
+        assert indexes(await until(subscription, 2_500)) == [*range(2, 2_501)]
+        publisher.publish([event(2_501, "a")])
+        assert (await subscription.receive()).index == 2_501
 
 
 async def test_only_a_source_that_finishes_may_say_so() -> None:

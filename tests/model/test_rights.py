@@ -8,8 +8,8 @@ from proof import amount
 pytestmark = pytest.mark.slow
 
 # Seeded courses in each part, by how many steps they have; and how many comparisons each has on average, at least.
-COURSES = {40: amount(15, 150), 120: amount(12, 150), 300: amount(1, 70)}
-COMPARED = {40: 10, 120: 100, 300: 500}
+COURSES = {40: amount(15, 150), 120: amount(12, 150), 300: amount(1, 110)}
+COMPARED = {40: 8, 120: 80, 300: 400}
 
 
 @pytest.mark.parametrize("part", range(amount(1, 10)))

@@ -209,7 +209,7 @@ ENDS = (
         "a union keeps what it remembers of its keys when nobody reads it any more",
         "D13",
         "_feeds.py",
-        "        for plain in feed.finished:\n            plain.history.leave(plain)\n",
+        "        self._parking.in_slices((plain.history.leave(plain) for plain in finished), len(finished))\n",
         "",
         LATE,
     ),
@@ -227,8 +227,8 @@ ENDS = (
         "D18",
         "_handlers.py",
         "        if not self._finishes:\n            raise RuntimeError(_NOT_FINISHED)\n"
-        "        self.is_finished = True\n\n    def _put(",
-        "        self.is_finished = True\n\n    def _put(",
+        '        self.is_finished = True\n\n    def close(self) -> None:\n        """The snapshot',
+        '        self.is_finished = True\n\n    def close(self) -> None:\n        """The snapshot',
         SOURCES,
     ),
     Mutant(

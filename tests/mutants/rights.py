@@ -107,6 +107,22 @@ RIGHTS = (
         "Event(event.topic, event.index, gone)",
         ("test_withdrawal.py",),
     ),
+    Mutant(
+        "where a filter is alone nothing is withdrawn",
+        "D1, D19",
+        "_reader.py",
+        "                    and id(event) not in replaced\n",
+        "",
+        ("test_withdrawal.py",),
+    ),
+    Mutant(
+        "where a filter is alone it may be async, and lets everything through",
+        "D19",
+        "_reader.py",
+        "shown = (event if answer else None) if is_plain else rights.shown(event, replaced)",
+        "shown = event if answer else None",
+        ("test_withdrawal.py",),
+    ),
     # Of a batch.
     Mutant(
         "in a batch nothing is withdrawn",
@@ -212,9 +228,18 @@ RIGHTS = (
         "a snapshot does not know what its changes replace",
         "D1, D19",
         "_handlers.py",
-        "        self._snapshot.replace(replacements)\n",
+        "            snapshot.replace(replacements)\n",
         "",
         ("test_withdrawal.py",),
+    ),
+    Mutant(
+        "what is appended too late is remembered",
+        "D11",
+        "_handlers.py",
+        "        if deliveries and snapshot.readers and not snapshot.is_gone:\n",
+        "        snapshot.replace(replacements)\n"
+        "        if deliveries and snapshot.readers and not snapshot.is_gone:\n",
+        ("test_previous.py",),
     ),
     Mutant(
         "a reader looks for what is replaced in its live feed only",
