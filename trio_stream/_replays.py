@@ -105,6 +105,9 @@ class Replays:
             page.sequel = sequel
             if isinstance(sequel, Broken):
                 self._unshare(page)
+            else:
+                for history in self._feeds.histories_of(page.interests):
+                    history.farthest = max(history.farthest, sequel.at)
             self._parking.wake((page,))
 
     def forget(self, topics: Container[Topic[Any]]) -> None:
@@ -115,9 +118,9 @@ class Replays:
     def _found(self, interests: Interests, cursor: Cursor, *, may_begin_before: bool) -> Page | None:
         pages = self._pages.get(interests, ())
         for page in reversed(pages[: bisect_right(pages, cursor.index, key=_BEGIN)]):
-            if page.cursor == cursor:
-                return page
             if may_begin_before and _brings_on(page, cursor.index):
+                return page
+            if page.cursor == cursor and not may_begin_before:  # it is to be judged, whatever follows
                 return page
             if page.cursor.index < cursor.index:
                 break
