@@ -374,3 +374,39 @@ async def test_a_typed_filter_is_one_of_the_payload() -> None:
         publisher.publish([event(2, "a", "up")])
         received: Event[Health] = reader.receive_nowait()
         assert received.index == 2
+
+
+@pytest.mark.parametrize("answer", [1, "x", 0, "", None])
+async def test_a_filter_is_asked_once_for_each_payload_whatever_it_answers(answer: Any) -> None:
+    asked: list[str | None] = []
+
+    def note(payload: Health) -> Any:
+        asked.append(payload.value)
+        return answer
+
+    async with replacing(index=1) as (_, publisher):
+        reader = live(publisher, where=note)
+        publisher.publish([event(2, "a", "1")])
+        publisher.publish([event(3, "a", "2"), event(3, "b", "3")])
+        ready(reader)
+        assert asked == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("how", ["loop", "receive"])
+async def test_a_filter_that_raises_what_ends_a_loop_ends_none(how: str) -> None:
+    """D6: a loop that stops in silence looks like the end of the subject."""
+
+    def stop(payload: Health) -> bool:
+        raise StopAsyncIteration
+
+    async with replacing(index=1) as (_, publisher):
+        reader = live(publisher, where=stop)
+        publisher.publish([event(2, "a", "1")])
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="StopAsyncIteration"):
+                if how == "loop":
+                    async for _ in reader:
+                        pass
+                else:
+                    await reader.receive()
+        assert reader.state is SubscriptionState.LIVE

@@ -119,9 +119,9 @@ class Replays:
         pages = self._pages.get(interests, ())
         for place in range(bisect_right(pages, cursor.index, key=_BEGIN) - 1, -1, -1):
             page = pages[place]
-            if page.cursor == cursor:
-                return page
             if may_begin_before and _brings_on(page, cursor.index):
+                return page
+            if page.cursor == cursor and not may_begin_before:  # it is to be judged, whatever follows
                 return page
             if page.cursor.index < cursor.index:
                 break
