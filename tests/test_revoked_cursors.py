@@ -19,6 +19,7 @@ from trio_stream import (
     Event,
     EventPublisher,
     InvalidCommitError,
+    SnapshotAppender,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
@@ -212,6 +213,26 @@ async def test_an_index_that_is_not_published_yet_was_not_reached_before() -> No
             publisher.publish([event(index, "web")])
         assert kinds(ready(ahead)) == ["8:web=ok"]
         assert begins(publisher, request("t", 9, None)) == "stale"  # nobody can know whose it is
+
+
+@each_way
+async def test_a_cursor_of_a_snapshot_that_was_ahead_is_stale_too(revoke: Revoke) -> None:
+    """D2: the store had committed what was published later, and the reader had it before its rights were taken."""
+
+    async def ahead(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        return 7
+
+    async with opened(ahead, index=4, epoch="e") as (_, publisher):
+        reader = publisher.subscribe(SubscribeRequest(HEALTH, "web", token="t"))
+        await until_live(reader)
+        cursor = reader.resume_request()
+        assert cursor.index == 7
+        revoke(publisher, ["t"])
+        assert begins(publisher, cursor) == "stale"
+        for index in (6, 7, 8):
+            publisher.publish([event(index, "db")])
+        assert [is_stale(publisher, "t", index) for index in (6, 7, 8)] == [True, True, False]
+        assert not is_stale(publisher, "u", 7)
 
 
 async def test_with_the_right_mark_a_cursor_is_stale_too() -> None:

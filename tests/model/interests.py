@@ -330,7 +330,7 @@ class InterestsWorld:
         """The next commit of the store, with a close event in front of it, perhaps."""
         events: list[Event[Any]] = [close_subscription_event(revoked)] if revoked else []
         self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in revoked)
-        self.store.revoke(revoked, in_next=True)
+        self.store.revoke(revoked, self._farthest(), in_next=True)
         if self.store.pending:
             events += self.as_published(self.store.take_pending())
             self._publish_mark(self.store.published)
@@ -356,7 +356,10 @@ class InterestsWorld:
     def revoke(self, tokens: Sequence[str]) -> None:
         closed = self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in tokens)
         assert self.publisher.close_subscriptions(tokens) == closed
-        self.store.revoke(tokens)
+        self.store.revoke(tokens, self._farthest())
+
+    def _farthest(self) -> int:
+        return max(history.farthest for history in self.publisher._feeds.histories.values())
 
     def refresh(self, topic: Topic[Health], state: list[tuple[Subject, str]]) -> None:
         """It ends whoever asks for anything of the topic."""

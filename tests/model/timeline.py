@@ -111,10 +111,10 @@ class Store:
             self.lines[topic].append(self.published)
         return events
 
-    def revoke(self, tokens: Iterable[str], *, in_next: bool = False) -> None:
-        """`in_next`: in the next commit that is published, if there is one."""
+    def revoke(self, tokens: Iterable[str], farthest: int, *, in_next: bool = False) -> None:
+        """`farthest`: what a snapshot had at most. `in_next`: in the next commit that is published, if there is one."""
         index = self.pending[0][0].index if in_next and self.pending else self.published
-        self.revoked |= dict.fromkeys(tokens, index)
+        self.revoked |= dict.fromkeys(tokens, max(index, farthest))
 
     def is_revoked(self, request: SubscribeRequest[Health]) -> bool:
         """Whether the cursor was reached before its token was revoked."""

@@ -182,7 +182,7 @@ class World:
         """The next commit of the store, with a close event in front of it, perhaps."""
         events: list[Event[Any]] = [close_subscription_event(revoked)] if revoked else []
         self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in revoked)
-        self.store.revoke(revoked, in_next=True)
+        self.store.revoke(revoked, self._farthest(), in_next=True)
         if self.store.pending:
             events += self.store.take_pending()
         self.publisher.publish(events)
@@ -190,7 +190,10 @@ class World:
     def revoke(self, tokens: Sequence[str]) -> None:
         closed = self._expect_end(CloseReason.TOKEN, lambda r: r.subscription.request.token in tokens)
         assert self.publisher.close_subscriptions(tokens) == closed
-        self.store.revoke(tokens)
+        self.store.revoke(tokens, self._farthest())
+
+    def _farthest(self) -> int:
+        return max(line.farthest for line in self.store.lines.values())
 
     def refresh(self, topic: Topic[Health], state: list[tuple[Subject, str]]) -> None:
         self._expect_end(CloseReason.REFRESH, lambda r: r.subscription.request.topic == topic)
