@@ -79,8 +79,8 @@ ENDS = (
         "a loop over a finished subject ends with an error",
         "D16",
         "_subscription.py",
-        "            raise StopAsyncIteration from None\n",
-        "            raise\n",
+        "            return StopAsyncIteration()\n",
+        "            return error\n",
         FINISH,
     ),
     Mutant(
@@ -251,8 +251,8 @@ ENDS = (
         "readers that have left are remembered until the index of their snapshot is published",
         "D13",
         "_timeline.py",
-        "[*[each for each in gate.called if each.readers], feed]",
-        "[*gate.called, feed]",
+        "            del gate.called[feed]\n            self.leave(index, gate)\n",
+        "            pass\n",
         SOURCES,
     ),
     # What is shown.
