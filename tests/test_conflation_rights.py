@@ -1,5 +1,6 @@
 """C2, D19, D21: what conflates with an authorizer or a filter has the same state as who gets every event."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from random import Random
 from typing import Any, Self, cast
@@ -11,7 +12,16 @@ from scenes import settled
 from typing_extensions import override
 from unions import BOTH, fold, rows_at
 
-from trio_stream import Event, EventPublisher, SubscribeRequest, Subscription, WouldBlock
+from trio_stream import (
+    BusyResourceError,
+    ClosedResourceError,
+    Event,
+    EventPublisher,
+    Payload,
+    SubscribeRequest,
+    Subscription,
+    WouldBlock,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -288,6 +298,58 @@ async def test_who_conflates_has_the_state_of_who_does_not(seed: int, kind: str)
             assert each.compared
 
 
+@pytest.mark.parametrize("style", ["receive", "receive_batch", "receive_nowait", "receive_until_current"])
+async def test_a_filter_that_closes_its_reader_has_nothing_returned(style: str) -> None:
+    """D9: not even what it was asked about before."""
+
+    def where(payload: Health) -> bool:
+        if payload.value == "close":
+            subscription.close()
+        return True
+
+    async with by_row(index=1) as (_, publisher):
+        subscription = live(publisher, where=where)
+        publisher.publish([event(2, "a", "1")])
+        publisher.publish([event(3, "b", "close")])
+        with pytest.raises(ClosedResourceError):
+            await call(subscription, style)
+        assert publisher.statistics().subscriptions == 0
+
+
+@pytest.mark.parametrize("style", ["receive", "receive_batch", "receive_nowait", "receive_until_current"])
+async def test_a_filter_that_is_asked_may_look_at_its_reader_and_not_receive(style: str) -> None:
+    """D3: what is looked at now would come twice, or never."""
+    horizons: list[int] = []
+
+    def where(payload: Health) -> bool:
+        if not horizons:
+            horizons.append(subscription.horizon)
+            with pytest.raises(BusyResourceError):
+                subscription.receive_nowait()
+        return payload.key != "a"
+
+    async with by_row(index=1) as (_, publisher):
+        subscription = live(publisher, where=where)
+        for number, key in enumerate("abc", 2):
+            publisher.publish([event(number, key, "1")])
+        received = await call(subscription, style)
+        assert kinds(each for whole in received for each in whole.events) == ["3:b=1", "4:c=1"]
+        assert horizons == [1]
+        assert taken(subscription) == []
+
+
+async def call(subscription: Subscription[Health], style: str) -> Sequence[Event[Health]]:
+    match style:
+        case "receive":
+            return [await subscription.receive()]
+        case "receive_batch":
+            return await subscription.receive_batch()
+        case "receive_until_current":
+            return await subscription.receive_until_current()
+        case _:
+            return [subscription.receive_nowait()]
+
+
 async def test_more_events_than_one_call_looks_at_are_several_deliveries() -> None:
     """D15: at most 4,096 events in one; each stands for all up to its index."""
     async with by_row(index=1, history=10_000) as (_, publisher):
@@ -387,3 +449,40 @@ async def test_what_raises_when_asked_is_raised_before_anything_is_taken(who: st
             apply(state, received)
         assert {subject.key: value for subject, value in state.items()}["b"] == "1"
         assert subscription.horizon == 4
+
+
+class Owned(Payload):
+    """What says that it is gone says whose it was."""
+
+    def __init__(self, value: str | None, owner: str) -> None:
+        self.value, self.owner = value, owner
+
+    subject = "a"
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Owned) and (self.value, self.owner) == (other.value, other.owner)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @override
+    def has_read_permission(self, authorizer: str, /) -> bool:
+        return self.owner == authorizer
+
+    @override
+    def withdrawn(self) -> "Owned":
+        return Owned(None, self.owner)
+
+
+@pytest.mark.parametrize("on_lag", ["close", "conflate"])
+async def test_the_delete_of_what_was_never_shown_is_not_shown_either(on_lag: Any) -> None:
+    """D19: the reader learns that its own row is gone, and nothing of the one that came after."""
+    mine, theirs = Owned("1", "me"), Owned("2", "boss")
+    async with by_row(lambda _: "a", index=1) as (_, publisher):
+        subscription = publisher.subscribe(EVERY.after(publisher.cursor), authorizer="me", on_lag=on_lag)
+        publisher.publish([Event(HEALTH, 2, mine)])  # type: ignore[list-item]
+        taken(subscription)
+        publisher.publish([Event(HEALTH, 3, theirs, previous=mine)])
+        publisher.publish([Event(HEALTH, 4, theirs.withdrawn(), previous=theirs)])
+        got = [each.payload for received in taken(subscription) for each in received.events]
+        assert got == [mine.withdrawn()]

@@ -96,6 +96,7 @@ class Replays:
     def append(self, page: Page, delivery: Event[Any]) -> None:
         """A commit more."""
         page.append(delivery)
+        self._note(page, delivery.index)
         if page.waiting:
             self._parking.wake((page,))
 
@@ -105,6 +106,8 @@ class Replays:
             page.sequel = sequel
             if isinstance(sequel, Broken):
                 self._unshare(page)
+            else:
+                self._note(page, sequel.at)
             self._parking.wake((page,))
 
     def forget(self, topics: Container[Topic[Any]]) -> None:
@@ -116,13 +119,18 @@ class Replays:
         pages = self._pages.get(interests, ())
         for place in range(bisect_right(pages, cursor.index, key=_BEGIN) - 1, -1, -1):
             page = pages[place]
-            if page.cursor == cursor:
-                return page
             if may_begin_before and _brings_on(page, cursor.index):
+                return page
+            if page.cursor == cursor and not may_begin_before:  # it is to be judged, whatever follows
                 return page
             if page.cursor.index < cursor.index:
                 break
         return None
+
+    def _note(self, page: Page, index: int) -> None:
+        """Readers may come there, although nothing of it is published yet."""
+        for history in self._feeds.histories_of(page.interests):
+            history.farthest = max(history.farthest, index)
 
     def _unshare(self, page: Page) -> None:
         pages = self._pages.get(page.interests, [])

@@ -209,7 +209,7 @@ ENDS = (
         "a union keeps what it remembers of its keys when nobody reads it any more",
         "D13",
         "_feeds.py",
-        "        self._parking.in_slices((plain.history.leave(plain) for plain in finished), len(finished))\n",
+        "        self._parking.in_slices(map(_leave, finished), len(finished))\n",
         "",
         LATE,
     ),

@@ -132,6 +132,22 @@ READING = (
         ("test_permission.py", "test_revocation.py"),
     ),
     Mutant(
+        "a payload of a snapshot that revokes is shown all the same",
+        "D9",
+        "_reader.py",
+        "            raise self._error()\n        return shown\n",
+        "            pass\n        return shown\n",
+        ("test_permission.py", "test_revocation.py", "test_shown.py"),
+    ),
+    Mutant(
+        "a payload that revokes is conflated all the same",
+        "D9",
+        "_reader.py",
+        "        if self._end is not None:  # as in _shown()\n            raise self._error()\n        return events\n",
+        "        return events\n",
+        ("test_conflation_ends.py", "test_conflation_rights.py"),
+    ),
+    Mutant(
         "a snapshot shows what is hidden",
         "D1",
         "_reader.py",
@@ -289,6 +305,34 @@ READING = (
         "            while (",
         "        was_receiving = self._is_receiving\n        try:\n            while (",
         ("test_permission_batches.py",),
+    ),
+    Mutant(
+        "who is asked about a snapshot may receive meanwhile",
+        "D3",
+        "_reader.py",
+        '        was_receiving, self._is_receiving = self._is_receiving, "asking"\n'
+        "        try:\n"
+        "            shown = rights",
+        "        was_receiving = self._is_receiving\n        try:\n            shown = rights",
+        ("test_permission.py", "test_permission_batches.py", "test_shown.py"),
+    ),
+    Mutant(
+        "who is asked for what is conflated may receive meanwhile",
+        "D3",
+        "_reader.py",
+        '        was_receiving, self._is_receiving = self._is_receiving, "asking"\n'
+        "        try:\n"
+        "            singles = ",
+        "        was_receiving = self._is_receiving\n        try:\n            singles = ",
+        ("test_conflation_ends.py", "test_conflation_rights.py"),
+    ),
+    Mutant(
+        "a read until now judges the cursor by its scout, which counts it",
+        "D12",
+        "_subscription.py",
+        "            await self._be_judged()\n",
+        "",
+        ("test_replay.py",),
     ),
     Mutant(
         "the horizon goes on while a payload is asked",

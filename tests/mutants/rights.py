@@ -100,6 +100,22 @@ RIGHTS = (
         ("test_withdrawal.py",),
     ),
     Mutant(
+        "a key that comes again is withdrawn for who has never seen it",
+        "D19",
+        "_rights.py",
+        "        if not replacement.was_there:\n            return None\n",
+        "",
+        ("test_withdrawal.py",),
+    ),
+    Mutant(
+        "a row that comes again is withdrawn from what is conflated",
+        "D19, C2",
+        "_rights.py",
+        "before is None or not before.was_there or not",
+        "before is None or not",
+        ("test_withdrawal.py",),
+    ),
+    Mutant(
         "a withdrawal has no mark",
         "D7, D24",
         "_rights.py",
@@ -121,7 +137,7 @@ RIGHTS = (
         "_reader.py",
         "shown = (event if answer else None) if is_plain else rights.shown(event, replaced)",
         "shown = event if answer else None",
-        ("test_withdrawal.py",),
+        ("test_where.py",),
     ),
     # Of a batch.
     Mutant(
