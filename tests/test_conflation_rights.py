@@ -17,6 +17,7 @@ from trio_stream import (
     ClosedResourceError,
     Event,
     EventPublisher,
+    Payload,
     SubscribeRequest,
     Subscription,
     WouldBlock,
@@ -448,3 +449,40 @@ async def test_what_raises_when_asked_is_raised_before_anything_is_taken(who: st
             apply(state, received)
         assert {subject.key: value for subject, value in state.items()}["b"] == "1"
         assert subscription.horizon == 4
+
+
+class Owned(Payload):
+    """What says that it is gone says whose it was."""
+
+    def __init__(self, value: str | None, owner: str) -> None:
+        self.value, self.owner = value, owner
+
+    subject = "a"
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Owned) and (self.value, self.owner) == (other.value, other.owner)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @override
+    def has_read_permission(self, authorizer: str, /) -> bool:
+        return self.owner == authorizer
+
+    @override
+    def withdrawn(self) -> "Owned":
+        return Owned(None, self.owner)
+
+
+@pytest.mark.parametrize("on_lag", ["close", "conflate"])
+async def test_the_delete_of_what_was_never_shown_is_not_shown_either(on_lag: Any) -> None:
+    """D19: the reader learns that its own row is gone, and nothing of the one that came after."""
+    mine, theirs = Owned("1", "me"), Owned("2", "boss")
+    async with by_row(lambda _: "a", index=1) as (_, publisher):
+        subscription = publisher.subscribe(EVERY.after(publisher.cursor), authorizer="me", on_lag=on_lag)
+        publisher.publish([Event(HEALTH, 2, mine)])  # type: ignore[list-item]
+        taken(subscription)
+        publisher.publish([Event(HEALTH, 3, theirs, previous=mine)])
+        publisher.publish([Event(HEALTH, 4, theirs.withdrawn(), previous=theirs)])
+        got = [each.payload for received in taken(subscription) for each in received.events]
+        assert got == [mine.withdrawn()]

@@ -545,3 +545,17 @@ async def test_a_snapshot_function_is_not_asked_less_because_its_subject_is_fini
         for _ in range(2):
             assert await to_the_end(publisher.subscribe(WEB)) == (["1:web=ok", "eos@1"], 1)
         assert requests == [WEB, WEB]
+
+
+async def test_a_resume_at_an_end_that_the_history_has_just_forgotten_is_stale() -> None:
+    """D6, D7: nobody knows any more that there is nothing to wait for, so the snapshot has to say it."""
+    async with opened(history=1, index=1, epoch="e") as (store, publisher):
+        reader = publisher.subscribe(LIVE)
+        store.commit(("web", "1"), finish=["web"])
+        await to_the_end(reader)
+        request = reader.resume_request()
+        reader.close()
+        assert await to_the_end(publisher.subscribe(request)) == ([], 2)
+        store.commit(("db", "1"))
+        assert kinds(await until_live(publisher.subscribe(request))) == ["marker", "2:web=1", "eos@3"]
+        assert publisher.statistics().topics["health"].floor == 3

@@ -438,3 +438,40 @@ async def test_events_of_what_only_a_snapshot_has_called_finished_do_no_harm() -
         else:
             assert kinds(ready(wide)) == ["3:web=3"]
         await to_the_end(ended)
+
+
+async def test_nothing_is_left_of_very_many_subjects_whose_snapshots_were_ahead() -> None:
+    """D13: each of another index, none of which is ever published."""
+    newest = iter(range(10, 10_000))
+
+    async def snapshot(_: SubscribeRequest[Health], appender: SnapshotAppender[Health]) -> int:
+        appender.finish()
+        return next(newest)
+
+    async def come_and_go(times: int) -> int:
+        for number in range(times):
+            await to_the_end(publisher.subscribe(SubscribeRequest(HEALTH, f"{number}")))
+        await quiet()
+        gc.collect()
+        return len(gc.get_objects())
+
+    source = Source(snapshot, finishes=True)
+    async with open_publisher({HEALTH: source}, index=1, snapshot_cache_ttl=0) as publisher:
+        before = await come_and_go(10)
+        assert await come_and_go(100) < before + 100
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="an end that only a snapshot function has said is forgotten with its last reader: "
+    "a resume there waits for ever",
+)
+async def test_a_resume_at_an_end_that_a_snapshot_has_said_ends_again() -> None:
+    """D7: as `resume_request` says."""
+    async with archived("web", snapshot_cache_ttl=0) as (_, publisher):
+        reader = publisher.subscribe(WEB)
+        await to_the_end(reader)
+        resumed = publisher.subscribe(reader.resume_request())
+        await quiet()
+        with pytest.raises(EndOfSubject):
+            ready(resumed)

@@ -212,3 +212,17 @@ async def test_the_bound_holds_from_threads_too() -> None:
         for index in (1, 2, 3):
             await anyio.to_thread.run_sync(publisher.publish_from_thread, commit(index, (HEALTH, 2)))
         assert publisher.statistics().topics["health"].commits == 1
+
+
+async def test_a_subject_that_is_finished_counts_as_an_event() -> None:
+    """D11: a commit may finish very many that nobody knew."""
+    async with opened(history=1_000, history_events=100, index=1) as (store, publisher):
+        for number in range(20):
+            store.commit(finish=[f"{number}-{key}" for key in range(30)])
+        statistics = publisher.statistics().topics["health"]
+        assert statistics.commits == 3
+        assert statistics.feeds <= 91
+        for _ in range(100):
+            store.commit(("db", "1"))
+        statistics = publisher.statistics().topics["health"]
+        assert (statistics.commits, statistics.feeds) == (100, 2)

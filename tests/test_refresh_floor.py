@@ -1,8 +1,9 @@
 """Nobody resumes over a refresh: who held the newest commit before it does not hold the state after it."""
 
 import pytest
-from catalogue import HEALTH, Health, event, kinds, until_live
-from scenes import ALL, opened, settled
+from catalogue import HEALTH, Health, event, kinds, ready, until_live
+from logged import after, filled, indexes, logged, until
+from scenes import ALL, opened, quiet, settled
 
 from trio_stream import SnapshotAppender, SubscribeRequest, Topic
 
@@ -101,3 +102,18 @@ async def test_a_snapshot_that_was_ahead_before_a_restore_does_not_make_later_in
         publisher.publish([event(2, "web", "2")])
         again = publisher.subscribe(SubscribeRequest(HEALTH, index=1, epoch=publisher.epoch))
         assert await settled(again) == ["2:web=2"]
+
+
+async def test_the_index_of_a_replay_that_was_ahead_before_a_refresh_is_stale() -> None:
+    """D7: the log knew what was not published yet."""
+    async with logged(filled(9, size=20)) as (store, publisher):
+        store.publisher = None
+        store.fill(5)
+        reader = publisher.subscribe(after(store, 2))
+        assert indexes(await until(reader, 14)) == [*range(3, 15)]
+        await quiet()
+        ready(reader)
+        request = reader.resume_request()
+        assert request.index == 14
+        publisher.refresh(HEALTH)
+        assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow

@@ -26,6 +26,7 @@ from trio_stream import (
     Source,
     SubscribeRequest,
     Subscription,
+    SubscriptionLagged,
     SubscriptionState,
     WouldBlock,
     open_publisher,
@@ -920,3 +921,73 @@ async def test_a_reader_that_the_history_has_passed_still_knows_the_mark_of_its_
         assert indexes([await subscription.receive()]) == [21]
         store.fill(2)
         assert subscription.resume_request() == after(store, 21)
+
+
+async def test_a_page_that_led_nowhere_and_that_somebody_still_reads_is_not_read_again_and_again() -> None:
+    """D21: when the history has passed the cursor that it was asked for, the log is asked anew."""
+    async with logged(filled(3, copy="a"), history=1) as (store, publisher):
+        store.publisher = None
+        store.fill(2)
+        stalls = publisher.subscribe(after(store, 5))  # ahead of what is published: the log judges it
+        await quiet()
+        assert store.asked == [5]
+        store.publisher = publisher
+        for commit in store.log[3:]:
+            publisher.publish(commit)
+        store.fill(4)
+        reader = publisher.subscribe(after(store, 5))
+        got: list[Event[Health]] = []
+        for _ in range(10):
+            await quiet()
+            got += ready(reader)
+        assert indexes(got) == [*range(6, 10)]
+        assert indexes(await until(stalls, 9)) == [*range(6, 10)]
+
+
+async def test_a_reader_whose_calls_are_cancelled_has_begun_once() -> None:
+    """What a cancelled call has found out is found out again, and is counted by the call that returns."""
+    async with logged(filled(20)) as (store, publisher):
+        subscription = publisher.subscribe(after(store, 3))
+        gate = store.hold(7)
+        for _ in range(3):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(subscription.receive_until_current)
+                await quiet()
+                tasks.cancel_scope.cancel()
+        gate.set()
+        assert indexes(await subscription.receive_until_current()) == [*range(4, 21)]
+        assert publisher.statistics().opened["replayed"] == 1
+
+
+async def test_readers_who_stall_in_snapshots_that_the_history_has_passed_hold_two_of_them() -> None:
+    """D11, D21: whole or not; a third takes the oldest from its readers, and ends its function."""
+    running: list[int] = []
+
+    async def large(request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        index = store.index
+        running.append(index)
+        try:
+            for _ in range(1_100):
+                await snapshot.append([event(index, "a")])
+        finally:
+            running.remove(index)
+        return index
+
+    store = filled(3)
+    sources = {HEALTH: Source(large, replay=store.replay)}
+    async with open_publisher(sources, index=3, history=1, epoch=EPOCH) as publisher:
+        store.publisher = publisher
+        readers = []
+        for _ in range(4):
+            readers.append(publisher.subscribe(EVERY))
+            await quiet()
+            store.fill(2)
+            await quiet()
+        assert len(running) == 2
+        for lost in readers[:2]:
+            with pytest.raises(SubscriptionLagged):
+                lost.receive_nowait()
+        for kept in readers[2:]:
+            assert len(await until_live(kept)) == 1_101
+            assert kept.index < indexes(await until(kept, store.index))[0]
+        assert running == []

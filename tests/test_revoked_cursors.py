@@ -28,6 +28,8 @@ from trio_stream import (
 
 pytestmark = pytest.mark.anyio
 
+EVERYTHING = SubscribeRequest(HEALTH).interests
+
 MOST_REVOKED = 65_536
 Revoke: TypeAlias = Callable[[EventPublisher, list[str]], object]
 
@@ -470,3 +472,31 @@ async def test_a_cursor_as_one_value_is_no_better() -> None:
         asked = SubscribeRequest(HEALTH, "web", token="t")
         assert begins(publisher, asked.after(Cursor.parse("5@e"))) == "stale"
         assert begins(publisher, asked.after(Cursor.parse("6@e"))) == "live"
+
+
+@pytest.mark.parametrize("by", ["call", "event", "commit"])
+@pytest.mark.parametrize("replayed", [False, True], ids=["snapshot", "replay"])
+async def test_a_cursor_that_was_ahead_of_the_publisher_when_its_token_was_revoked_is_stale(
+    by: str, replayed: bool
+) -> None:
+    """D20: it was reached under the old rights, although its index is greater than that of the revocation."""
+    store = Logged(size=20)
+    store.fill(9)
+    async with logged(store) as (_, publisher):
+        store.publisher = None
+        store.fill(5)
+        asked = request("t", 2 if replayed else 0)
+        reader = publisher.subscribe(SubscribeRequest(interests=EVERYTHING, token="t", index=asked.index))
+        while reader.index < 14:
+            await reader.receive()
+        await settled(reader)
+        cursor = reader.cursor
+        assert cursor.index == 14
+        reader.close()
+        if by == "call":
+            publisher.close_subscriptions(["t"])
+        else:
+            publisher.publish([close_subscription_event(["t"])], index=10 if by == "commit" else None)
+        for token, began in [("t", "stale"), ("u", "live")]:
+            again = SubscribeRequest(interests=EVERYTHING, token=token).after(cursor)
+            assert begins(publisher, again) == began

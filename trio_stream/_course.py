@@ -328,7 +328,7 @@ class Course(Slot, Generic[P]):
                 floor = 0 if self._index or self._passages.timeline.is_stopped else self._floor
                 is_good = gate.mark == mark and index >= floor
                 if not self._index:
-                    self._passages.counts.opened["resumed" if is_good else "stale"] += 1
+                    self._count_beginning("resumed" if is_good else "stale")
                 if is_good:
                     self._go_live(index, mark)
                 else:
@@ -338,6 +338,9 @@ class Course(Slot, Generic[P]):
             case _:  # FILLING
                 self._go_live(self._index, "" if self._known is None else self._known.mark)
         return None
+
+    def _count_beginning(self, how: str) -> None:
+        self._passages.counts.opened[how] += 1
 
     def _begin_anew(self) -> None:
         """The cursor that it came with, or that of its snapshot, is stale."""
@@ -411,7 +414,7 @@ class Course(Slot, Generic[P]):
             return False
         self._awaited = None
         is_good = page.end > 0 or isinstance(page.sequel, Reached)
-        self._passages.counts.opened["replayed" if is_good else "stale"] += 1
+        self._count_beginning("replayed" if is_good else "stale")
         if is_good:
             self._index = place.at
             self._known = Place(*place) if place.mark else None

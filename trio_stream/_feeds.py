@@ -212,11 +212,15 @@ class Feeds:
         """One reader less."""
         if isinstance(feed, PlainFeed):
             feed.history.leave(feed)
-            return
-        feed.readers -= 1
-        if not feed.readers:
-            self._discard(feed)
-            self._parking.release(feed.drop_all(and_more=False), size)
+        else:
+            feed.readers -= 1
+            if not feed.readers:
+                self._discard(feed)
+                self._parking.release(feed.drop_all(and_more=False), size)
+        sequel = feed.sequel
+        if not feed.readers and isinstance(sequel, Finished) and not sequel.is_published:
+            feed.sequel = None  # it is for the snapshot or replay function to say it again
+            self._timeline.recall(sequel.at, feed)
 
     def conflate(self, feed: Feed) -> None:
         """One more reader of it conflates."""

@@ -172,7 +172,8 @@ class Passages:
         # {interests: what a new subscriber is given}; being made, or cached.
         self.shared: dict[Interests, Snapshot] = {}
         self._serial: int = 0
-        # {interests: those that are passed and kept, oldest first}; those that are ageing are in `History.ageing`.
+        # {interests: those that are passed and kept, whole or not, oldest first}; those that are ageing are in
+        # `History.ageing`.
         self._kept: dict[Interests, list[Snapshot]] = {}
 
     def join(self, interests: Interests, *, fresh: bool, keeps: bool) -> Snapshot:
@@ -258,6 +259,7 @@ class Passages:
         if is_passed:
             self._keep(snapshot)
         else:
+            self._let_go(snapshot)  # the history had passed the point at which it was started, and no more
             self.feeds.fill_after(snapshot.interests, index)  # a publisher that stops forgets what is older
             self._remember_age(snapshot)
             snapshot.is_cached = cache and len(snapshot.interests) == 1
@@ -364,9 +366,11 @@ class Passages:
         if snapshot.is_complete and snapshot.index >= snapshot.newest_dropped:  # the same, and it is newer
             return
         if _is_kept(snapshot) and not snapshot.is_gone:
-            if snapshot.is_complete:  # if not, its handler has just been told to go on
+            if snapshot.is_complete:
                 self._keep(snapshot)
                 self.parking.wake((snapshot,))
+            elif not snapshot.keepers:  # if there are, its handler has just been told to go on
+                self._hold(snapshot)
         else:
             self._give_up(snapshot)
 
@@ -383,8 +387,22 @@ class Passages:
         snapshot.is_passed = True
         snapshot.is_cached = False
         self._unshare(snapshot)
-        self._kept.setdefault(snapshot.interests, []).append(snapshot)
+        self._hold(snapshot)
+
+    def _hold(self, snapshot: Snapshot) -> None:
+        """It is one of those that the history has passed and that are kept, perhaps before it is whole."""
+        kept = self._kept.setdefault(snapshot.interests, [])
+        if snapshot not in kept:
+            kept.append(snapshot)
         self._keep_at_most(snapshot.interests, MOST_KEPT)
+
+    def _let_go(self, snapshot: Snapshot) -> None:
+        """It is none of them."""
+        kept = self._kept.get(snapshot.interests, [])
+        if snapshot in kept:
+            kept.remove(snapshot)
+            if not kept:
+                del self._kept[snapshot.interests]
 
     def _keep_at_most(self, interests: Interests, count: int) -> None:
         while len(self._kept.get(interests, ())) > count:
@@ -398,11 +416,7 @@ class Passages:
 
     def _give_up(self, snapshot: Snapshot) -> None:
         """It ends before its readers have had it."""
-        kept = self._kept.get(snapshot.interests, [])
-        if snapshot in kept:
-            kept.remove(snapshot)
-            if not kept:
-                del self._kept[snapshot.interests]
+        self._let_go(snapshot)
         self._empty(snapshot, and_more=not snapshot.is_complete)
         snapshot.is_cached = False
         self._leave_gate(snapshot)

@@ -348,7 +348,8 @@ class EventPublisher:
         """Force-closes every subscription made with one of these tokens; returns how many they were.
 
         When it has returned, none of them returns another event.
-        From now on a resume with one of them is stale if its cursor is not newer than the newest index of now.
+        From now on a resume with one of them is stale if its cursor is not newer than the newest index of now, which is
+        that of a snapshot or replay that was ahead of what is published.
         For this the newest 65,536 tokens are remembered; when one is forgotten, cursors that are not newer than its
         revocation are stale with every token.
         After the publisher has stopped, it closes those that still return what was published before.
@@ -536,7 +537,9 @@ class EventPublisher:
         self._parking.wake(lots)
 
     def _revoke(self, tokens: Collection[str], index: int) -> int:
-        self._timeline.revocations.add(tokens, index)
+        # A snapshot or a replay may have been ahead of it, and given a cursor that is older than this all the same.
+        farthest = max([history.farthest for history in self._feeds.histories.values()], default=0)
+        self._timeline.revocations.add(tokens, max(index, farthest))
         closed = self._subscriptions.take(tokens)
         self._force_close(closed, CloseReason.TOKEN)
         return len(closed)

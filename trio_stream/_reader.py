@@ -27,7 +27,7 @@ from ._course import LIVE, READING, REPLAYING, Course, Place
 from ._events import END_OF_SNAPSHOT, Event, PayloadEvents, size
 from ._passages import Snapshot
 from ._replays import Page
-from ._rights import Rights
+from ._rights import Rights, is_let_through
 
 P = TypeVar("P", default=Any)
 
@@ -129,8 +129,9 @@ class Reader(Course[P]):
                     and id(event) not in replaced
                 ):
                     answer: object = where(event.payload)
-                    is_plain = type(answer) is bool
-                    shown = (event if answer else None) if is_plain else rights.shown(event, replaced)
+                    if type(answer) is not bool:
+                        answer = is_let_through(event.payload, answer)
+                    shown = event if answer else None
                 else:
                     shown = rights.shown(event, replaced)
                 if self._end is not None:  # as in _shown()
@@ -156,7 +157,8 @@ class Reader(Course[P]):
             index, mark = events[-1].index, events[-1].mark
         else:
             folded, count = [], 0
-            for item in feed.items[self._position - feed.base :]:
+            begin = self._position - feed.base
+            for item in feed.items[begin : begin + MOST_FOLDED]:
                 folded.append(item)
                 count += size(item)
                 if count >= MOST_FOLDED:

@@ -20,7 +20,7 @@ If there is none, it gets a page of its own, so that nobody waits for another.
 A page goes with its last reader, and so does the function that fills it.
 """
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Container
 from operator import attrgetter
 from typing import Any, Final
@@ -96,6 +96,7 @@ class Replays:
     def append(self, page: Page, delivery: Event[Any]) -> None:
         """A commit more."""
         page.append(delivery)
+        self._note(page, delivery.index)
         if page.waiting:
             self._parking.wake((page,))
 
@@ -105,6 +106,8 @@ class Replays:
             page.sequel = sequel
             if isinstance(sequel, Broken):
                 self._unshare(page)
+            else:
+                self._note(page, sequel.at)
             self._parking.wake((page,))
 
     def forget(self, topics: Container[Topic[Any]]) -> None:
@@ -114,21 +117,32 @@ class Replays:
 
     def _found(self, interests: Interests, cursor: Cursor, *, may_begin_before: bool) -> Page | None:
         pages = self._pages.get(interests, ())
-        for page in reversed(pages[: bisect_right(pages, cursor.index, key=_BEGIN)]):
-            if page.cursor == cursor:
-                return page
+        for place in range(bisect_right(pages, cursor.index, key=_BEGIN) - 1, -1, -1):
+            page = pages[place]
             if may_begin_before and _brings_on(page, cursor.index):
+                return page
+            if page.cursor == cursor and not may_begin_before:  # it is to be judged, whatever follows
                 return page
             if page.cursor.index < cursor.index:
                 break
         return None
 
+    def _note(self, page: Page, index: int) -> None:
+        """Readers may come there, although nothing of it is published yet."""
+        for history in self._feeds.histories_of(page.interests):
+            history.farthest = max(history.farthest, index)
+
     def _unshare(self, page: Page) -> None:
         pages = self._pages.get(page.interests, [])
-        if page in pages:
-            pages.remove(page)
-            if not pages:
-                del self._pages[page.interests]
+        place = bisect_left(pages, page.dropped, key=_BEGIN)
+        # There may be very many, but few that begin at the same commit.
+        while place < len(pages) and pages[place].dropped == page.dropped:
+            if pages[place] is page:
+                del pages[place]
+                if not pages:
+                    del self._pages[page.interests]
+                return
+            place += 1
 
 
 def _brings_on(page: Page, index: int) -> bool:

@@ -52,7 +52,7 @@ class Replacement:
         if self._withdrawn is None:
             event, gone = self.event, withdrawn(self.previous)
             is_delete = bool(event.payload == gone)
-            self._was_there = not self.previous == gone
+            self._was_there = bool(self.previous != gone)
             self._withdrawn = event if is_delete else Event(event.topic, event.index, gone, mark=event.mark)
         return self._withdrawn
 
@@ -132,11 +132,7 @@ class Rights:
         if self._where is None:
             return True
         answer: object = self._where(payload)
-        if type(answer) is not bool and isinstance(answer, Awaitable):  # which would always be true
-            raise TypeError(
-                f"where of a subscription is not to be async: it was asked of {type(payload).__name__}"
-            )
-        return bool(answer)
+        return is_let_through(payload, answer) if type(answer) is not bool else answer
 
     def across(self, first: Event[Any], last: Event[Any], replaced: Replaced) -> Event[Any] | None:
         """What a reader gets of `last` that has had what `first` replaced, and nothing between them.
@@ -149,9 +145,10 @@ class Rights:
             return last
         if before is None or not before.was_there or not self.shows(before.previous):
             return None
-        return (
-            last if is_delete else Event(last.topic, last.index, withdrawn(before.previous), mark=last.mark)
-        )
+        if is_delete and after is not None and (after is before or self.shows(after.previous)):
+            return last
+        # A delete of what the reader was never shown may have something of that in it.
+        return Event(last.topic, last.index, withdrawn(before.previous), mark=last.mark)
 
     def _of_one(self, event: Event[Any], replacement: Replacement | None) -> Event[Any] | None:
         if replacement is None:
@@ -164,6 +161,15 @@ class Rights:
         if not replacement.was_there:
             return None
         return replacement.withdrawn if self.shows(replacement.previous) else None
+
+
+def is_let_through(payload: Any, answer: object) -> bool:
+    """What a filter says of a payload by an answer of whatever type; `TypeError` if it is to be awaited."""
+    if isinstance(answer, Awaitable):  # which would always be true
+        raise TypeError(
+            f"where of a subscription is not to be async: it was asked of {type(payload).__name__}"
+        )
+    return bool(answer)
 
 
 def withdrawn(payload: Any) -> Any:

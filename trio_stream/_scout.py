@@ -8,7 +8,7 @@ If the call is cancelled before, the scout retires, and the reader has consumed 
 from copy import copy
 from typing import Any, Final
 
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, override
 
 from ._course import LIVE, NOWHERE, REPLAYING, Course, Phase
 from ._reader import Reader
@@ -34,7 +34,7 @@ _PLACE: Final = (
 class Scout(Reader[P]):
     """Reads ahead of another reader."""
 
-    __slots__ = ()
+    __slots__ = ("_beginning",)
 
     def __init__(self, reader: Reader[P]) -> None:
         """In the same place."""
@@ -47,6 +47,8 @@ class Scout(Reader[P]):
         # Which count.
         self._rights = copy(self._rights)
         self._conflation = copy(self._conflation)
+        # How the reader begins, if the scout has found that out: it counts when the reader follows.
+        self._beginning: str | None = None
         self._feed.readers += 1
         if self._uses_map:
             self._passages.feeds.conflate(self._feed)
@@ -68,8 +70,18 @@ class Scout(Reader[P]):
         if self._end is None and self._feed is not NOWHERE:
             self._detach()
 
+    @override
+    def _count_beginning(self, how: str) -> None:
+        self._beginning = how
+
+    def settle(self, reader: Reader[P]) -> None:
+        """Counts how the reader has begun, if that was found out here."""
+        if self._beginning is not None and reader._awaited is not None and not reader._index:
+            reader._count_beginning(self._beginning)
+
     def bring(self, reader: Reader[P]) -> None:
         """Has the reader stand where it stands, and leaves."""
+        self.settle(reader)
         reader._leave_passage()
         for name in _PLACE:
             setattr(reader, name, getattr(self, name))

@@ -185,6 +185,8 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         try:
             return await self.__anext__()
         except StopAsyncIteration:
+            if self._end is None:  # it was raised by a payload
+                raise
             raise self._error() from None
 
     @enable_ki_protection
@@ -316,10 +318,16 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
                 self._stop = min(burst, end)
                 if end - position > self._peak_lag:
                     self._peak_lag = end - position
-        except EndOfSubject:
-            if self._end is None or not self._end.is_finished:  # it was raised by a payload
-                raise
-            raise StopAsyncIteration from None
+        except (EndOfSubject, StopAsyncIteration) as error:
+            raise self._end_of_loop(error) from error.__cause__
+
+    def _end_of_loop(self, error: Exception) -> Exception:
+        """`StopAsyncIteration` if the subject is finished; if not, a payload or the filter has raised the error."""
+        if self._end is not None and self._end.is_finished:
+            return StopAsyncIteration()
+        if isinstance(error, StopAsyncIteration):  # as a coroutine does with `StopIteration`
+            raise RuntimeError("a payload, its authorizer or a filter raised StopAsyncIteration") from error  # noqa: TRY004
+        return error
 
     @enable_ki_protection
     def unsubscribe(self) -> None:
@@ -454,6 +462,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
             if self._end is None:
                 if scout._end is None:  # raised by a payload, and not about this
                     raise
+                scout.settle(self)
                 self._finish(scout._end)
         finally:
             scout.retire()

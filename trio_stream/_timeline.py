@@ -45,7 +45,7 @@ class Gate(Feed):
         # When it is open: of the commit with this index; "" if there is none, or it has none.
         self.mark: str = ""
         # Those who wait in these are woken when it opens.
-        self.called: list[Feed] = []
+        self.called: dict[Feed, None] = {}
 
 
 class Timeline:
@@ -161,8 +161,14 @@ class Timeline:
 
     def call(self, index: int, feed: Feed) -> None:
         """Has those who wait in this feed look again when the index is published, which is not reached."""
-        gate = self.enter(index)
-        gate.called = [*[each for each in gate.called if each.readers], feed]
+        self.enter(index).called[feed] = None
+
+    def recall(self, index: int, feed: Feed) -> None:
+        """Nobody waits in this feed any more."""
+        gate = self._awaited.get(index)
+        if gate is not None and feed in gate.called:
+            del gate.called[feed]
+            self.leave(index, gate)
 
     def reached(self) -> list[Feed]:
         """The gates of the indexes that are published now, which open, and the feeds that they call."""

@@ -130,15 +130,15 @@ class History:
         self.finals: int = 0
         # The wide feeds that its events get into; written by `Feeds`.
         self.routes: Routes = Routes()
-        # Oldest first, at most `limit`; and how many events they have besides one each.
+        # Oldest first, at most `limit`; and how many events and ends of subjects they have besides one each.
         self._log: deque[Kept] = deque()
         self._more: int = 0
         # What the events among them replace.
         self.replaced: dict[int, Replacement] = {}
         # Written by the passages: the snapshots that are complete and cached or read, or whose handler waits for
-        # readers, which die when the history passes their index, lowest first; the
-        # greatest index of a snapshot on this timeline, which may be ahead of what is published; and the serial
-        # number from which on snapshots are of the present state.
+        # readers, which die when the history passes their index, lowest first; the greatest index of a snapshot or a
+        # replay on this timeline, which may be ahead of what is published; and the serial number from which on
+        # snapshots are of the present state.
         self.ageing: list[Any] = []
         self.farthest: int = 0
         self.era: int = 0
@@ -208,7 +208,7 @@ class History:
             self._log.append((index, pairs[0][0], feeds[0]))
         else:
             self._log.append((index, pairs, feeds, places, ending))
-            self._more += len(pairs) - 1
+            self._more += len(pairs) + len(ending) - 1
         return feeds + ending
 
     def append_single(self, index: int, event: Event[Any], subject: Subject) -> PlainFeed:
@@ -238,8 +238,10 @@ class History:
             for event in (kept[1],) if len(kept) == 3 else map(itemgetter(0), kept[1]):
                 self.replaced.pop(id(event), None)
         self.dropped = index = kept[0]
-        if index > self.floor:
-            self.floor = index
+        # Who resumes where a subject is finished would wait for ever: nobody knows any more that it is.
+        floor = index + 1 if len(kept) == 5 and kept[4] else index
+        if floor > self.floor:
+            self.floor = floor
         if len(kept) == 3:
             feed = kept[2]
             feed.drop_oldest()
@@ -248,7 +250,7 @@ class History:
             if feed.start == feed.end:
                 self._discard_if_unused(feed)
         else:
-            self._more -= len(kept[1]) - 1
+            self._more -= len(kept[1]) + len(kept[4]) - 1
             for feed in kept[2]:
                 feed.drop_oldest()
             for feed in kept[4]:

@@ -209,6 +209,7 @@ class Everything:
         self.running = 0
         self.events = 0
         self.seen: Counter[str] = Counter()
+        self.is_stopped = False
         source = Source(
             self.snapshot,
             replay=self.replay if has_log else None,
@@ -441,6 +442,10 @@ class Everything:
                 store.refreshed[topic] = max(store.index, store.refreshed.get(topic, 0))
         self.publisher.refresh(epoch=store.epoch, index=store.index, mark=store.mark(store.index))
 
+    def stop(self) -> None:
+        self.is_stopped = True
+        self.publisher._stop()
+
     def revoke(self, token: str) -> None:
         self.store.revoked[token] = self.store.published
         self.end_all(lambda reader: reader.request.token == token, "token")
@@ -595,6 +600,16 @@ class Everything:
         reader.index = event.index
         assert reader.rows == self.truth(reader, event.index), "D1"
 
+    def is_closed(self, reader: Reader, reason: CloseReason) -> None:
+        if reason is CloseReason.STOPPED:
+            assert self.is_stopped
+            if reader.end is None and reader.is_whole and reader.is_judged:
+                horizon = reader.subscription.horizon
+                self.check_quiet(reader, horizon)
+                assert reader.rows == self.truth(reader, horizon), "D1, D5"
+            reader.end = reader.end or reason.value
+        assert reader.end == reason.value, f"{reader.end} is not {reason}"
+
     def raised(self, reader: Reader, error: Exception) -> None:
         match error:
             case EndOfSubject():
@@ -622,8 +637,7 @@ class Everything:
                 assert self.is_troubled
                 reader.end = "failed"
             case SubscriptionForceClosed():
-                assert error.reason in (CloseReason.TOKEN, CloseReason.REFRESH)
-                assert reader.end == error.reason.value, f"{reader.end} is not {error.reason}"
+                self.is_closed(reader, error.reason)
             case _:
                 assert isinstance(error, ClosedResourceError)
                 assert reader.end is not None

@@ -137,7 +137,7 @@ RIGHTS = (
         "_reader.py",
         "shown = (event if answer else None) if is_plain else rights.shown(event, replaced)",
         "shown = event if answer else None",
-        ("test_withdrawal.py",),
+        ("test_where.py",),
     ),
     # Of a batch.
     Mutant(
@@ -342,8 +342,8 @@ RIGHTS = (
         "what is revoked again is forgotten as soon as before",
         "D20",
         "_tokens.py",
-        "            indexes.pop(digest, None)\n",
-        "",
+        "            del indexes[digest]\n",
+        "            continue\n",
         ("test_revoked_cursors.py",),
     ),
     Mutant(
