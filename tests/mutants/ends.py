@@ -79,8 +79,9 @@ ENDS = (
         "a loop over a finished subject ends with an error",
         "D16",
         "_subscription.py",
-        "            raise StopAsyncIteration from None\n",
-        "            raise\n",
+        "        if self._end is not None and self._end.is_finished:\n"
+        "            return StopAsyncIteration()\n",
+        "",
         FINISH,
     ),
     Mutant(
@@ -251,8 +252,8 @@ ENDS = (
         "readers that have left are remembered until the index of their snapshot is published",
         "D13",
         "_timeline.py",
-        "[*[each for each in gate.called if each.readers], feed]",
-        "[*gate.called, feed]",
+        "            del gate.called[feed]\n            self.leave(index, gate)\n",
+        "            pass\n",
         SOURCES,
     ),
     # What is shown.
