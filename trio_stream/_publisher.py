@@ -255,7 +255,7 @@ class EventPublisher:
         """
         check_events("publish_from_thread", events)
         commit = tuple(events)
-        if isinstance(finish, Iterable) and not isinstance(finish, str):
+        if type(finish) is not str:  # which is refused when it is published
             finish = tuple(finish)
         publish = partial(self.publish, commit, index=index, mark=mark, finish=finish)
         if self._parking.thread == threading.get_ident():

@@ -105,7 +105,7 @@ class Replays:
             page.sequel = sequel
             if isinstance(sequel, Broken):
                 self._unshare(page)
-            else:
+            elif page in self._pages.get(page.interests, ()):  # if not, it is of a state that was replaced
                 for history in self._feeds.histories_of(page.interests):
                     history.farthest = max(history.farthest, sequel.at)
             self._parking.wake((page,))
