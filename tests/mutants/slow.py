@@ -226,8 +226,8 @@ SLOW = (
         "a topic without rows is conflated by its payloads",
         "D18",
         "_publisher.py",
-        "            if row is None:\n                raise ValueError(",
-        "            if False:\n                raise ValueError(",
+        "            if interest.topic not in self._feeds.row_functions:\n",
+        "            if False:\n",
         CONFLATION,
     ),
     # Replay.
@@ -438,5 +438,21 @@ SLOW = (
         "            await self._be_judged()\n",
         "",
         REPLAY,
+    ),
+    Mutant(
+        "a page that led nowhere is joined again and again",
+        "D21",
+        "_replays.py",
+        "            if page.cursor == cursor and not may_begin_before:",
+        "            if page.cursor == cursor:",
+        ("test_replay.py",),
+    ),
+    Mutant(
+        "snapshots that wait for readers who may go on are held without limit",
+        "D11, D21",
+        "_passages.py",
+        "                self._hold(snapshot)\n",
+        "                pass\n",
+        ("test_replay.py",),
     ),
 )
