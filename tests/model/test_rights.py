@@ -8,7 +8,7 @@ from proof import amount
 pytestmark = pytest.mark.slow
 
 # Seeded courses in each part, by how many steps they have; and how many comparisons each has on average, at least.
-COURSES = {40: amount(15, 40), 120: amount(12, 40), 300: amount(1, 34)}
+COURSES = {40: amount(15, 40), 120: amount(12, 40), 300: amount(1, 40)}
 COMPARED = {40: 2, 120: 30, 300: 200}
 
 
