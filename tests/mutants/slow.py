@@ -432,14 +432,6 @@ SLOW = (
         REPLAY,
     ),
     Mutant(
-        "a call that reads ahead counts again how its subscription began",
-        "D12, D16",
-        "_subscription.py",
-        "            await self._be_judged()\n",
-        "",
-        REPLAY,
-    ),
-    Mutant(
         "a page that led nowhere is joined again and again",
         "D21",
         "_replays.py",
