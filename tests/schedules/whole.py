@@ -44,7 +44,7 @@ class WholeStage(Stage):
     ) -> None:
         world = Everything(pause, random.Random(0), history=history, snapshot_cache_ttl=ttl, **options)
         world.pauses, world.sizes = (1,), (size,)
-        self.world = cast("Any", world)
+        self.world: Any = cast("Any", world)
         self.world.plans = []
         self.pause = pause
         self.cancels = {}
