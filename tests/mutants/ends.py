@@ -79,8 +79,8 @@ ENDS = (
         "a loop over a finished subject ends with an error",
         "D16",
         "_subscription.py",
-        "            raise StopAsyncIteration from None\n",
-        "            raise\n",
+        "            return StopAsyncIteration()\n",
+        "            return error\n",
         FINISH,
     ),
     Mutant(
@@ -251,9 +251,17 @@ ENDS = (
         "readers that have left are remembered until the index of their snapshot is published",
         "D13",
         "_timeline.py",
-        "[*[each for each in gate.called if each.readers], feed]",
-        "[*gate.called, feed]",
+        "            del gate.called[feed]\n            self.leave(index, gate)\n",
+        "            pass\n",
         SOURCES,
+    ),
+    Mutant(
+        "a resume at an end that was just forgotten waits for ever",
+        "D6, D7",
+        "_topic.py",
+        "        floor = index + 1 if len(kept) == 5 and kept[4] else index\n",
+        "        floor = index\n",
+        ("test_finish_late.py",),
     ),
     # What is shown.
     Mutant(

@@ -327,14 +327,6 @@ READING = (
         ("test_conflation_ends.py", "test_conflation_rights.py"),
     ),
     Mutant(
-        "a read until now judges the cursor by its scout, which counts it",
-        "D12",
-        "_subscription.py",
-        "            await self._be_judged()\n",
-        "",
-        ("test_replay.py",),
-    ),
-    Mutant(
         "the horizon goes on while a payload is asked",
         "D3",
         "_reader.py",
