@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from catalogue import HEALTH, JOBS, Health
 from model.everything import EVERYTHING, Everything, Reader, Rights
@@ -42,11 +42,9 @@ class WholeStage(Stage):
         ttl: float = 0.0,
         **options: Any,
     ) -> None:
-        self.world: Any = Everything(
-            pause, random.Random(0), history=history, snapshot_cache_ttl=ttl, **options
-        )
-        self.world.pauses = (1,)
-        self.world.sizes = (size,)
+        world = Everything(pause, random.Random(0), history=history, snapshot_cache_ttl=ttl, **options)
+        world.pauses, world.sizes = (1,), (size,)
+        self.world: Any = cast("Any", world)
         self.world.plans = []
         self.pause = pause
         self.cancels = {}

@@ -226,16 +226,16 @@ class Failing(Logged):
 
 def failing() -> Logged:
     log = Failing(copy="a")
-    log.fill(20)
+    log.fill(14)
     return log
 
 
 def unmarked() -> Logged:
-    return filled(20)
+    return filled(14)
 
 
 def with_marks() -> Logged:
-    return filled(20, copy="a")
+    return filled(14, copy="a")
 
 
 async def receive(subscription: Subscription[Health]) -> list[Event[Health]]:
@@ -289,15 +289,15 @@ SLOW: dict[str, Scene] = {
         upto=6,
         agree=Twins.has_the_same_state,
     ),
-    **each_way("a replay", replayed(unmarked, begin=9), upto=20),
-    **each_way("a replay of two topics", replayed(unmarked, begin=12, request=BOTH), upto=20),
+    **each_way("a replay", replayed(unmarked, begin=9), upto=14),
+    **each_way("a replay of two topics", replayed(unmarked, begin=9, request=BOTH), upto=14),
     **each_way(
         "a replay that fails",
         replayed(failing, begin=3, on_lag="reset"),
-        upto=20,
+        upto=14,
         agree=Twins.have_begun_anew,
     ),
     "Subscription.wait_ready, each step of a cursor that a replay judges": reading(
-        replayed(with_marks, begin=9), wait_and_receive, upto=20
+        replayed(with_marks, begin=9), wait_and_receive, upto=14
     ),
 }
