@@ -480,7 +480,7 @@ async def test_the_delete_of_what_was_never_shown_is_not_shown_either(on_lag: An
     mine, theirs = Owned("1", "me"), Owned("2", "boss")
     async with by_row(lambda _: "a", index=1) as (_, publisher):
         subscription = publisher.subscribe(EVERY.after(publisher.cursor), authorizer="me", on_lag=on_lag)
-        publisher.publish([Event(HEALTH, 2, mine)])  # type: ignore[list-item]
+        publisher.publish([Event(HEALTH, 2, mine)])
         taken(subscription)
         publisher.publish([Event(HEALTH, 3, theirs, previous=mine)])
         publisher.publish([Event(HEALTH, 4, theirs.withdrawn(), previous=theirs)])

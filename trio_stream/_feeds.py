@@ -85,6 +85,8 @@ class Feeds:
 
     def __init__(self, timeline: Timeline, parking: Parking, *, history: int, history_events: int) -> None:
         self.histories: dict[Topic[Any], History] = {}
+        # Of those topics whose source says what a row is; all readers who conflate have this one.
+        self.row_functions: dict[Topic[Any], RowFunc] = {}
         # How many more events were published than commits.
         self.more: int = 0
         self._timeline = timeline
@@ -102,6 +104,8 @@ class Feeds:
         """A topic more; it begins at the newest index."""
         floor = self._timeline.index
         self.histories[topic] = History(topic, *self._limits, floor, row=row, replay=replay)
+        if row is not None:
+            self.row_functions[topic] = row
 
     def rows(self, commit: Iterable[Event[Any]], topics: Iterable[Topic[Any]]) -> Rows:
         """Which rows these events are of, as far as somebody conflates them; before anything is changed."""

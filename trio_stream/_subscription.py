@@ -185,8 +185,6 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         try:
             return await self.__anext__()
         except StopAsyncIteration:
-            if self._end is None:  # it was raised by a payload
-                raise
             raise self._error() from None
 
     @enable_ki_protection

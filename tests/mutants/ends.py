@@ -79,9 +79,8 @@ ENDS = (
         "a loop over a finished subject ends with an error",
         "D16",
         "_subscription.py",
-        "        if self._end is not None and self._end.is_finished:\n"
         "            return StopAsyncIteration()\n",
-        "",
+        "            return error\n",
         FINISH,
     ),
     Mutant(
