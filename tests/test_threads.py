@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from typing_extensions import override
 
 from trio_stream import (
     ClosedResourceError,
+    EndOfSubject,
     Event,
     EventPublisher,
     InvalidCommitError,
@@ -385,3 +387,52 @@ async def test_what_ends_the_program_ends_it_also_when_a_thread_has_published_it
     assert ended.group_contains(SystemExit)
     with pytest.raises(SystemExit):
         await caller.outcome()
+
+
+async def test_what_another_thread_looks_at_while_a_reader_moves_leaves_no_trace() -> None:
+    """Between two feeds a position means nothing; the peak lag would keep that for ever."""
+    looked: list[int] = []
+
+    def look() -> None:
+        looked.append(subscription.statistics().lag)
+
+    def profile(frame: FrameType, what: str, _: object) -> None:
+        if what == "call" and frame.f_code.co_name == "_leap":
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+
+    store = Catalogue()
+    store.commit(("web", "1"))
+    async with open_publisher({HEALTH: store.snapshot}, index=1) as publisher:
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "w", prefix=True))
+        await quiet()
+        before = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            got = kinds(ready(subscription))
+        finally:
+            sys.setprofile(before)
+        assert got == ["1:web=1", "eos@1"]
+        assert looked
+        assert min(looked) >= 0
+        assert subscription.statistics().peak_lag == 2
+
+
+async def test_what_is_to_be_finished_is_listed_in_the_thread_that_gives_it() -> None:
+    """As the events are."""
+    listed: list[int] = []
+
+    def subjects() -> Iterator[tuple[Topic[Health], str]]:
+        listed.append(threading.get_ident())
+        yield HEALTH, "web"
+
+    def publish() -> int:
+        publisher.publish_from_thread((), index=2, finish=subjects())
+        return threading.get_ident()
+
+    async with open_publisher({HEALTH: Catalogue().snapshot}, index=1) as publisher:
+        thread = await anyio.to_thread.run_sync(publish)
+        assert listed == [thread]
+        with pytest.raises(EndOfSubject):
+            publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1)).receive_nowait()

@@ -38,7 +38,7 @@ WINDOW: Final = 1024  # deliveries in a page
 class Page(Passage):
     """The commits after a cursor, perhaps still being read."""
 
-    __slots__ = ("cancel", "cursor", "last")
+    __slots__ = ("cancel", "cursor", "is_void", "last")
 
     def __init__(self, interests: Interests, cursor: Cursor) -> None:
         super().__init__()
@@ -47,6 +47,8 @@ class Page(Passage):
         self.dropped = cursor.index
         # The index of the newest commit that was appended, whether it was asked for or not.
         self.last: int = cursor.index
+        # Whether it is of a state that was replaced, or of a publisher that has stopped.
+        self.is_void: bool = False
         # Ends the function, or has it not begin.
         self.cancel: Callable[[], object] | None = None
 
@@ -113,7 +115,8 @@ class Replays:
     def forget(self, topics: Container[Topic[Any]]) -> None:
         """Nobody joins a page of these any more: their state was replaced, or the publisher stops."""
         for interests in [each for each in self._pages if any(one.topic in topics for one in each)]:
-            del self._pages[interests]
+            for page in self._pages.pop(interests):
+                page.is_void = True
 
     def _found(self, interests: Interests, cursor: Cursor, *, may_begin_before: bool) -> Page | None:
         pages = self._pages.get(interests, ())
@@ -129,7 +132,7 @@ class Replays:
 
     def _note(self, page: Page, index: int) -> None:
         """Readers may come there, although nothing of it is published yet."""
-        for history in self._feeds.histories_of(page.interests):
+        for history in self._feeds.histories_of(page.interests) if not page.is_void else ():
             history.farthest = max(history.farthest, index)
 
     def _unshare(self, page: Page) -> None:

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, assert_never
 
 import anyio
@@ -368,19 +369,26 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         return self.request.after(None if is_dropped else cursor)
 
     def statistics(self) -> SubscriptionStatistics:
-        """Figures for introspection, from any thread; taking them changes nothing for the reader."""
-        lag = self._lag()
-        self._peak_lag = max(self._peak_lag, lag)
+        """Figures for introspection, from any thread; taking them changes nothing for the reader.
+
+        In another thread than that of the event loop, `lag` and `peak_lag` may be wrong while the reader moves on from
+        a snapshot or a replay.
+        """
+        lag = max(0, self._lag())
+        peak_lag = max(self._peak_lag, lag)
+        if self._passages.parking.thread in (
+            None,
+            get_ident(),
+        ):  # in another, the reader may be between two feeds
+            self._peak_lag = peak_lag
         hidden, withdrawn = (0, 0) if self._rights is None else (self._rights.hidden, self._rights.withdrawn)
         conflated = 0 if self._conflation is None else self._conflation.conflated
         state = self._doing()
-        return SubscriptionStatistics(
-            lag, self._peak_lag, self._delivered, state, hidden, withdrawn, conflated
-        )
+        return SubscriptionStatistics(lag, peak_lag, self._delivered, state, hidden, withdrawn, conflated)
 
     def _info(self) -> SubscriptionInfo:
         is_waiting = self._is_receiving is True and self._parked is not None
-        interests, state, lag = self.request.interests, self._doing(), self._lag()
+        interests, state, lag = self.request.interests, self._doing(), max(0, self._lag())
         return SubscriptionInfo(self.label, interests, state, lag, self._index, self._delivered, is_waiting)
 
     def _doing(self) -> SubscriptionState:

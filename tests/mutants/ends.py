@@ -255,6 +255,14 @@ ENDS = (
         "            pass\n",
         SOURCES,
     ),
+    Mutant(
+        "a resume at an end that was just forgotten waits for ever",
+        "D6, D7",
+        "_topic.py",
+        "        floor = index + 1 if len(kept) == 5 and kept[4] else index\n",
+        "        floor = index\n",
+        ("test_finish_late.py",),
+    ),
     # What is shown.
     Mutant(
         "subscriptions that have ended meanwhile are listed",

@@ -364,6 +364,22 @@ RIGHTS = (
         ("test_revoked_cursors.py",),
     ),
     Mutant(
+        "a cursor that was ahead when its token was revoked is good",
+        "D20",
+        "_publisher.py",
+        "revocations.add(tokens, max(index, farthest))",
+        "revocations.add(tokens, index)",
+        ("test_revoked_cursors.py",),
+    ),
+    Mutant(
+        "a conflated delete may be of what was never shown",
+        "D19",
+        "_rights.py",
+        "(after is before or self.shows(after.previous))",
+        "True",
+        ("test_conflation_rights.py",),
+    ),
+    Mutant(
         "a close event in a commit counts from the commit before",
         "D20",
         "_publisher.py",

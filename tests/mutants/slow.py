@@ -447,4 +447,20 @@ SLOW = (
         "",
         REPLAY,
     ),
+    Mutant(
+        "a page that led nowhere is joined again and again",
+        "D21",
+        "_replays.py",
+        "            if page.cursor == cursor and not may_begin_before:",
+        "            if page.cursor == cursor:",
+        ("test_replay.py",),
+    ),
+    Mutant(
+        "snapshots that wait for readers who may go on are held without limit",
+        "D11, D21",
+        "_passages.py",
+        "                self._hold(snapshot)\n",
+        "                pass\n",
+        ("test_replay.py",),
+    ),
 )

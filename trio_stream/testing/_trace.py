@@ -131,7 +131,9 @@ class Model(Generic[P]):
             return last
         if before is None or not self._shows(before):
             return None
-        return last if is_delete else replace(last, payload=before.withdrawn(), previous=None)
+        if is_delete and (replaced is before or self._shows(replaced)):
+            return last
+        return replace(last, payload=before.withdrawn(), previous=None)
 
 
 def check_trace(events: Iterable[Event[P]], model: Model[P], *, upto: int | None = None) -> None:
