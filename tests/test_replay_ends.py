@@ -156,6 +156,33 @@ async def test_a_stop_ends_the_reading_behind_what_is_there(held: int, copy: str
         assert got + indexes(await until(resumed, 20)) == [*range(4, 21)]
 
 
+async def test_what_a_function_appends_after_the_stop_is_not_returned() -> None:
+    """D5, E1: also of one that does not let itself be cancelled; what was there before is read."""
+    store = filled(20, size=20)
+
+    async def replay(
+        request: SubscribeRequest[Health], cursor: Cursor, appender: SnapshotAppender[Health]
+    ) -> Cursor:
+        with anyio.CancelScope(shield=True):
+            reached = await store.replay(request, cursor, appender)
+        return reached  # noqa: RET504 - for a type checker the scope may swallow what is raised
+
+    async with anyio.create_task_group() as tasks, logged(store, replay=replay) as (_, publisher):
+        gate = store.hold(6)
+        subscription = publisher.subscribe(after(store, 3))
+        tasks.start_soon(opened_after_the_stop, subscription, gate)
+        await quiet()
+    assert indexes(await until(subscription, 5)) == [4, 5]
+    assert await reason(subscription) is CloseReason.STOPPED
+    assert subscription.resume_request().index == 5
+
+
+async def opened_after_the_stop(subscription: Subscription[Health], gate: anyio.Event) -> None:
+    with pytest.raises(SubscriptionForceClosed):
+        await subscription.wait_published(100)
+    gate.set()
+
+
 async def test_a_slow_reader_is_not_replayed_after_the_stop() -> None:
     """E1: nothing starts any more; no marker, no end but STOPPED."""
     store = filled(1)

@@ -400,6 +400,14 @@ SLOW = (
         REPLAY,
     ),
     Mutant(
+        "a page goes on after the stop",
+        "D5",
+        "_handlers.py",
+        "            self._passages.replays.end(passage, Broken(None))\n",
+        "            pass\n",
+        ("test_replay_ends.py",),
+    ),
+    Mutant(
         "the log is read for those who fall off after the stop",
         "D5, D13",
         "_course.py",
