@@ -255,7 +255,8 @@ class EventPublisher:
         """
         check_events("publish_from_thread", events)
         commit = tuple(events)
-        if type(finish) is not str:  # which is refused when it is published
+        given: object = finish
+        if not isinstance(given, str):  # which is refused when it is published
             finish = tuple(finish)
         publish = partial(self.publish, commit, index=index, mark=mark, finish=finish)
         if self._parking.thread == threading.get_ident():
