@@ -16,6 +16,7 @@ from trio_stream import (
     BusyResourceError,
     ClosedResourceError,
     CloseReason,
+    Cursor,
     EndOfSubject,
     Event,
     EventPublisher,
@@ -142,6 +143,26 @@ async def test_closing_it_wakes_who_waits() -> None:
 async def closed_while_waiting(subscription: Subscription[Health]) -> None:
     with pytest.raises(ClosedResourceError):
         await subscription.receive()
+
+
+async def test_closing_it_wakes_who_waits_until_its_cursor_is_judged() -> None:
+    """D7, D16: ahead of the publisher."""
+    async with by_row(index=1, mark="m1", epoch="e") as (_, publisher):
+        for receive in (Subscription.receive, Subscription.receive_until_current, Subscription.wait_ready):
+            request = EVERY.after(Cursor(3, "e", "m3"))
+            subscription: Subscription[Health] = publisher.subscribe(request, on_lag="conflate")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(raises_closed, receive, subscription)
+                await quiet()
+                subscription.close()
+        assert publisher.statistics().subscriptions == 0
+
+
+async def raises_closed(
+    receive: Callable[[Subscription[Health]], Awaitable[object]], subscription: Subscription[Health]
+) -> None:
+    with pytest.raises(ClosedResourceError):
+        await receive(subscription)
 
 
 async def test_a_finished_subject_ends_behind_the_conflated_delivery() -> None:

@@ -220,6 +220,29 @@ async def test_a_withdrawal_comes_before_the_end() -> None:
         assert await to_the_end(reader) == (["2:web=1", "3:web=None"], 3)
 
 
+@pytest.mark.parametrize("how", ["receive", "receive_batch", "receive_nowait", "receive_until_current"])
+async def test_an_end_that_a_payload_raises_is_not_that_of_the_subject(how: str) -> None:
+    """D5, D16."""
+    error = EndOfSubject(1, "x")
+
+    class Broken(Health):
+        @override
+        def has_read_permission(self, authorizer: object, /) -> bool:
+            raise error
+
+    async with live() as (_, publisher, _):
+        reader = publisher.subscribe(LIVE, authorizer=1)
+        publisher.publish([Event(HEALTH, 2, Broken("web"))])
+        for _ in range(2):
+            with pytest.raises(EndOfSubject) as caught:
+                if how == "receive_nowait":
+                    reader.receive_nowait()
+                else:
+                    await getattr(reader, how)()
+            assert caught.value is error
+            assert reader.state is SubscriptionState.LIVE
+
+
 # Who waits, and who asks.
 
 WAITS: dict[str, Call] = {

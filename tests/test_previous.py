@@ -17,6 +17,7 @@ from unions import BOTH
 
 from trio_stream import (
     ALL,
+    ClosedResourceError,
     Cursor,
     Event,
     EventPublisher,
@@ -294,6 +295,43 @@ async def test_what_was_replaced_in_a_snapshot_is_freed_with_it(request_: Subscr
         assert [reference() for reference in references] == [None, None]
         with pytest.raises(SubscriptionLagged):
             stalled.receive_nowait()
+
+
+@pytest.mark.parametrize("when", ["nobody reads it", "it was passed", "its function has returned"])
+async def test_what_is_appended_too_late_is_not_remembered(when: str) -> None:
+    """D11: by a function that does not let itself be cancelled, or has returned."""
+    appenders: list[SnapshotAppender[Any]] = []
+    go, has_ended = anyio.Event(), anyio.Event()
+
+    async def handler(request: SubscribeRequest[Any], snapshot: SnapshotAppender[Any]) -> int:
+        appenders.append(snapshot)
+        if when == "its function has returned":
+            return 1
+        with anyio.CancelScope(shield=True):
+            await go.wait()
+            await snapshot.append([first[0]])
+            has_ended.set()
+        return 1
+
+    changed, reference = replacing_old(1)
+    first = [changed]
+    del changed
+    async with opened(handler, index=1, history=1, snapshot_cache_ttl=3600) as (_, publisher):
+        reader = publisher.subscribe(WEB)
+        await quiet()
+        if when == "its function has returned":
+            with pytest.raises(ClosedResourceError):
+                await appenders[0].append([first[0]])
+        else:
+            if when == "nobody reads it":
+                reader.close()
+            else:
+                publisher.refresh()
+            go.set()
+            await has_ended.wait()
+        first.clear()
+        gc.collect()
+        assert reference() is None
 
 
 # What cannot be a `previous`:

@@ -1,11 +1,13 @@
 """Random courses over a store that older copies take the place of: whatever a reader holds was true where it says.
 
-Readers ask for keys, prefixes and unions, leave and resume, are slow, cancelled, closed and reset.
+Readers ask for keys, prefixes and unions, leave and resume, are slow, cancelled, closed, reset and conflated.
+In half of the courses the store has a log, from which they are replayed.
 Commits are published late, the publisher stops and another one begins, and nobody says when the store was replaced.
 A course is made by its seed alone, but on trio the order of tasks is by chance.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -14,6 +16,7 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, JOBS, Health
+from conflated import by_subject
 from marked import EPOCH, Marked
 from unions import Rows, fold, rows_at
 
@@ -27,6 +30,7 @@ from trio_stream import (
     SnapshotAppender,
     SnapshotFailed,
     Source,
+    StaleCursorError,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
@@ -49,6 +53,8 @@ class World:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.store = Marked()
+        self.has_log = self.random.random() < 0.5
+        self.log: list[list[Event[Health]]] = []
         self.unpublished: list[list[Event[Health]]] = []
         self.publisher = EventPublisher()
         self.checked = 0
@@ -75,6 +81,7 @@ class World:
             for _ in range(choose([1, 1, 2, 3]))
         ]
         self.store.commit_events(events)
+        self.log.append([replace(each, mark=self.store.marks[index]) for each in events])
         self.unpublished.append(events)
 
     def publish(self) -> None:
@@ -84,6 +91,7 @@ class World:
     def replace_store(self, index: int) -> None:
         self.unpublished.clear()
         self.store = self.store.as_of(index)
+        self.log = [commit for commit in self.log if commit[0].index <= index]
 
     async def snapshot(self, request: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> Cursor:
         cursor, rows = self.store.cursor(), rows_at(self.store, self.store.index, request)
@@ -94,6 +102,25 @@ class World:
             await snapshot.append([Event(topic, cursor.index, Health(subject.key, value, subject.namespace))])
         await self.pause(5)
         return cursor
+
+    async def replay(
+        self, request: SubscribeRequest[Health], cursor: Cursor, page: SnapshotAppender[Health]
+    ) -> Cursor:
+        await self.pause(5)
+        log, store = self.log, self.store
+        if cursor.mark not in ("", store.cursor(cursor.index).mark):
+            raise StaleCursorError
+        reached = cursor.index
+        for commit in [commit for commit in log if commit[0].index > cursor.index][
+            : self.random.choice([1, 4, 20])
+        ]:
+            reached = commit[0].index
+            await self.pause(3)
+            if not await page.append(commit):
+                break
+        if self.random.random() < 0.05:
+            raise LookupError("not ready")
+        return store.cursor(reached)
 
     async def live(self) -> None:
         """Commits, publishes late, and sometimes something worse."""
@@ -131,7 +158,7 @@ class Client:
         while reason is not CloseReason.STOPPED:
             try:
                 subscription = self.world.publisher.subscribe(
-                    self.request, on_lag=self.world.random.choice(["close", "reset"])
+                    self.request, on_lag=self.world.random.choice(["close", "reset", "conflate"])
                 )
             except anyio.ClosedResourceError:
                 return
@@ -165,7 +192,8 @@ class Client:
                 elif event.is_end_of_snapshot:
                     self.is_whole = True
                 # What comes in one list may be taken back by a marker in it.
-                if self.is_whole and not any(each.is_new_snapshot_to_follow for each in received[number:]):
+                is_taken_back = any(each.is_new_snapshot_to_follow for each in received[number:])
+                if self.is_whole and not is_taken_back and self.is_of_this_copy(event):
                     self.check(event.index)
             cursor = subscription.cursor
             if self.is_whole and cursor.index and cursor == self.world.store.cursor(cursor.index):
@@ -193,6 +221,10 @@ class Client:
                     await subscription.wait_ready()
         return ()
 
+    def is_of_this_copy(self, event: Event[Health]) -> bool:
+        """What was replayed ahead of the publisher is judged later."""
+        return event.is_end_of_snapshot or event.mark == self.world.store.cursor(event.index).mark
+
     def check(self, index: int) -> None:
         """If the commit is published: one that is not may be of a copy that is gone, and is judged later."""
         if index <= self.world.publisher.index:
@@ -206,7 +238,8 @@ async def test_what_a_reader_holds_was_true_where_it_says(seed: int) -> None:
     world = World(seed)
     clients = [Client(world) for _ in range(world.random.choice([1, 4, 8]))]
     for _ in range(4):
-        source = Source(world.snapshot, wide=True)
+        replay = world.replay if world.has_log else None
+        source = Source(world.snapshot, replay=replay, wide=True, row=by_subject)
         history, ttl = world.random.choice([4, 20, 100]), world.random.choice([0, 10])
         begin = world.store.cursor()
         async with anyio.create_task_group() as tasks:

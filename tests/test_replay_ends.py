@@ -1,11 +1,14 @@
 """D5, D9, D12, D13, D20: what ends a reader that is replayed, and what a cancelled call has done."""
 
+from typing import Any
+
 import anyio
 import pytest
-from catalogue import HEALTH, Health, event, ready
+from catalogue import HEALTH, Health, event, kinds, ready, until_live
+from conflated import EVERY
 from interruptions import drives, ways
 from logged import EPOCH, after, filled, indexes, logged, until
-from scenes import quiet
+from scenes import quiet, settled
 
 from trio_stream import (
     BusyResourceError,
@@ -82,6 +85,16 @@ async def test_after_a_restore_a_cursor_of_before_is_not_replayed() -> None:
         assert store.pages == []
 
 
+async def test_who_has_begun_after_a_refresh_of_the_topic_is_replayed() -> None:
+    """D21: although it stands at the index of the refresh, as a cursor of before could."""
+    async with logged(filled(20), history=2) as (store, publisher):
+        publisher.refresh(HEALTH)
+        subscription = publisher.subscribe(EVERY)
+        assert kinds(await until_live(subscription))[-1] == "eos@20"
+        store.fill(10)
+        assert indexes(await until(subscription, 30)) == list(range(21, 31))
+
+
 async def test_after_a_refresh_of_the_topic_a_cursor_of_before_is_not_replayed() -> None:
     """D7: its state has changed other than by commits, and so the log does not lead from one to the other."""
     async with logged(filled(20)) as (store, publisher):
@@ -92,6 +105,21 @@ async def test_after_a_refresh_of_the_topic_a_cursor_of_before_is_not_replayed()
         store.fill(10)
         assert (await publisher.subscribe(request).receive()).is_new_snapshot_to_follow
         assert indexes(await until(publisher.subscribe(after(store, 21)), 30)) == [*range(22, 31)]
+
+
+@pytest.mark.parametrize("held", [19, None], ids=["in a page", "behind it"])
+async def test_a_cursor_ahead_of_the_publisher_is_of_before_the_refresh_too(held: int | None) -> None:
+    """D7: what was replayed is of the state that was replaced, whatever its index is."""
+    store = filled(20, size=100)
+    async with logged(store, index=15) as (_, publisher):
+        if held is not None:
+            store.hold(held)
+        subscription = publisher.subscribe(after(store, 3))
+        await until(subscription, 18 if held else 20)
+        request = subscription.resume_request()
+        subscription.close()
+        publisher.refresh(HEALTH)
+        assert (await settled(publisher.subscribe(request)))[0] == "marker"
 
 
 async def test_where_commits_were_left_out_the_log_has_them() -> None:
@@ -143,17 +171,30 @@ async def test_a_slow_reader_is_not_replayed_after_the_stop() -> None:
     assert store.pages == []
 
 
+@pytest.mark.parametrize("on_lag", ["close", "reset"])
+async def test_a_snapshot_that_was_passed_is_read_to_its_end_after_the_stop(on_lag: Any) -> None:
+    """D5, E1: and nothing is read from the log behind it."""
+    async with logged(filled(3), snapshot_cache_ttl=0) as (store, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH), on_lag=on_lag)
+        got = [await subscription.receive()]
+        await quiet()
+        store.fill(20)
+    got += await until_live(subscription)
+    assert got[-1].index == 3
+    assert await reason(subscription) is CloseReason.STOPPED
+    assert store.pages == []
+    assert subscription.resume_request().index == 3
+
+
 async def test_a_token_that_is_revoked_after_the_stop_overtakes() -> None:
     """D5, D9."""
     store = filled(20)
     async with logged(store) as (_, publisher):
         subscription = publisher.subscribe(after(store, 3, token="t"))
         await subscription.receive()
-    try:
-        publisher.close_subscriptions(["t"])
-    except ClosedResourceError:
-        return
-    assert await reason(subscription) in (CloseReason.TOKEN, CloseReason.STOPPED)
+        await quiet()
+    publisher.close_subscriptions(["t"])
+    assert await reason(subscription) is CloseReason.TOKEN
 
 
 async def test_closing_it_wakes_who_waits_for_a_page() -> None:
@@ -241,7 +282,7 @@ async def test_the_log_may_say_that_a_subject_is_finished() -> None:
 
 
 async def test_a_finish_behind_what_was_not_taken_is_not_believed() -> None:
-    """D3, E1: of a page that was full long before."""
+    """D3, E1: of a page that was full long before; the next one says how it is."""
     store = filled(2_500, "a")
 
     async def heedless(
@@ -249,15 +290,16 @@ async def test_a_finish_behind_what_was_not_taken_is_not_believed() -> None:
     ) -> int:
         for commit in store.log[cursor.index :]:
             await appender.append(commit)
-        appender.finish()
+        if cursor.index == 1:
+            appender.finish()
         return store.index
 
     sources = {HEALTH: Source(store.snapshot, replay=heedless, finishes=True)}
     async with open_publisher(sources, index=2_500, epoch=EPOCH, history=4) as publisher:
         subscription = publisher.subscribe(after(store, 1, SubscribeRequest(HEALTH, "a")))
-        assert indexes([received async for received in subscription]) == [*range(2, 2_501)]
-        with pytest.raises(EndOfSubject):
-            await subscription.receive()
+        assert indexes(await until(subscription, 2_500)) == [*range(2, 2_501)]
+        publisher.publish([event(2_501, "a")])
+        assert (await subscription.receive()).index == 2_501
 
 
 async def test_only_a_source_that_finishes_may_say_so() -> None:

@@ -64,6 +64,31 @@ async def test_an_answer_that_is_no_bool_counts_as_what_it_is_worth(answer: Any,
         assert len(ready(reader)) == passes
 
 
+class Promise:
+    """What an async function returns, without the warning that nobody awaits it."""
+
+    def __await__(self) -> Any:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("authorizer", [None, frozenset({"a"})])
+@pytest.mark.parametrize("several", [False, True])
+async def test_an_answer_that_would_have_to_be_awaited_is_an_error_and_not_a_yes(
+    authorizer: Any, several: bool
+) -> None:
+    """D19: an awaitable is true, whatever comes of it."""
+    async with replacing(index=1) as (_, publisher):
+        answers: list[Any] = [Promise()]
+        reader = live(publisher, authorizer=authorizer, where=lambda _: answers[0])
+        publisher.publish([event(2, "a")] * (1 + several))
+        for _ in range(2):
+            with pytest.raises(TypeError, match="Health"):
+                reader.receive_nowait()
+        assert reader.index == reader.horizon == 1
+        answers[0] = True
+        assert len(ready(reader)) == 1
+
+
 @pytest.mark.parametrize("where", [True, "up", 7, ["up"]])
 async def test_what_is_no_function_is_refused_and_nothing_is_subscribed(where: Any) -> None:
     """D18."""

@@ -97,6 +97,25 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("on_lag", ["close", "conflate"])
+async def test_of_a_key_that_comes_again_the_delete_before_was_nothing(
+    on_lag: Literal["close", "conflate"],
+) -> None:
+    """D19: nobody is asked who may see a `previous` that says itself that something is gone."""
+    asked = Asked()
+    gone = Health("web", None)
+    async with by_row(index=1) as (_, publisher):
+        reader = live(publisher, WEB, on_lag=on_lag, **rights("both", asked))
+        publisher.publish([Event(HEALTH, 2, Health("web", "-"), previous=gone)])
+        publisher.publish([Event(HEALTH, 3, gone, previous=gone)])
+        publisher.publish([Event(HEALTH, 4, Health("db", "rw"))])
+        assert kinds(ready(reader)) == []
+        assert reader.horizon == 4
+        publisher.publish([Event(HEALTH, 5, Health("web", "rw"), previous=gone)])
+        assert kinds(ready(reader)) == ["5:web=rw"]
+    assert not any("None" in each for each in asked.log), asked.log
+
+
 @of_means
 @of_requests
 async def test_each_change_is_new_a_withdrawal_or_nothing(

@@ -98,14 +98,14 @@ class _Composition:
         finished = [part for part in self._parts if part._end or (part._feed.sequel and part._is_done())]
         return Made(index, finished=[part.request.interests[0] for part in finished])
 
-    async def _reach(self, index: int) -> None:
+    async def _reach(self, index: int) -> None:  # noqa: ASYNC910 - there are several parts
         """Waits until the index is published."""
         for part in self._parts:
             try:
                 await part.wait_published(index)
             except EndOfSubject:  # this one cannot say
                 continue
-            return
+            return  # noqa: ASYNC910 - it has waited
 
     async def _finish(self, part: Subscription[Any], index: int) -> bool:  # noqa: ASYNC910 - there may be nothing
         """Puts what comes up to the index; False if the part begins anew, or the publisher stops."""

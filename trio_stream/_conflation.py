@@ -88,7 +88,7 @@ class Conflation:
     __slots__ = ("conflated", "rows")
 
     def __init__(self, rows: dict[Topic[Any], RowFunc]) -> None:
-        """`rows`: the function of each topic that it reads."""
+        """`rows`: the function of each topic that it reads, and perhaps of others."""
         self.rows: dict[Topic[Any], RowFunc] = rows
         # How many such deliveries it got.
         self.conflated: int = 0

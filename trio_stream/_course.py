@@ -215,7 +215,7 @@ class Course(Slot, Generic[P]):
             self._begin_anew()
         elif verdict is Verdict.GOOD and index >= self._floor:
             self._go_live(index, request.mark)
-        elif self._can_replay(index):
+        elif self._can_replay() and self._passages.feeds.leads_on(self._feed, index):
             self._replay(index, request.mark, is_accepted=False)
         elif verdict is Verdict.AHEAD and index >= self._floor:
             self._wait_for(Place(index, request.mark))
@@ -376,7 +376,7 @@ class Course(Slot, Generic[P]):
         self._index = index
         self._tell_watchers()
         dropped = self._passages.feeds.reach(feed) if index < feed.born else feed.dropped
-        if dropped > index and self._can_replay(index):
+        if dropped > index and self._can_replay():
             self._replay(index, mark, is_accepted=True)
             return
         if dropped <= index < feed.born:
@@ -390,14 +390,14 @@ class Course(Slot, Generic[P]):
         # If the history has passed a snapshot that was kept, the reader stands before what is gone.
         self._leap(feed.after(index) - (feed.dropped > index))
 
-    def _can_replay(self, index: int) -> bool:
-        """Whether commits after this one that the history no longer has can be read from where they are kept."""
+    def _can_replay(self) -> bool:
+        """Whether commits that the history no longer has can be read from where they are kept."""
         passages = self._passages
         return (
             self._policy is not Policy.PART
             and self._conflation is None
             and not passages.timeline.is_stopped
-            and passages.feeds.can_replay(self._feed, index)
+            and passages.feeds.can_replay(self._feed)
         )
 
     def _replay(self, index: int, mark: str, *, is_accepted: bool) -> None:
@@ -496,7 +496,7 @@ class Course(Slot, Generic[P]):
         if self._passages.timeline.is_stopped:
             self._finish(End(CloseReason.STOPPED))
             raise self._error()
-        if self._phase is LIVE and may_replay and self._can_replay(self._index):
+        if self._phase is LIVE and may_replay and self._can_replay():
             self._replay(self._index, "", is_accepted=True)
             return None
         if self._policy is not Policy.RESET:

@@ -85,6 +85,8 @@ class Feeds:
 
     def __init__(self, timeline: Timeline, parking: Parking, *, history: int, history_events: int) -> None:
         self.histories: dict[Topic[Any], History] = {}
+        # Of those topics whose source says what a row is; all readers who conflate have this one.
+        self.row_functions: dict[Topic[Any], RowFunc] = {}
         # How many more events were published than commits.
         self.more: int = 0
         self._timeline = timeline
@@ -102,6 +104,8 @@ class Feeds:
         """A topic more; it begins at the newest index."""
         floor = self._timeline.index
         self.histories[topic] = History(topic, *self._limits, floor, row=row, replay=replay)
+        if row is not None:
+            self.row_functions[topic] = row
 
     def rows(self, commit: Iterable[Event[Any]], topics: Iterable[Topic[Any]]) -> Rows:
         """Which rows these events are of, as far as somebody conflates them; before anything is changed."""
@@ -254,13 +258,15 @@ class Feeds:
         """Those of the topics, each once."""
         return tuple({self.histories[each.topic]: None for each in interests})
 
-    def can_replay(self, feed: Feed, index: int) -> bool:
-        """Whether one function reads the commits after this one, of all its topics."""
+    def can_replay(self, feed: Feed) -> bool:
+        """Whether one function reads older commits of all its topics."""
         histories = self._histories_in(feed)
         first = histories[0].replay
-        return first is not None and all(
-            each.replay == first and each.refreshed <= index for each in histories
-        )
+        return first is not None and all(each.replay == first for each in histories)
+
+    def leads_on(self, feed: Feed, index: int) -> bool:
+        """Whether commits lead from this index to the present state; who has read since the refresh need not ask."""
+        return all(each.refreshed <= index for each in self._histories_in(feed))
 
     def reach(self, feed: Feed) -> int:
         """The index above which the feed has everything, or can be filled with it; only a wide feed has to be asked."""
@@ -379,8 +385,12 @@ class Feeds:
             routes[self.histories[each.topic]].remove(each, feed)
         for each_routes in feed.routes:
             each_routes.count -= 1
-        for plain in feed.finished:
-            plain.history.leave(plain)
+        finished, feed.finished = feed.finished, []
+        self._parking.in_slices(map(_leave, finished), len(finished))
+
+
+def _leave(feed: PlainFeed) -> None:
+    feed.history.leave(feed)
 
 
 def _conflate(touched: Iterable[Feed], index: int, rows: Rows) -> None:

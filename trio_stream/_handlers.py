@@ -181,11 +181,15 @@ class Appender(SnapshotAppender[Any]):
         await self._passages.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
-        self._snapshot.replace(replacements)
-        for each in deliveries:
-            self._put(each)
-        if not deliveries:
-            self._put(None)
+        if self._is_closed:
+            raise ClosedResourceError("the snapshot function of this appender has returned")
+        snapshot = self._snapshot
+        if deliveries and snapshot.readers and not snapshot.is_gone:
+            snapshot.replace(replacements)
+            for each in deliveries:
+                snapshot.append(each)
+            if snapshot.waiting:
+                self._passages.parking.wake((snapshot,))
 
     @override
     def finish(self) -> None:
@@ -194,15 +198,6 @@ class Appender(SnapshotAppender[Any]):
         if not self._finishes:
             raise RuntimeError(_NOT_FINISHED)
         self.is_finished = True
-
-    def _put(self, delivered: Event[Any] | None) -> None:
-        snapshot = self._snapshot
-        if self._is_closed:
-            raise ClosedResourceError("the snapshot function of this appender has returned")
-        if delivered is not None and snapshot.readers and not snapshot.is_gone:
-            snapshot.append(delivered)
-            if snapshot.waiting:
-                self._passages.parking.wake((snapshot,))
 
     def close(self) -> None:
         """The snapshot function has returned, or raised."""

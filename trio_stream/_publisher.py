@@ -38,7 +38,7 @@ from ._commit import (
     without_previous,
 )
 from ._compose import Composer
-from ._conflation import Conflation, RowFunc, Rows
+from ._conflation import Conflation, Rows
 from ._course import Course, End, Policy
 from ._errors import ClosedResourceError, CloseReason, InvalidCommitError, UnknownTopicError
 from ._events import CloseSubscriptions, Event, Subject, Topic, check_topic, token_set
@@ -331,13 +331,10 @@ class EventPublisher:
         return subscription
 
     def _conflation(self, request: SubscribeRequest[Any]) -> Conflation:
-        rows: dict[Topic[Any], RowFunc] = {}
         for interest in request.interests:
-            row = self._feeds.histories[interest.topic].row
-            if row is None:
+            if interest.topic not in self._feeds.row_functions:
                 raise ValueError(f"the source of topic {str(interest.topic)!r} does not say what a row is")
-            rows[interest.topic] = row
-        return Conflation(rows)
+        return Conflation(self._feeds.row_functions)
 
     def subscriptions(self) -> Iterator[SubscriptionInfo]:
         """What each open subscription is doing, one by one: an iterator that looks at each when its turn comes.

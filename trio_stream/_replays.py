@@ -20,7 +20,7 @@ If there is none, it gets a page of its own, so that nobody waits for another.
 A page goes with its last reader, and so does the function that fills it.
 """
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Container
 from operator import attrgetter
 from typing import Any, Final
@@ -38,7 +38,7 @@ WINDOW: Final = 1024  # deliveries in a page
 class Page(Passage):
     """The commits after a cursor, perhaps still being read."""
 
-    __slots__ = ("cancel", "cursor", "last")
+    __slots__ = ("cancel", "cursor", "is_void", "last")
 
     def __init__(self, interests: Interests, cursor: Cursor) -> None:
         super().__init__()
@@ -47,6 +47,8 @@ class Page(Passage):
         self.dropped = cursor.index
         # The index of the newest commit that was appended, whether it was asked for or not.
         self.last: int = cursor.index
+        # Whether it is of a state that was replaced, or of a publisher that has stopped.
+        self.is_void: bool = False
         # Ends the function, or has it not begin.
         self.cancel: Callable[[], object] | None = None
 
@@ -96,6 +98,7 @@ class Replays:
     def append(self, page: Page, delivery: Event[Any]) -> None:
         """A commit more."""
         page.append(delivery)
+        self._note(page, delivery.index)
         if page.waiting:
             self._parking.wake((page,))
 
@@ -105,19 +108,20 @@ class Replays:
             page.sequel = sequel
             if isinstance(sequel, Broken):
                 self._unshare(page)
-            elif page in self._pages.get(page.interests, ()):  # if not, it is of a state that was replaced
-                for history in self._feeds.histories_of(page.interests):
-                    history.farthest = max(history.farthest, sequel.at)
+            else:
+                self._note(page, sequel.at)
             self._parking.wake((page,))
 
     def forget(self, topics: Container[Topic[Any]]) -> None:
         """Nobody joins a page of these any more: their state was replaced, or the publisher stops."""
         for interests in [each for each in self._pages if any(one.topic in topics for one in each)]:
-            del self._pages[interests]
+            for page in self._pages.pop(interests):
+                page.is_void = True
 
     def _found(self, interests: Interests, cursor: Cursor, *, may_begin_before: bool) -> Page | None:
         pages = self._pages.get(interests, ())
-        for page in reversed(pages[: bisect_right(pages, cursor.index, key=_BEGIN)]):
+        for place in range(bisect_right(pages, cursor.index, key=_BEGIN) - 1, -1, -1):
+            page = pages[place]
             if may_begin_before and _brings_on(page, cursor.index):
                 return page
             if page.cursor == cursor and not may_begin_before:  # it is to be judged, whatever follows
@@ -126,12 +130,22 @@ class Replays:
                 break
         return None
 
+    def _note(self, page: Page, index: int) -> None:
+        """Readers may come there, although nothing of it is published yet."""
+        for history in self._feeds.histories_of(page.interests) if not page.is_void else ():
+            history.farthest = max(history.farthest, index)
+
     def _unshare(self, page: Page) -> None:
         pages = self._pages.get(page.interests, [])
-        if page in pages:
-            pages.remove(page)
-            if not pages:
-                del self._pages[page.interests]
+        place = bisect_left(pages, page.dropped, key=_BEGIN)
+        # There may be very many, but few that begin at the same commit.
+        while place < len(pages) and pages[place].dropped == page.dropped:
+            if pages[place] is page:
+                del pages[place]
+                if not pages:
+                    del self._pages[page.interests]
+                return
+            place += 1
 
 
 def _brings_on(page: Page, index: int) -> bool:

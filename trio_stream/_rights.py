@@ -14,6 +14,7 @@ A reader that had that, and may not have what replaces it, gets the *withdrawal*
 A payload is *shown* if the authorizer may read it and the filter lets it through.
 The filter is only asked about what is readable.
 A *delete* is a payload that equals `previous.withdrawn()`: nobody is asked who may see it.
+If `previous` itself equals that, nothing was there.
 
 So whoever has filtered all along, has come back, or begins now, agrees on the state at every index (D19).
 
@@ -34,12 +35,13 @@ Filter: TypeAlias = Callable[[Any], bool]
 class Replacement:
     """That an event, which it keeps alive, replaces a payload."""
 
-    __slots__ = ("_withdrawn", "event", "previous")
+    __slots__ = ("_was_there", "_withdrawn", "event", "previous")
 
     def __init__(self, event: Event[Any], previous: Any) -> None:
         self.event: Event[Any] = event
         self.previous: Any = previous
         self._withdrawn: Event[Any] | None = None  # as long as nobody has asked
+        self._was_there: bool = True
 
     @property
     def withdrawn(self) -> Event[Any]:
@@ -50,8 +52,15 @@ class Replacement:
         if self._withdrawn is None:
             event, gone = self.event, withdrawn(self.previous)
             is_delete = bool(event.payload == gone)
+            self._was_there = bool(self.previous != gone)
             self._withdrawn = event if is_delete else Event(event.topic, event.index, gone, mark=event.mark)
         return self._withdrawn
+
+    @property
+    def was_there(self) -> bool:
+        """Whether the previous payload is more than that something is gone, as that of a key which comes again."""
+        self.withdrawn  # noqa: B018 - finds out
+        return self._was_there
 
 
 Replaced: TypeAlias = Mapping[int, Replacement]
@@ -134,7 +143,7 @@ class Rights:
         is_delete = after is not None and after.withdrawn is last
         if not is_delete and self.shows(last.payload):
             return last
-        if before is None or not self.shows(before.previous):
+        if before is None or not before.was_there or not self.shows(before.previous):
             return None
         if is_delete and after is not None and (after is before or self.shows(after.previous)):
             return last
@@ -149,6 +158,8 @@ class Rights:
     def _of_replacing(self, event: Event[Any], replacement: Replacement) -> Event[Any] | None:
         if replacement.withdrawn is not event and self.shows(event.payload):
             return event
+        if not replacement.was_there:
+            return None
         return replacement.withdrawn if self.shows(replacement.previous) else None
 
 

@@ -224,6 +224,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         events: list[Event[P]] | None = None
         try:
             await self._passages.parking.backend.checkpoint()
+            await self._be_judged()
             if self._end is None:
                 events = await self._read_ahead(index)
         finally:
@@ -434,6 +435,13 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
                 if index is not None:
                     timeline.leave(index, gate)
             self._watchers.pop(slot, None)
+
+    async def _be_judged(self) -> None:  # noqa: ASYNC910 - the caller has a checkpoint
+        """Waits until it is known whether the cursor of the request is right, or this has ended. Consumes nothing."""
+        while self._end is None and not self._is_settled() and self._is_resuming():
+            if (gate := self._gate()) is None:
+                return  # noqa: ASYNC910 - as above
+            await self._wait_at(gate, None)
 
     async def _read_ahead(self, index: int) -> list[Event[P]] | None:
         """Sends a scout up to this index and follows it when it is there; None if this has ended."""

@@ -136,9 +136,9 @@ class History:
         # What the events among them replace.
         self.replaced: dict[int, Replacement] = {}
         # Written by the passages: the snapshots that are complete and cached or read, or whose handler waits for
-        # readers, which die when the history passes their index, lowest first; the
-        # greatest index of a snapshot on this timeline, which may be ahead of what is published; and the serial
-        # number from which on snapshots are of the present state.
+        # readers, which die when the history passes their index, lowest first; the greatest index of a snapshot or a
+        # replay on this timeline, which may be ahead of what is published; and the serial number from which on
+        # snapshots are of the present state.
         self.ageing: list[Any] = []
         self.farthest: int = 0
         self.era: int = 0

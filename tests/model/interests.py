@@ -530,7 +530,11 @@ class InterestsWorld:
         assert reader.held == self.state(reader, event.index), "D1"
 
     def raised(self, reader: Watcher, error: Exception) -> None:
-        self.sync(reader, is_new=isinstance(error, SnapshotFailed))
+        # Whoever has fallen off inside a snapshot, where the index is 0, had begun anew.
+        is_new = isinstance(error, SnapshotFailed) or (
+            isinstance(error, SubscriptionLagged) and not error.index
+        )
+        self.sync(reader, is_new=is_new)
         if reader.is_open and isinstance(error, SubscriptionForceClosed):
             match error:
                 case SubscriptionLagged():

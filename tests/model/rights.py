@@ -33,7 +33,7 @@ class Sight(NamedTuple):
     """What a reader may see: keys, or `key=value`; and the values that its filter lets through. None: everything."""
 
     can_read: frozenset[str] | None
-    lets: frozenset[str] | None
+    lets: frozenset[str | None] | None
 
     def reads(self, payload: Health) -> bool:
         return self.can_read is None or payload.has_read_permission(self.can_read)
@@ -56,7 +56,9 @@ READS = [
     frozenset({"web=restored", "we", "=b", "=c"}),
     frozenset[str](),
 ]
-LETS = [None, None, frozenset({"a"}), frozenset({"a", "b", "restored"}), frozenset({"c"})]
+LETS = [None, None, frozenset({"a"}), frozenset({"a", "b", "restored"}), frozenset({"c", None})]
+
+LOGGED = 5  # commits that a snapshot has as changes
 
 Rows = dict[Subject, Event[Health]]
 
@@ -163,6 +165,21 @@ class RightsWorld(InterestsWorld):
             previous.append(None if was is None else _payload(was))
             _put(rows[event.topic], event)
         return previous
+
+    @override
+    def _rows(self, topic: Topic[Health], wish: Wish | None, index: int) -> list[list[Event[Health]]]:
+        """Every other snapshot has its newest commits as changes, as a log has them."""
+        commits = [commit for commit in self.store.lines[topic].commits if commit[0].index <= index]
+        newest = commits[-LOGGED:] if len(self.runs) % 2 else []
+        before = newest[0][0].index - 1 if newest else index
+        groups = super()._rows(topic, wish, before)
+        for commit in newest:
+            changes = zip(commit, self._previous_of(commit), strict=True)
+            groups.append([replace(event, previous=old) for event, old in changes])
+        if wish is None:
+            return groups
+        asked = [[event for event in group if wish.asks_for(event)] for group in groups]
+        return [group for group in asked if group]
 
     # What is done to both:
 
@@ -303,7 +320,7 @@ OF_RIGHTS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "commit": commits,
     "subscribe": with_rights,
 }
-HOW_OFTEN = {**WEIGHTS, "commit": 40, "subscribe": 16, "everybody_receives": 12, "upset": 0.2}
+HOW_OFTEN = {**WEIGHTS, "commit": 40, "subscribe": 16, "everybody_receives": 12, "revoke": 0.5, "upset": 0.2}
 
 
 def one_course(seed: int, length: int) -> int:

@@ -126,7 +126,9 @@ class Store(Catalogue):
         for topic, subject, value in changes:
             state = rows.setdefault(topic, {})
             before = state.get(subject)
-            previous = None if before is None else Health(subject.key, before, subject.namespace)
+            # Of what was not there some publishers say that it was gone.
+            is_known = before is not None or index % 2
+            previous = Health(subject.key, before, subject.namespace) if is_known else None
             payload = Health(subject.key, value, subject.namespace)
             events.append(Event(topic, index, payload, previous=previous, mark=self.mark(index)))
             if value is None:
@@ -436,14 +438,15 @@ class Course:
             if not _covers(reader.request, each):
                 continue
             (new,), old = each.payloads, each.previous
+            had = old is not None and old.value is not None and reader.rights.shows(old)
             if reader.rights == EVERYTHING:
                 due.append(new)
             elif new.value is None and old is not None:
-                due += [new] if reader.rights.shows(old) else []
+                due += [new] if had else []
             elif reader.rights.shows(new):
                 due.append(new)
-            elif old is not None and reader.rights.shows(old):
-                due.append(old.withdrawn())
+            elif had:
+                due.append(new.withdrawn())
         return due
 
     def next(self, reader: Reader) -> tuple[int, list[Health]] | None:

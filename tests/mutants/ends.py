@@ -144,8 +144,8 @@ ENDS = (
         "a stopped publisher finishes subjects by a close event",
         "D5, D18",
         "_publisher.py",
-        "    if finish != () or not closing or",
-        "    if not closing or",
+        "        finish != ()\n        or not closing\n",
+        "        not closing\n",
         FINISH,
     ),
     Mutant(
@@ -209,7 +209,7 @@ ENDS = (
         "a union keeps what it remembers of its keys when nobody reads it any more",
         "D13",
         "_feeds.py",
-        "        for plain in feed.finished:\n            plain.history.leave(plain)\n",
+        "        self._parking.in_slices(map(_leave, finished), len(finished))\n",
         "",
         LATE,
     ),
@@ -227,8 +227,8 @@ ENDS = (
         "D18",
         "_handlers.py",
         "        if not self._finishes:\n            raise RuntimeError(_NOT_FINISHED)\n"
-        "        self.is_finished = True\n\n    def _put(",
-        "        self.is_finished = True\n\n    def _put(",
+        '        self.is_finished = True\n\n    def close(self) -> None:\n        """The snapshot',
+        '        self.is_finished = True\n\n    def close(self) -> None:\n        """The snapshot',
         SOURCES,
     ),
     Mutant(
@@ -251,8 +251,8 @@ ENDS = (
         "readers that have left are remembered until the index of their snapshot is published",
         "D13",
         "_timeline.py",
-        "        if gate is not None and feed in gate.called:\n",
-        "        if False:\n",
+        "            del gate.called[feed]\n            self.leave(index, gate)\n",
+        "            pass\n",
         SOURCES,
     ),
     Mutant(
@@ -300,8 +300,8 @@ ENDS = (
         "snapshots that were cancelled are not counted",
         "D14",
         "_handlers.py",
-        '            passages.counts.snapshots["cancelled"] += 1\n',
-        "",
+        '                self._passages.counts.snapshots["cancelled"] += 1\n',
+        "                pass\n",
         SHOWN,
     ),
     Mutant(

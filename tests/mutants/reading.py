@@ -23,15 +23,15 @@ READING = (
         "the snapshot's index is no floor",
         "Consul #17067",
         "_reader.py",
-        "            if event.index > self._index:\n                shown = event if",
-        "            if True:\n                shown = event if",
+        "if position < feed.end and feed.items[position - feed.base].index <= self._index:",
+        "if False:",
         ("test_late_events.py", "test_snapshot.py"),
     ),
     Mutant(
         "the snapshot's index is no floor for a batch",
         "Consul #17067",
         "_reader.py",
-        "if self._phase is _LIVE and first.index <= self._index:",
+        "if self._phase is not READING and first.index <= self._index:",
         "if False:",
         ("test_late_events.py", "test_snapshot.py"),
     ),
@@ -55,17 +55,21 @@ READING = (
     Mutant(
         "the framing is cached",
         "Consul #9772",
-        "_reader.py",
-        "        if not self._resets:\n            self._phase = Phase.MARKED\n            self._source = _OPEN\n",
-        "        if not (self._resets or self._source.end):\n"
+        "_course.py",
+        "        if self._policy is not Policy.RESET:\n"
+        "            self._phase = Phase.MARKED\n"
+        "            self._source = _OPEN\n",
+        "        if not (self._policy is Policy.RESET or self._source.end):\n"
         "            self._source.append(Event(self.request.interests[0].topic, 0, NEW_SNAPSHOT_TO_FOLLOW))\n",
         ("test_snapshot_sharing.py", "test_snapshot.py"),
     ),
     Mutant(
         "a stale resume is not told",
         "D5 D6",
-        "_reader.py",
-        "        if not self._resets:\n            self._phase = Phase.MARKED\n            self._source = _OPEN\n",
+        "_course.py",
+        "        if self._policy is not Policy.RESET:\n"
+        "            self._phase = Phase.MARKED\n"
+        "            self._source = _OPEN\n",
         "",
         ("test_resume.py",),
     ),
@@ -73,24 +77,24 @@ READING = (
         "the history is trimmed past a reader without a word",
         "etcd #17529",
         "_reader.py",
-        "            if feed.dropped > self._index:",
-        "            if False:",
+        "if feed.dropped > self._index and not self._can_conflate(feed):",
+        "if False:",
         ("test_lag.py",),
     ),
     Mutant(
         "lagged although nothing was lost",
         "D6",
         "_reader.py",
-        "            if feed.dropped > self._index:",
-        "            if True:",
+        "if feed.dropped > self._index and not self._can_conflate(feed):",
+        "if not self._can_conflate(feed):",
         ("test_late_events.py",),
     ),
     Mutant(
         "a lagging reader stays registered",
         "etcd #22294",
-        "_reader.py",
-        "            self._finish(End(CloseReason.LAGGED, missed))\n            raise self._error()",
-        "            raise SubscriptionLagged(self._index, self.epoch, missed)",
+        "_course.py",
+        "            self._finish(End(CloseReason.LAGGED, missed, cause))\n            raise self._error()\n",
+        "            raise SubscriptionLagged(self._index, self.epoch, missed)\n",
         ("test_lag.py",),
     ),
     Mutant(
@@ -104,8 +108,8 @@ READING = (
     Mutant(
         "the second look at the state is forgotten",
         "NATS #8273, Harper #1414",
-        "_reader.py",
-        "        self._source = self._feed = self._unchecked = _NOWHERE\n        self._leap(0)\n",
+        "_course.py",
+        "        self._source = self._feed = self._unchecked = NOWHERE\n        self._leap(0)\n",
         "",
         ("test_ends.py",),
     ),
@@ -121,18 +125,34 @@ READING = (
         "a payload that revokes is shown all the same",
         "D9",
         "_reader.py",
-        "        if self._end is not None:  # the payload, or its authorizer, has just closed this subscription\n"
-        "            raise self._error()\n",
-        "",
+        "                if self._end is not None:  # as in _shown()\n"
+        "                    raise self._error()\n"
+        "                if shown is not event:",
+        "                if shown is not event:",
         ("test_permission.py", "test_revocation.py"),
+    ),
+    Mutant(
+        "a payload of a snapshot that revokes is shown all the same",
+        "D9",
+        "_reader.py",
+        "            raise self._error()\n        return shown\n",
+        "            pass\n        return shown\n",
+        ("test_permission.py", "test_revocation.py", "test_shown.py"),
+    ),
+    Mutant(
+        "a payload that revokes is conflated all the same",
+        "D9",
+        "_reader.py",
+        "        if self._end is not None:  # as in _shown()\n            raise self._error()\n        return events\n",
+        "        return events\n",
+        ("test_conflation_ends.py", "test_conflation_rights.py"),
     ),
     Mutant(
         "a snapshot shows what is hidden",
         "D1",
         "_reader.py",
-        "            shown = event if self._authorizer is None else self._readable(event)\n"
-        "            if not self._move",
-        "            shown = event\n            if not self._move",
+        "            shown = event if self._rights is None else self._shown(event, self._rights)\n",
+        "            shown = event\n",
         ("test_permission.py",),
     ),
     Mutant(
@@ -269,17 +289,42 @@ READING = (
         "an end is raised again without giving way",
         "D15",
         "_subscription.py",
-        "            if self._end is not None:\n                raise self._error()\n            position",
-        "            position",
+        "                if self._end is not None:\n"
+        "                    raise self._error()\n"
+        "                position = self._position\n"
+        "                self._burst =",
+        "                position = self._position\n                self._burst =",
         ("test_checkpoints.py",),
     ),
     Mutant(
         "who is asked who may read may receive meanwhile",
         "D3",
         "_reader.py",
-        '        was_receiving, self._is_receiving = self._is_receiving, "asking"\n',
-        "        was_receiving = self._is_receiving\n",
+        '        was_receiving, self._is_receiving = self._is_receiving, "asking"\n'
+        "        try:\n"
+        "            while (",
+        "        was_receiving = self._is_receiving\n        try:\n            while (",
         ("test_permission_batches.py",),
+    ),
+    Mutant(
+        "who is asked about a snapshot may receive meanwhile",
+        "D3",
+        "_reader.py",
+        '        was_receiving, self._is_receiving = self._is_receiving, "asking"\n'
+        "        try:\n"
+        "            shown = rights",
+        "        was_receiving = self._is_receiving\n        try:\n            shown = rights",
+        ("test_permission.py", "test_permission_batches.py", "test_shown.py"),
+    ),
+    Mutant(
+        "who is asked for what is conflated may receive meanwhile",
+        "D3",
+        "_reader.py",
+        '        was_receiving, self._is_receiving = self._is_receiving, "asking"\n'
+        "        try:\n"
+        "            singles = ",
+        "        was_receiving = self._is_receiving\n        try:\n            singles = ",
+        ("test_conflation_ends.py", "test_conflation_rights.py"),
     ),
     Mutant(
         "the horizon goes on while a payload is asked",

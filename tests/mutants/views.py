@@ -167,8 +167,8 @@ VIEWS = (
         "a state that is void is handed to who waits for an index",
         "D9",
         "view/_shown.py",
-        "        return not self.is_void and self.state.epoch",
-        "        return self.state.epoch",
+        "        is_known = not self.is_void and self.state.epoch",
+        "        is_known = self.state.epoch",
         ("view/test_status.py",),
     ),
     Mutant(

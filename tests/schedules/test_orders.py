@@ -1,5 +1,6 @@
 """The promises under every order of tasks that is tried; each failure says how to replay it."""
 
+from collections import Counter
 from itertools import islice
 
 import pytest
@@ -21,6 +22,8 @@ LIVES = {  # random ones in each part
     "uvloop": amount(10, 20),
 }
 EVENT_LOOPS = ("manual", "trio", "asyncio")
+# What happens in every few of those with everything at once.
+WHAT = ("fresh", "resumed", "marker", "lagged", "withdrawn", "conflated", "pages", "finished")
 # Of each longer script: orders at most, and random ones beyond.
 MOST = amount(100, 10_000)
 RANDOM = amount(30, 1_000)
@@ -41,6 +44,23 @@ def test_the_promises_hold_in_whatever_order_tasks_run(backend: str, part: int) 
     assert len(lives.orders) == (1 if backend == "uvloop" else number)
     count("lives", backend, number)
     count("life events", backend, lives.events)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("backend", ["trio", "asyncio", pytest.param("uvloop", marks=needs_uvloop)])
+def test_the_promises_hold_with_everything_at_once_in_whatever_order_tasks_run(
+    backend: str, part: int
+) -> None:
+    """D1, D2, D3, D4, D5, D6, D7, D9, D12, D13, D16, D17, D19, D20, D21, D22."""
+    number = LIVES[backend]
+    seen: Counter[str] = Counter()
+    for seed in range(part * number, (part + 1) * number):
+        seen += explore.one_whole_life(backend, seed)[1]
+    if number >= 30:  # as many as each of it is sure to happen in
+        assert min(seen[what] for what in WHAT) > 0
+    count("whole lives", backend, number)
+    for what in WHAT:
+        count("in whole lives", f"{what}: {backend}", seen[what])
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -9,12 +9,13 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, JOBS, Catalogue, Health, apply, event, ready
-from scenes import ALL, Held, opened, quiet
+from scenes import ALL, WEB, Held, opened, quiet
 from sweep.driver import Scene, Setting
 
 from trio_stream import (
     ClosedResourceError,
     Cursor,
+    EndOfSubject,
     Event,
     EventPublisher,
     NoOpEventPublisher,
@@ -30,6 +31,7 @@ from trio_stream.testing import Model, check_trace
 
 BOTH = SubscribeRequest(HEALTH) | SubscribeRequest(JOBS, "w", prefix=True)
 PREFIX = SubscribeRequest(HEALTH, "we", prefix=True)
+KEYS = WEB | SubscribeRequest(HEALTH, "db")
 ENOUGH = 5  # commits, after which what would run for ever is ended
 FAR = 1030  # appends of a snapshot function, more than it may be ahead of its readers
 
@@ -91,6 +93,40 @@ def receiving(
                 writer.check(request, [*got, *ready(subscription)])
 
             yield Setting(call, writer.commit, writer.nobody_waits, check)
+
+    return scene
+
+
+def ending(
+    take: Callable[[Subscription[Health]], Awaitable[Iterable[Event[Health]]]],
+    request: SubscribeRequest[Health],
+) -> Scene:
+    """From the snapshot to the end of what is asked for: what was taken is the whole trace, and then it ends again."""
+
+    @asynccontextmanager
+    async def scene() -> AsyncIterator[Setting]:
+        async with written() as writer, writer.publisher.subscribe(request) as subscription:
+            got: list[Event[Health]] = []
+            keys = ["db", "web"]
+
+            def wake() -> None:
+                if writer.store.index < 3:
+                    writer.commit()
+                elif keys:
+                    writer.store.commit(finish=[keys.pop(0)])
+
+            async def call() -> None:
+                with suppress(EndOfSubject):
+                    while True:
+                        got.extend(await take(subscription))
+
+            async def check() -> None:
+                writer.check(request, got)
+                assert subscription.state is SubscriptionState.FINISHED
+                with pytest.raises(EndOfSubject):
+                    await subscription.receive()
+
+            yield Setting(call, wake, writer.nobody_waits, check)
 
     return scene
 
@@ -382,6 +418,9 @@ CORE: dict[str, Any] = {
     "Subscription.receive_until_current, each step of a union": receiving(receive_until_current, BOTH),
     "Subscription.__anext__, each step of resumed unions": resuming(iterate),
     "Subscription.receive_batch, each step of resumed unions": resuming(receive_batch),
+    "Subscription.receive, each step to the end": ending(receive, WEB),
+    "Subscription.receive_batch, each step to the end of a union": ending(receive_batch, KEYS),
+    "Subscription.receive_until_current, each step to the end": ending(receive_until_current, WEB),
     "Subscription.__aenter__": entering,
     "Subscription.__aexit__": leaving(leave_block),
     "Subscription.aclose": leaving(Subscription[Health].aclose),

@@ -10,6 +10,7 @@ from interruptions import drives, in_task
 from sweep.core import CORE
 from sweep.driver import ORDERS, sweep
 from sweep.durable import STORES
+from sweep.slow import SLOW
 from sweep.views import VIEW
 from sweep.watching import watching
 
@@ -20,7 +21,7 @@ import trio_stream.view
 pytestmark = pytest.mark.slow
 
 COMMANDS = {"trio-stream watch": watching}
-CALLS = {**CORE, **STORES, **VIEW, **COMMANDS}
+CALLS = {**CORE, **SLOW, **STORES, **VIEW, **COMMANDS}
 # What others implement for a view; the library does it with its subscriptions, which are swept.
 OF_OTHERS = {f"Connection.{name}" for name in ("__aenter__", "__aexit__", "receive_batch", "wait_published")}
 

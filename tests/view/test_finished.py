@@ -100,13 +100,13 @@ async def test_nothing_is_logged_and_nothing_tried_again(caplog: pytest.LogCaptu
 
 
 async def test_who_waits_for_what_is_so_gets_it_and_who_waits_for_what_never_will_be_is_told() -> None:
-    told: list[object] = []
+    told: dict[str, object] = {}
 
     async def wait(value: str) -> None:
         try:
-            told.append((await view.wait_for(lambda state: state["web"].value == value)).index)
+            told[value] = (await view.wait_for(lambda state: state["web"].value == value)).index
         except ViewEnded as error:
-            told.append(error.__cause__)
+            told[value] = error.__cause__
             assert "finished" in str(error)
 
     async with viewed(WEB) as (store, _, view), anyio.create_task_group() as tasks:
@@ -117,8 +117,8 @@ async def test_who_waits_for_what_is_so_gets_it_and_who_waits_for_what_never_wil
         await quiet()
         store.commit(("web", "2"), finish=["web"])
         await quiet()
-        assert told[0] == 2
-        assert isinstance(told[1], EndOfSubject)
+        assert told["2"] == 2
+        assert isinstance(told["3"], EndOfSubject)
         with pytest.raises(ViewEnded):
             await view.wait_for(lambda state: False)
         assert (await view.wait_for(lambda state: True)).index == 2

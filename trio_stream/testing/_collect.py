@@ -31,7 +31,7 @@ async def collect(
     except EndOfSubject:
         if subscription.state is not SubscriptionState.FINISHED:  # it was raised by a payload
             raise
-    return events
+    return events  # noqa: ASYNC910 - there was one before the end was raised
 
 
 async def _collect(subscription: Subscription[P], upto: int | None, events: list[Event[P]]) -> None:
