@@ -184,6 +184,25 @@ async def test_who_may_see_nothing_of_it_is_told_that_it_ends() -> None:
         assert await to_the_end(blind) == ([], 3)
 
 
+@receives
+@pytest.mark.parametrize("is_quiet", [False, True])
+async def test_who_may_see_nothing_resumes_at_the_finish_and_not_before(
+    receive: Receive, is_quiet: bool
+) -> None:
+    """D7: also where the finish has no event, and the events before it have left the history."""
+    async with live(history=2) as (store, publisher, _):
+        blind = publisher.subscribe(LIVE, authorizer=frozenset())
+        if not is_quiet:
+            store.commit(("web", "1"))
+        finished = store.commit(finish=["web"])
+        assert await to_the_end(blind, receive) == ([], finished)
+        if is_quiet:
+            store.commit(("db", "1"))
+        request = blind.resume_request()
+        assert request.index == finished
+        assert await to_the_end(publisher.subscribe(request), receive) == ([], finished)
+
+
 async def test_a_withdrawal_comes_before_the_end() -> None:
     """D19."""
 

@@ -300,7 +300,8 @@ class Reader(Course[P]):
                 # Raised by a payload that was asked who may read it: the reader stands before it, and the next call
                 # raises it again. But if that has closed this subscription nothing may be returned any more.
                 if self._end is not None:
-                    self._index, self._passed = index, self._position - delivered
+                    if not self._end.is_finished:  # which nobody can do while there is something to return
+                        self._index, self._passed = index, self._position - delivered
                     end = self._error()
                     raise end from (end.__cause__ if isinstance(error, type(end)) else error)
                 if events:

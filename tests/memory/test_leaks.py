@@ -13,11 +13,10 @@ import pytest
 import trio
 from catalogue import HEALTH, JOBS, Catalogue, Health
 from proof import amount
-from scenes import opened, quiet
+from scenes import held_by, opened, quiet
 
 from trio_stream import (
     EventPublisher,
-    PublisherStatistics,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
@@ -36,11 +35,6 @@ def tasks_alive() -> int:
     if trio.lowlevel.in_trio_run():
         return trio.lowlevel.current_statistics().tasks_living
     return len(asyncio.all_tasks())
-
-
-def empty(publisher: EventPublisher, topics: dict[str, TopicStatistics]) -> PublisherStatistics:
-    """What a publisher has that has served nobody."""
-    return PublisherStatistics(publisher.index, publisher.epoch, 0, 0, 0, topics)
 
 
 class Visitors:
@@ -121,7 +115,7 @@ async def test_after_thousands_of_visits_that_were_cancelled_anywhere_nothing_is
             name: TopicStatistics(0, each.floor, feeds=0, snapshots=0)
             for name, each in statistics.topics.items()
         }
-        assert statistics == empty(publisher, nothing)
+        assert held_by(publisher) == (0, 0, 0, nothing)
         assert tasks_alive() == before
         gc.collect()
         assert [ref() for ref in visitors.references if ref() is not None] == []

@@ -256,6 +256,14 @@ ENDS = (
         SOURCES,
     ),
     Mutant(
+        "who reads in batches with rights ends at the event before the finish",
+        "D7",
+        "_reader.py",
+        "                    if not self._end.is_finished:  # which",
+        "                    if True:  # which",
+        FINISH,
+    ),
+    Mutant(
         "a resume at an end that was just forgotten waits for ever",
         "D6, D7",
         "_topic.py",
