@@ -107,6 +107,8 @@ class End(NamedTuple):
     horizon: int = 0
     is_finished: bool = False
     """Its subject is, and everything of it was received."""
+    is_published: bool = False
+    """A commit says so; if not, a snapshot or replay function did, which nobody remembers for long."""
 
 
 class Place(NamedTuple):
@@ -557,8 +559,9 @@ class Course(Slot, Generic[P]):
     def _finish_subject(self) -> None:
         """Ends at the commit that says so, which may have had no event: a resume from there is not too old."""
         assert isinstance(self._feed.sequel, Finished)
-        self._index = max(self._index, self._feed.sequel.at)
-        self._finish(End(None, is_finished=True))
+        at, is_published = self._feed.sequel
+        self._index = max(self._index, at)
+        self._finish(End(None, is_finished=True, is_published=is_published))
 
     def _finish(self, end: End) -> None:
         """Ends the reading for good. Does not wake a reader that waits."""
@@ -586,7 +589,7 @@ class Course(Slot, Generic[P]):
     def _error(self) -> Exception:
         """For how it ended; a new one each time, because one that was raised before drags its traceback along."""
         assert self._end is not None
-        reason, missed, cause, _, is_finished = self._end
+        reason, missed, cause, _, is_finished, _ = self._end
         match reason:
             case None if is_finished:
                 return EndOfSubject(self._index, self.epoch)

@@ -359,13 +359,17 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         """The request that goes on where this subscription stands: at its `horizon`.
 
         Ask before you end the subscription: afterwards it stands at `index`.
-        Of a finished subject it resumes at its end, and ends at once.
+        Of a subject that a commit has finished it resumes at its end, and ends at once.
         It is a fresh start if the subscription is still inside a snapshot, or was force-closed for `TOKEN`,
         `REFRESH` or `SNAPSHOT_FAILED`: then drop what was received.
+        It is that too if only a snapshot or replay function has said that the subject is finished.
         """
         cursor = self.cursor  # to find out may end it
-        is_dropped = self._end is not None and _is_to_be_dropped(self._end.reason)
-        return self.request.after(None if is_dropped else cursor)
+        end = self._end
+        is_anew = end is not None and (
+            _is_to_be_dropped(end.reason) or (end.is_finished and not end.is_published)
+        )
+        return self.request.after(None if is_anew else cursor)
 
     def statistics(self) -> SubscriptionStatistics:
         """Figures for introspection, from any thread; taking them changes nothing for the reader.
