@@ -23,7 +23,7 @@ ENDS = (
         "a subject ends at its last event, which may be too old to resume from",
         "D7",
         "_course.py",
-        "        self._index = max(self._index, self._feed.sequel.at)\n",
+        "        self._index = max(self._index, at)\n",
         "",
         FINISH,
     ),
