@@ -118,9 +118,7 @@ class Reader(Course[P]):
         shown: Event[P] | None = None
         was_receiving, self._is_receiving = self._is_receiving, "asking"
         try:
-            while (
-                feed.start <= position < scanned
-            ):  # who is asked may publish, and what comes next be dropped
+            while feed.start <= position < scanned:  # who is asked may publish, and what is next be dropped
                 event = feed.items[position - feed.base]
                 # The same as shown(), without its calls.
                 if (
@@ -192,9 +190,7 @@ class Reader(Course[P]):
             shown = rights.shown(event, self._source.replaced)
         finally:
             self._is_receiving = was_receiving
-        if (
-            self._end is not None
-        ):  # the payload, its authorizer or the filter has just closed this subscription
+        if self._end is not None:  # a payload, the authorizer or the filter has just closed this subscription
             raise self._error()
         return shown
 

@@ -302,8 +302,8 @@ READING = (
         "_reader.py",
         '        was_receiving, self._is_receiving = self._is_receiving, "asking"\n'
         "        try:\n"
-        "            while (",
-        "        was_receiving = self._is_receiving\n        try:\n            while (",
+        "            while feed.start",
+        "        was_receiving = self._is_receiving\n        try:\n            while feed.start",
         ("test_permission_batches.py",),
     ),
     Mutant(
