@@ -107,6 +107,19 @@ async def test_a_full_page_says_that_no_more_is_wanted() -> None:
         assert [len(page.appended) for page in store.pages] == [1_024, 1_024, 951]
 
 
+async def test_a_page_is_full_by_its_events_and_not_by_its_commits() -> None:
+    """D11: however large the commits are."""
+    keys = [f"{number}" for number in range(300)]
+    async with logged(history=1) as (store, publisher):
+        store.size = 100
+        store.fill(1)
+        for index in range(2, 12):
+            store.commit(*((key, f"{index}") for key in keys))
+        every = SubscribeRequest(HEALTH).after(store.cursor(1))
+        assert indexes(await until(publisher.subscribe(every), 11)) == [*range(2, 12)]
+        assert [len(page.appended) for page in store.pages] == [4, 4, 2]
+
+
 async def test_what_is_appended_to_a_full_page_is_asked_for_again() -> None:
     """D3: a function that does not look at the answer has said that it came further than the page."""
 

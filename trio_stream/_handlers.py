@@ -84,7 +84,7 @@ ReplayFunc: TypeAlias = Callable[[SubscribeRequest[P], Cursor, SnapshotAppender[
 """Reads one page of the commits after the cursor from where they are kept.
 
 It appends what the request covers of each commit, by one call of `append` for each, in the order of their indexes.
-It stops when `append` returns False, which is at 1,024 of them; it may stop sooner, for example if they are large.
+It stops when `append` returns False, which is at 1,024 events; it may stop sooner, for example if they are large.
 It returns how far it came: the index of the last commit that it has looked at, of whatever topic, or a `Cursor` with
 that index and its mark.
 That is further than the cursor, if there is anything after it; the function is called again from there until the

@@ -32,13 +32,13 @@ from ._request import Cursor
 from ._routes import Interests
 from ._wait import Parking
 
-WINDOW: Final = 1024  # deliveries in a page
+WINDOW: Final = 1024  # events in a page; one commit more than that, if it is larger
 
 
 class Page(Passage):
     """The commits after a cursor, perhaps still being read."""
 
-    __slots__ = ("cancel", "cursor", "is_void", "last")
+    __slots__ = ("cancel", "cursor", "is_void", "last", "size")
 
     def __init__(self, interests: Interests, cursor: Cursor) -> None:
         super().__init__()
@@ -47,6 +47,8 @@ class Page(Passage):
         self.dropped = cursor.index
         # The index of the newest commit that was appended, whether it was asked for or not.
         self.last: int = cursor.index
+        # How many events there are in it.
+        self.size: int = 0
         # Whether it is of a state that was replaced, or of a publisher that has stopped.
         self.is_void: bool = False
         # Ends the function, or has it not begin.
@@ -55,7 +57,7 @@ class Page(Passage):
     @property
     def is_full(self) -> bool:
         """Whether nothing more is taken in."""
-        return len(self.items) >= WINDOW or not self.readers or self.sequel is not None
+        return self.size >= WINDOW or not self.readers or self.sequel is not None
 
 
 class Replays:
@@ -98,6 +100,7 @@ class Replays:
     def append(self, page: Page, delivery: Event[Any]) -> None:
         """A commit more."""
         page.append(delivery)
+        page.size += size(delivery)
         self._note(page, delivery.index)
         if page.waiting:
             self._parking.wake((page,))

@@ -315,8 +315,16 @@ SLOW = (
         "a page has no end",
         "D11",
         "_replays.py",
-        "        return len(self.items) >= WINDOW or not self.readers or",
+        "        return self.size >= WINDOW or not self.readers or",
         "        return not self.readers or",
+        REPLAY,
+    ),
+    Mutant(
+        "a page is bounded in commits, however large they are",
+        "D11",
+        "_replays.py",
+        "        page.size += size(delivery)\n",
+        "        page.size += 1\n",
         REPLAY,
     ),
     Mutant(
