@@ -325,6 +325,7 @@ async def test_a_finish_behind_what_was_not_taken_is_not_believed() -> None:
     async with open_publisher(sources, index=2_500, epoch=EPOCH, history=4) as publisher:
         subscription = publisher.subscribe(after(store, 1, SubscribeRequest(HEALTH, "a")))
         assert indexes(await until(subscription, 2_500)) == [*range(2, 2_501)]
+        assert ready(subscription) == []
         publisher.publish([event(2_501, "a")])
         assert (await subscription.receive()).index == 2_501
 
