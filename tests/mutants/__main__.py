@@ -23,7 +23,7 @@ from mutants.catalogue import CHECKOUT, MUTANTS, problem
 from mutants.mutant import Mutant
 
 TESTS = CHECKOUT / "tests"
-SAMPLE = 30  # every so many is in the sample
+SAMPLE = 50  # every so many is in the sample
 SECONDS = 1800  # that a run of tests may take; all of them need some 10 minutes of one processor
 HANGS = 15  # seconds after which a contract test that hangs is stopped, and has noticed
 LONG = 120  # the same for the model and the schedules, which take their time

@@ -309,7 +309,7 @@ SLOW = (
         "_handlers.py",
         "appender.is_finished and appender.cut is None",
         "appender.is_finished",
-        REPLAY,
+        ("test_replay_ends.py",),
     ),
     Mutant(
         "a page has no end",
