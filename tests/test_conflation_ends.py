@@ -1,6 +1,6 @@
 """D5, D9, D12, D16, D21: how a reader that conflates ends, is cancelled, and what a row that goes wrong is."""
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Any
 
 import anyio
@@ -255,6 +255,13 @@ async def test_a_call_that_is_cancelled_while_it_waits_has_received_nothing() ->
         assert kinds(taken(subscription)) == ["3:a=2"]
 
 
+class Later:
+    """What has to be awaited, and can be hashed."""
+
+    def __await__(self) -> Iterator[Any]:
+        return iter(())
+
+
 def fussy(wrong: Any) -> Callable[[Health], Hashable]:
     """A row that goes wrong for the key "bad"."""
 
@@ -270,8 +277,14 @@ def fussy(wrong: Any) -> Callable[[Health], Hashable]:
 
 @pytest.mark.parametrize(
     ("wrong", "error"),
-    [(LookupError("no row"), LookupError), (["a"], TypeError), ({}, TypeError), (([],), TypeError)],
-    ids=["raises", "list", "dict", "tuple of a list"],
+    [
+        (LookupError("no row"), LookupError),
+        (["a"], TypeError),
+        ({}, TypeError),
+        (([],), TypeError),
+        (Later(), TypeError),
+    ],
+    ids=["raises", "list", "dict", "tuple of a list", "to be awaited"],
 )
 @pytest.mark.parametrize("rights", [{}, {"where": lambda _: True}], ids=["", "where"])
 async def test_a_row_that_goes_wrong_is_told_to_those_who_conflate(

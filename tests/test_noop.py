@@ -79,6 +79,10 @@ async def test_it_says_that_there_is_nothing() -> None:
     assert statistics == {**dict.fromkeys(statistics, 0), "epoch": "", **nothing}
 
 
+def test_it_has_no_subscriptions() -> None:
+    assert list(NoOpEventPublisher().subscriptions()) == []
+
+
 async def test_its_run_is_a_checkpoint() -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()

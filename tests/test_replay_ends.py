@@ -330,6 +330,27 @@ async def test_a_finish_behind_what_was_not_taken_is_not_believed() -> None:
         assert (await subscription.receive()).index == 2_501
 
 
+async def test_a_function_that_has_returned_can_finish_nothing() -> None:
+    """D18."""
+    appenders: list[SnapshotAppender[Health]] = []
+    store = filled(20)
+
+    async def replay(
+        request: SubscribeRequest[Health], cursor: Cursor, appender: SnapshotAppender[Health]
+    ) -> Cursor:
+        appenders.append(appender)
+        return await store.replay(request, cursor, appender)
+
+    sources = {HEALTH: Source(store.snapshot, replay=replay, finishes=True)}
+    async with open_publisher(sources, index=20, epoch=EPOCH, history=4) as publisher:
+        subscription = publisher.subscribe(after(store, 17, SubscribeRequest(HEALTH, "a")))
+        assert indexes(await until(subscription, 18)) == [18]
+        assert ready(subscription) == []
+        with pytest.raises(ClosedResourceError):
+            appenders[0].finish()
+        assert subscription.state is SubscriptionState.LIVE
+
+
 async def test_only_a_source_that_finishes_may_say_so() -> None:
     """D18: it is a function that fails."""
     errors: list[str] = []

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 from catalogue import HEALTH, JOBS, Health, kinds, ready, until_live
 from conflated import by_row
-from replaced import Asked, change, changes, replacing
+from replaced import Asked, Replacing, change, changes, replacing
 from scenes import quiet, settled
 from typing_extensions import override
 from unions import BOTH, Rows, both, fold, rows_at, shown
@@ -21,13 +21,16 @@ from trio_stream import (
     Cursor,
     Event,
     EventPublisher,
+    Payload,
     PayloadEvents,
     SnapshotAppender,
     SubscribeRequest,
     Subscription,
     SubscriptionForceClosed,
     SubscriptionState,
+    Topic,
     close_subscription_event,
+    open_publisher,
 )
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +98,27 @@ CASES = [
     *product((None, *VALUES), VALUES),
     *product(VALUES, [None]),
 ]
+
+
+@dataclass(frozen=True)
+class Unsaid(Payload):
+    """Inherits `withdrawn`."""
+
+    value: int
+    subject: str = "web"
+
+
+async def test_a_payload_that_does_not_say_what_it_is_when_it_is_withdrawn_is_an_error() -> None:
+    """D19: for readers with rights; others never ask."""
+    topic = Topic[Unsaid]("unsaid")
+    async with open_publisher({topic: Replacing().snapshot}, index=1) as publisher:
+        request = SubscribeRequest(topic, index=1)
+        plain, careful = publisher.subscribe(request), publisher.subscribe(request, where=lambda _: True)
+        publisher.publish([Event(topic, 2, Unsaid(2), previous=Unsaid(1))])
+        assert (await plain.receive()).payload == Unsaid(2)
+        for _ in range(2):
+            with pytest.raises(NotImplementedError, match="Unsaid"):
+                await careful.receive()
 
 
 @pytest.mark.parametrize("on_lag", ["close", "conflate"])

@@ -100,12 +100,9 @@ class _Composition:
 
     async def _reach(self, index: int) -> None:  # noqa: ASYNC910 - there are several parts
         """Waits until the index is published."""
-        for part in self._parts:
-            try:
-                await part.wait_published(index)
-            except EndOfSubject:  # this one cannot say
-                continue
-            return  # noqa: ASYNC910 - it has waited
+        open_ = [part for part in self._parts if part._end is None]
+        for part in open_[:1]:  # those whose subject is finished cannot say
+            await part.wait_published(index)
 
     async def _finish(self, part: Subscription[Any], index: int) -> bool:  # noqa: ASYNC910 - there may be nothing
         """Puts what comes up to the index; False if the part begins anew, or the publisher stops."""

@@ -41,7 +41,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, assert_never
 
 from typing_extensions import TypeVar
 
-from ._buffer import Broken, Feed, Finished, Reached
+from ._buffer import Broken, Feed, Finished, Reached, Sequel
 from ._conflation import Conflation
 from ._errors import (
     ClosedResourceError,
@@ -252,10 +252,7 @@ class Course(Slot, Generic[P]):
         )
 
     def _is_over(self) -> bool:
-        """Whether it has had all of its source, and there will be no more of that."""
-        source = self._source
-        if source.sequel is None or self._position < source.end:
-            return False
+        """Whether there will be no more of its source, which has a sequel, and of which it has had what there is."""
         return self._phase is REPLAYING or self._is_done()
 
     def _is_done(self) -> bool:
@@ -424,8 +421,6 @@ class Course(Slot, Generic[P]):
         else:
             self._leave_passage()
             self._begin_anew()
-            if self._end is not None:
-                raise self._error()
         return is_good
 
     def _look_at_page(self) -> None:
@@ -433,22 +428,18 @@ class Course(Slot, Generic[P]):
         if self._awaited is not None and isinstance(self._source, Page):
             self._accept(self._source, self._awaited)
 
-    def _leave_page(self, page: Page) -> Event[P] | None:
-        """It has had what there is of the page: goes on behind it, if there will be no more."""
-        match page.sequel:
-            case Reached(index, mark, is_finished):
-                self._leave_passage()
-                if is_finished:
-                    self._learn_of_end(Finished(index, is_published=False))
-                if index >= self._index:  # also if it had the last event: only now the mark is known
-                    self._index = index
-                    self._known = Place(index, mark) if mark else None
-                self._go_on()
-            case Broken(cause):
-                self._leave_passage()
-                return self._fall_off(0, cause, may_replay=False)
-            case _:
-                pass
+    def _leave_page(self, sequel: Sequel) -> Event[P] | None:
+        """It has had what there is of a page, and there will be no more: goes on behind it."""
+        self._leave_passage()
+        if isinstance(sequel, Broken):
+            return self._fall_off(0, sequel.cause, may_replay=False)
+        assert isinstance(sequel, Reached)
+        index, mark, is_finished = sequel
+        if is_finished:
+            self._learn_of_end(Finished(index, is_published=False))
+        self._index = index
+        self._known = Place(index, mark) if mark else None
+        self._go_on()
         return None
 
     def _go_on(self) -> None:
@@ -464,8 +455,6 @@ class Course(Slot, Generic[P]):
             self._wait_for(Place(index, mark))
         elif timeline.contradicts(index, mark):
             self._begin_anew()
-            if self._end is not None:
-                raise self._error()
         else:
             self._go_live(index, mark)
 

@@ -3,7 +3,19 @@
 import enum
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, FrozenInstanceError, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Self, cast, final, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    Self,
+    cast,
+    final,
+    overload,
+)
 
 from typing_extensions import TypeVar, override
 
@@ -114,10 +126,13 @@ class Payload(Protocol):
         Not async.
         Classes that inherit from `Payload` raise `NotImplementedError` until they define it.
         """
-        name = type(
+        return _refuse_to_withdraw(
             self
-        ).__name__  # a body of one `raise` would make every class that does not need this abstract
-        raise NotImplementedError(f"{name} does not say what it is when it is withdrawn")
+        )  # a body that raises would make every class abstract that does not need it
+
+
+def _refuse_to_withdraw(payload: object) -> NoReturn:
+    raise NotImplementedError(f"{type(payload).__name__} does not say what it is when it is withdrawn")
 
 
 class Framing(enum.Enum):

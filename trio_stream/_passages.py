@@ -378,9 +378,10 @@ class Passages:
         """These of its interests are finished."""
         if len(finished) == len(snapshot.interests):
             snapshot.sequel = sequel
-        elif isinstance(snapshot.feed, WideFeed):
-            for interest in finished:
-                snapshot.feed.finish(interest, sequel)
+        else:
+            for feed in [snapshot.feed] if isinstance(snapshot.feed, WideFeed) else []:
+                for interest in finished:
+                    feed.finish(interest, sequel)
 
     def _keep(self, snapshot: Snapshot) -> None:
         """It stays for those who keep it, and for nobody else."""

@@ -256,8 +256,9 @@ class EventPublisher:
         check_events("publish_from_thread", events)
         commit = tuple(events)
         given: object = finish
-        if not isinstance(given, str):  # which is refused when it is published
-            finish = tuple(finish)
+        finish = (
+            finish if isinstance(given, str) else tuple(finish)
+        )  # a string is refused when it is published
         publish = partial(self.publish, commit, index=index, mark=mark, finish=finish)
         if self._parking.thread == threading.get_ident():
             publish()

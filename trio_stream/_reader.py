@@ -93,7 +93,7 @@ class Reader(Course[P]):
         if self._awaited is not None and not self._accept(page, self._awaited):
             return None
         if self._position == page.end:
-            return self._leave_page(page)
+            return None if page.sequel is None else self._leave_page(page.sequel)
         if self._rights is not None:
             return self._take_shown(page, self._rights)
         return self._take_next(page, self._position)
@@ -142,9 +142,9 @@ class Reader(Course[P]):
                     break
         finally:
             self._is_receiving = was_receiving
-            if self._end is None:
-                self._passed += position - self._position - (shown is not None)
-                self._position = position
+            is_open = self._end is None
+            self._passed += is_open * (position - self._position - (shown is not None))
+            self._position = position if is_open else self._position
         return shown
 
     def _take_conflated(self, feed: Feed, conflation: Conflation) -> Event[P] | None:

@@ -84,10 +84,6 @@ class Replays:
         page.readers += 1
         return page
 
-    def enter(self, page: Page) -> None:
-        """One reader more, of a page that it was given."""
-        page.readers += 1
-
     def leave(self, page: Page) -> None:
         """One reader less; without one the page is gone."""
         page.readers -= 1

@@ -314,7 +314,8 @@ class World:
                 assert not reader.resets, "D11: closed although it asked for a new snapshot"
                 lost = self._is_lost(reader, reader.subscription.index)
                 assert lost, "D6: lagged although nothing was lost"
-                assert error.missed >= lost
+                # It may have been found in a call that was cancelled all the same, and more be lost since.
+                assert error.missed >= 1
                 self._end(reader, CloseReason.LAGGED)
             case SnapshotFailed() if reader.is_open:
                 run = reader.run

@@ -174,6 +174,13 @@ async def stops(stage: Any) -> None:
     stage.stop()
 
 
+async def stops_and_ends(stage: Any) -> None:
+    """With the tasks of the publisher, as its `run` does."""
+    await stage.pause()
+    stage.stop()
+    stage.end_publisher()
+
+
 async def comes_back(stage: Any) -> None:
     """Goes on where it stood when it was first told something, whatever was revoked since."""
     reader: Reader = stage.subscribe("reader")
@@ -255,7 +262,7 @@ LONG = {
     "replay, leave": script({"reader": reads_on(4), "leaver": leaves}, **BEHIND),
     "replay, revoke": script({"reader": reads_on(4), "revoker": revokes}, **BEHIND),
     "replay, refresh": script({"reader": reads_on(4), "other": refreshes}, **BEHIND),
-    "replay, stop": script({"reader": reads_on(4), "stopper": stops}, **BEHIND),
+    "replay, stop": script({"reader": reads_on(4), "stopper": stops_and_ends}, **BEHIND),
     "replay, finish": script(
         {"reader": reads_on(9), "writer": publishes("b", finish=True)}, finishes=True, **BEHIND
     ),

@@ -27,7 +27,7 @@ State: TypeAlias = dict[Any, Any]
 """What a reader makes of the events: whatever keys and values its `apply` puts there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Model(Generic[P]):
     """What was true for one subscription: from it follows S(i), the state that its reader must have at index i."""
 
