@@ -117,11 +117,10 @@ class _Composition:
                 await part._wait_at(gate, None)
             else:
                 part._take()  # nothing comes, as it is not live: it only goes on
-        if timeline.is_stopped:  # then what it waits for may not come
-            return False  # noqa: ASYNC910 - as above
-        while some := list(islice(_up_to(part, index), BURST)):
+        # When the publisher has stopped, what it waits for may not come.
+        while not timeline.is_stopped and (some := list(islice(_up_to(part, index), BURST))):
             await self._put(some, found(some, [part._feed.replaced]))
-        return True  # noqa: ASYNC910 - as above
+        return not timeline.is_stopped  # noqa: ASYNC910 - as above
 
     async def _pump(  # noqa: ASYNC910 - a task, not awaited
         self, part: Subscription[Any], everything: anyio.CancelScope

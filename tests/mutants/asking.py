@@ -626,8 +626,8 @@ ASKING = (
         "the parts of a union are not brought to one index",
         "D1, D22",
         "_compose.py",
-        "while some := list(islice(_up_to(part, index), BURST)):",
-        "while some := []:",
+        "(some := list(islice(_up_to(part, index), BURST))):",
+        "(some := []):",
         ("test_unions.py",),
     ),
     Mutant(
