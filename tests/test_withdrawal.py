@@ -107,6 +107,10 @@ class Unsaid(Payload):
     value: int
     subject: str = "web"
 
+    @override
+    def has_read_permission(self, authorizer: object, /) -> bool:
+        return True
+
 
 async def test_a_payload_that_does_not_say_what_it_is_when_it_is_withdrawn_is_an_error() -> None:
     """D19: for readers with rights; others never ask."""
