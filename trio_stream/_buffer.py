@@ -143,7 +143,8 @@ class Passage(Feed):
 
     def __init__(self) -> None:
         super().__init__()
-        self.replaced = self._replaced = dict[int, Replacement]()
+        self._replaced: dict[int, Replacement] = {}
+        self.replaced: Replaced = self._replaced
 
     def replace(self, replacements: Iterable[Replacement]) -> None:
         """Notes what events replace that are about to be appended."""

@@ -27,7 +27,7 @@ from ._commit import NO_END, Ending, Groups, Pairs, delivery
 from ._conflation import Latest, RowFunc, Rows, row_of
 from ._events import Event, Subject, Topic, size
 from ._interest import ALL, Interest, is_single
-from ._rights import Replacement
+from ._rights import Replaced, Replacement
 from ._routes import Interests, Routes
 from ._timeline import Timeline
 from ._topic import History, Kept, PlainFeed, events_of
@@ -49,7 +49,7 @@ class WideFeed(Feed):
         # Those that it is in, one for each history.
         self.routes: tuple[Routes, ...] = tuple([history.routes for history in histories])
         replaced = [history.replaced for history in histories]
-        self.replaced = replaced[0] if len(replaced) == 1 else ChainMap(*replaced)
+        self.replaced: Replaced = replaced[0] if len(replaced) == 1 else ChainMap(*replaced)
         self.born = born
         # Where those wait who need what is older; None as long as nobody did.
         self.filled: Feed | None = None

@@ -165,8 +165,8 @@ class Passages:
         self.feeds = feeds
         self.timeline = timeline
         self.parking = parking
-        self.counts = Counts()
-        self.replays = Replays(feeds, parking, start)
+        self.counts: Counts = Counts()
+        self.replays: Replays = Replays(feeds, parking, start)
         # Has the handler make a new snapshot, as soon as the publisher runs.
         self._start = start
         # {interests: what a new subscriber is given}; being made, or cached.

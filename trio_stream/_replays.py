@@ -42,9 +42,9 @@ class Page(Passage):
 
     def __init__(self, interests: Interests, cursor: Cursor) -> None:
         super().__init__()
-        self.interests = interests
+        self.interests: Interests = interests
         self.cursor: Cursor = cursor
-        self.dropped = cursor.index
+        self.dropped: int = cursor.index
         # The index of the newest commit that was appended, whether it was asked for or not.
         self.last: int = cursor.index
         # How many events there are in it.

@@ -74,7 +74,7 @@ class Timeline:
         # Nothing will be published any more.
         self.is_stopped: bool = False
         # A cursor is good only under the rights that it was reached with.
-        self.revocations = Revocations()
+        self.revocations: Revocations = Revocations()
         # (index, mark) of the newest commits from the first one on that had a mark, oldest first, at most `limit`.
         self._marks: deque[tuple[int, str]] = deque([(index, mark)] if mark else ())
         self._limit: int = limit

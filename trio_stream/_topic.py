@@ -26,7 +26,7 @@ from ._commit import Groups, Pairs, delivery
 from ._conflation import RowFunc
 from ._errors import InvalidCommitError
 from ._events import Event, Subject, Topic
-from ._rights import Replacement
+from ._rights import Replaced, Replacement
 from ._routes import Routes
 
 
@@ -37,7 +37,7 @@ class PlainFeed(Feed):
 
     def __init__(self, history: "History", subject: Subject, blank: "PlainFeed | None") -> None:
         super().__init__()
-        self.replaced = history.replaced
+        self.replaced: Replaced = history.replaced
         self.history: History = history
         self.subject: Subject = subject
         # The feed of the blank key; None if this is it. And of how many feeds it is that.
