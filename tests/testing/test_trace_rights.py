@@ -280,6 +280,13 @@ async def test_what_a_subscription_returns_passes(on_lag: str) -> None:
     await random_courses(on_lag)
 
 
+@pytest.mark.anyio
+async def test_what_a_reader_may_not_see_may_be_passed_before_it_is_behind() -> None:
+    """D21: then the first payload that is known to be replaced is one of what came later."""
+    course: list[object] = [("web", "dark"), ("web", None), "read", ("web", "2"), ("web", None), "take"]
+    await follow(course, "conflate", is_light)
+
+
 async def random_courses(on_lag: str) -> None:
     courses: list[list[object]] = []
 
