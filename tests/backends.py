@@ -1,4 +1,4 @@
-"""The event loops that tests run on; those marked `variant` are left to the oldest and the newest Python."""
+"""The event loops that tests run on; those marked `variant` are left to the newest Python."""
 
 import asyncio
 import sys
