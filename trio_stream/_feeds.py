@@ -103,7 +103,7 @@ class Feeds:
     ) -> None:
         """A topic more; it begins at the newest index."""
         floor = self._timeline.index
-        self.histories[topic] = History(topic, *self._limits, floor, row=row, replay=replay)
+        self.histories[topic] = History(topic, *self._limits, floor, replay=replay)
         if row is not None:
             self.row_functions[topic] = row
 
@@ -113,10 +113,10 @@ class Feeds:
         if not any([self.histories[topic].folds for topic in topics]):  # noqa: C419 - a list takes less time
             return rows
         for event in commit:
-            history = self.histories[event.topic]
-            if history.folds and history.row is not None:
+            function = self.row_functions.get(event.topic)
+            if function is not None and self.histories[event.topic].folds:
                 try:
-                    rows[id(event)] = row_of(event, history.row)
+                    rows[id(event)] = row_of(event, function)
                 except Exception:  # noqa: BLE001 - who conflates asks again, and is told
                     rows[id(event)] = None
         return rows

@@ -51,7 +51,7 @@ class SnapshotAppender(Protocol[P_contra]):
         A checkpoint.
         In a snapshot it waits while every reader is far behind, and what it returns may be ignored.
         In a replay it never waits; it returns False when the page is full, with these events, or nobody reads it.
-        When there is no reader left, the function is cancelled, and what it appends all the same is dropped.
+        When the last reader has left, the function is cancelled; anything it still appends is dropped.
         So is an event that the request does not cover, as one of another key or namespace.
 
         Raises `InvalidCommitError` for events of another topic, of different indexes or that are not state, and in a

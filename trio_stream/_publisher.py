@@ -349,10 +349,10 @@ class EventPublisher:
         """Force-closes every subscription made with one of these tokens; returns how many they were.
 
         When it has returned, none of them returns another event.
-        From now on a resume with one of them is stale if its cursor is not newer than the newest index of now, which is
-        that of a snapshot or replay that was ahead of what is published.
-        For this the newest 65,536 tokens are remembered; when one is forgotten, cursors that are not newer than its
-        revocation are stale with every token.
+        A cursor that was reached with one of them before is stale from now on.
+        That is one at or below the present index, or below that of a snapshot or replay that was ahead of it.
+        The newest 65,536 tokens are remembered for this.
+        When one is forgotten, every cursor at or below the index of its revocation is stale, with any token.
         After the publisher has stopped, it closes those that still return what was published before.
         """
         self._check("close_subscriptions", unless_reading=True)

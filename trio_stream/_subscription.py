@@ -299,9 +299,8 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
                         return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
                 if position < self._burst and self._is_ready() and (shown := self._take()) is not None:
                     return shown  # noqa: ASYNC910 - the same
-                if (
-                    self._is_receiving
-                ):  # as in _begin_to_receive(), whose call would take a thirtieth of a wake
+                # As in _begin_to_receive(), whose call would take a thirtieth of a wake.
+                if self._is_receiving:
                     raise BusyResourceError("receiving from")
                 self._is_receiving = True
                 try:
@@ -379,10 +378,8 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         """
         lag = max(0, self._lag())
         peak_lag = max(self._peak_lag, lag)
-        if self._passages.parking.thread in (
-            None,
-            get_ident(),
-        ):  # in another, the reader may be between two feeds
+        # In another thread the reader may be between two feeds.
+        if self._passages.parking.thread in (None, get_ident()):
             self._peak_lag = peak_lag
         hidden, withdrawn = (0, 0) if self._rights is None else (self._rights.hidden, self._rights.withdrawn)
         conflated = 0 if self._conflation is None else self._conflation.conflated

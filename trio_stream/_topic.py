@@ -23,7 +23,6 @@ from typing import Any, TypeAlias
 
 from ._buffer import Feed, Finished
 from ._commit import Groups, Pairs, delivery
-from ._conflation import RowFunc
 from ._errors import InvalidCommitError
 from ._events import Event, Subject, Topic
 from ._rights import Replaced, Replacement
@@ -94,7 +93,6 @@ class History:
         "replaced",
         "replay",
         "routes",
-        "row",
         "topic",
     )
 
@@ -105,17 +103,15 @@ class History:
         most_events: int,
         floor: int,
         *,
-        row: RowFunc | None = None,
         replay: Callable[..., Any] | None = None,
     ) -> None:
         """`limit` in commits, `most_events` in events; the newest commit is kept in any case.
 
-        `row` says which row of the state a payload is; `replay` reads older commits from where they are kept.
+        `replay` reads older commits from where they are kept.
         """
         self.topic: Topic[Any] = topic
         self.limit: int = limit
         self._most_events: int = most_events
-        self.row: RowFunc | None = row
         self.replay: Callable[..., Any] | None = replay
         # How many feeds that its events get into have such a map as readers who conflate need.
         self.folds: int = 0
