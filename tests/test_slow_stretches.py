@@ -47,8 +47,9 @@ async def test_a_catch_up_of_very_many_rows_takes_few_calls() -> None:
         assert seen.calls < 100
 
 
-async def test_one_call_folds_no_more_than_so_many_events() -> None:
-    """D15: and the next one goes on from there."""
+@pytest.mark.parametrize("each", [1, 8])
+async def test_one_call_folds_no_more_than_so_many_events(each: int) -> None:
+    """D15: and the next one goes on from there, whether they came one by one or many in a commit."""
     many, most = 10_000, 4_096
     asked = 0
 
@@ -59,8 +60,8 @@ async def test_one_call_folds_no_more_than_so_many_events() -> None:
 
     async with by_row(row, index=1, history=many) as (_, publisher):
         hidden = live(publisher, where=lambda payload: payload.value == "shown")
-        for number in range(many):
-            publisher.publish([event(publisher.next_index, f"{number}")])
+        for first in range(0, many, each):
+            publisher.publish([event(publisher.next_index, f"{first + number}") for number in range(each)])
         seen: list[int] = []
         for _ in range(4):
             before = asked

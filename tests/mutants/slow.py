@@ -196,7 +196,7 @@ SLOW = (
         "_reader.py",
         "                if count >= MOST_FOLDED:\n",
         "                if False:\n",
-        CONFLATION,
+        (*CONFLATION, "test_slow_stretches.py"),
     ),
     Mutant(
         "a batch counts what was folded as little",
