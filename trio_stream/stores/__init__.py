@@ -3,29 +3,62 @@
 `Store` says what a store does, `open_store` opens one, `open_store_publisher` has it feed a publisher.
 """
 
-from ._errors import ConflictError, HistoryLostError, StoreError, UnreadableCommitError
+from ._errors import (
+    CommitUnknownError,
+    ConflictError,
+    HistoryLostError,
+    LimitExceededError,
+    StoreError,
+    UnreadableCommitError,
+)
 from ._feed import open_store_publisher
 from ._open import open_store
 from ._store import Store
-from ._values import JSON, MAX_DEPTH, Commit, Delete, Entry, Head, Name, Operation, Put, Record, topic
+from ._values import (
+    JSON,
+    MAX_DEPTH,
+    MOST_REVOKED,
+    Change,
+    Commit,
+    Delete,
+    Entry,
+    Head,
+    Limits,
+    Name,
+    Operation,
+    Put,
+    Record,
+    Revocations,
+    Revoke,
+    token_digest,
+    topic,
+)
 
 __all__ = [
     "JSON",
     "MAX_DEPTH",
+    "MOST_REVOKED",
+    "Change",
     "Commit",
+    "CommitUnknownError",
     "ConflictError",
     "Delete",
     "Entry",
     "Head",
     "HistoryLostError",
+    "LimitExceededError",
+    "Limits",
     "Name",
     "Operation",
     "Put",
     "Record",
+    "Revocations",
+    "Revoke",
     "Store",
     "StoreError",
     "UnreadableCommitError",
     "open_store",
     "open_store_publisher",
+    "token_digest",
     "topic",
 ]

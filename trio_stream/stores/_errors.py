@@ -20,23 +20,59 @@ class StoreError(Exception):
     """
 
 
+class CommitUnknownError(StoreError):
+    """The connection went after the commit was sent: nobody knows here whether it was made.
+
+    Ask again with the same `id`, which makes no second one; or read.
+    """
+
+
+class LimitExceededError(StoreError, ValueError):
+    """A commit has more than one may have; nothing was sent."""
+
+    what: str
+    """What there is too much of: "operations", or bytes of "commit", "key" or "value"; see `Limits`."""
+    limit: int
+    actual: int
+
+    def __init__(self, store: str, what: str, limit: int, actual: int) -> None:
+        super().__init__(store, what, limit, actual)
+        self.store = store
+        self.what = what
+        self.limit = limit
+        self.actual = actual
+
+    @override
+    def __str__(self) -> str:
+        unit = "" if self.what == "operations" else " bytes"
+        return f"{self.store}: {self.what} of {self.actual}{unit}: more than {self.limit}, the limit of a commit here"
+
+
 class ConflictError(StoreError):
-    """An expectation of a commit did not hold; nothing was changed. Read again, decide again."""
+    """An expectation of a commit did not hold, or it puts a key that is finished; nothing was changed.
+
+    Read again, decide again.
+    """
 
     name: Name
     expected: int
     """The index that the name should have had; 0 for none."""
     actual: int
     """The index that it has; 0 if it does not exist."""
+    is_final: bool
+    """Whether it is that a finished key was to be put; `expected` is then what `expect` said, or `actual`."""
 
-    def __init__(self, name: Name, expected: int, actual: int) -> None:
-        super().__init__(name, expected, actual)
+    def __init__(self, name: Name, expected: int, actual: int, is_final: bool = False) -> None:
+        super().__init__(name, expected, actual, is_final)
         self.name = name
         self.expected = expected
         self.actual = actual
+        self.is_final = is_final
 
     @override
     def __str__(self) -> str:
+        if self.is_final:
+            return f"{self.name} is finished since commit {self.actual}: only a Delete frees it"
         if self.actual == self.expected:
             return f"{self.name} has index {self.actual} as expected, but of another epoch: the store was replaced"
         return f"{self.name} has index {self.actual}, not {self.expected} as expected (0: does not exist)"

@@ -1,7 +1,9 @@
 """What a store holds and hands out: names, operations, commits, records, and what they may be made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
+from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, assert_never, get_args
 
 from typing_extensions import override
@@ -44,9 +46,21 @@ class Put:
     key: str
     value: JSON
     namespace: str = "default"
+    _: KW_ONLY
+    final: bool = False
+    """Whether it is the last value of its key: subscriptions of just this key end with it.
+
+    Another `Put` to the key is a `ConflictError` then; a `Delete` frees it.
+    """
+    previous: JSON = field(default=None, compare=False)
+    """Of a `Commit` that was read: the value that this one has replaced, None if there was none. For rights only."""
+    replaces: bool = field(default=False, compare=False)
+    """Of a `Commit` that was read: whether there was a value before; it may have been None."""
 
     def __post_init__(self) -> None:
         _check_name(self.topic, self.key, self.namespace)
+        if not isinstance(self.final, bool):
+            raise TypeError(f"final is True or False, not {self.final!r}")
 
     @property
     def name(self) -> Name:
@@ -61,6 +75,11 @@ class Delete:
     topic: str
     key: str
     namespace: str = "default"
+    _: KW_ONLY
+    previous: JSON = field(default=None, compare=False)
+    """Of a `Commit` that was read: the value that is gone. For rights only."""
+    replaces: bool = field(default=False, compare=False)
+    """Of a `Commit` that was read: whether it is known what is gone. Logs of the first edition do not say."""
 
     def __post_init__(self) -> None:
         _check_name(self.topic, self.key, self.namespace)
@@ -71,18 +90,46 @@ class Delete:
         return Name(self.topic, self.key, self.namespace)
 
 
-Operation: TypeAlias = Put | Delete
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Closes every subscription made with this token, at every publisher of the store, and makes its cursors stale.
+
+    That comes before the other operations of its commit, wherever in the commit it stands.
+    The store keeps a digest of the token, and never the token.
+    """
+
+    token: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.token, str):
+            raise TypeError(f"a token is a string, not {type(self.token).__name__}")
+        self.token.encode()  # UnicodeEncodeError, a ValueError
+
+
+Change: TypeAlias = Put | Delete
+Operation: TypeAlias = Put | Delete | Revoke
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one `Store.commit` has done, in the order in which it was asked for.
+    """What one `Store.commit` has done.
 
-    Where two operations have one name the later one holds; readers that apply them in order agree.
+    Two are equal if they have the same index and have done the same; the mark is not compared.
     """
 
     index: int
-    operations: tuple[Operation, ...]
+    operations: tuple[Change, ...]
+    """In the order in which they were asked for, each with what it replaces.
+
+    Of several with one name there is the last; a delete of a key that was not there is left out.
+    """
+    mark: str = field(default="", compare=False)
+    """Random characters that tell this commit from any other with the same index, in another copy of the store.
+
+    "" where the engine has none, or does not know it: then the index is trusted.
+    """
+    revoked: tuple[str, ...] = ()
+    """The digests of the tokens that it revokes; see `token_digest`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +138,34 @@ class Entry:
 
     value: JSON
     index: int
+    final: bool = False
+    """Whether it is the last value of its key; see `Put.final`."""
 
 
 class EpochIndex(int):
-    """An index that knows the epoch in which it was read, so that `expect` can tell when that is over."""
+    """An index that knows the epoch in which it was read, so that `expect` can tell when that is over.
+
+    That of a commit or of a snapshot has its mark, too.
+    """
 
     epoch: str
+    mark: str
 
-    def __new__(cls, index: int, epoch: str) -> Self:
+    def __new__(cls, index: int, epoch: str, mark: str = "") -> Self:
         """The index, as of the epoch."""
         self = super().__new__(cls, index)
         self.epoch = epoch
+        self.mark = mark
         return self
 
+    @property
+    def cursor(self) -> Cursor:
+        """The same as one value."""
+        return Cursor(int(self), self.epoch, self.mark)
+
     @override
-    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
-        return type(self), (int(self), self.epoch)
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str, str]]:
+        return type(self), (int(self), self.epoch, self.mark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +178,53 @@ class Head:
     """The newest commit that `changes` can no longer give; 0 if it has them all."""
     epoch: str
     """The timeline that both indexes belong to."""
+    mark: str = ""
+    """That of the newest commit; see `Commit.mark`."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """The newest commit as one value, to follow the changes from there."""
+        return Cursor(self.index, self.epoch, self.mark)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one commit may have at most; more is a `LimitExceededError`, and nothing is sent."""
+
+    operations: int
+    commit: int
+    """Bytes of JSON that the operations of a commit are, all together."""
+    key: int
+    """Bytes of a topic, of a namespace, and of a key, each, in UTF-8."""
+    value: int
+    """Bytes of the JSON of one value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """The tokens that were revoked lately, for a publisher that begins.
+
+    Compaction does not touch them. Of what is forgotten the floor remains.
+    """
+
+    salt: bytes
+    """The key of `token_digest` for this store, at most 64 bytes."""
+    floor: int = 0
+    """A cursor at or below this index may be from before a revocation that is forgotten: it is good for no token."""
+    newest: Mapping[str, int] = MappingProxyType({})
+    """{digest of a token: the index of the commit that revoked it last}, oldest first, at most `MOST_REVOKED`."""
+
+
+MOST_REVOKED: Final = 65_536
+"""Revocations that a store remembers."""
+
+
+def token_digest(token: str, salt: bytes) -> str:
+    """What a store keeps of a token that is revoked: BLAKE2b (RFC 7693) of 16 bytes with the salt as its key, in hex.
+
+    Nobody can find the token who has only the store, if it is long enough not to be guessed.
+    """
+    return blake2b(token.encode(), digest_size=16, key=salt).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +268,11 @@ class Record(Payload):
         """What `authorizer(record)` says."""
         return bool(authorizer(self))
 
+    @override
+    def withdrawn(self) -> "Record":
+        """The delete of this key: what a reader gets who may no longer see what becomes of it."""
+        return Record(self.key, None, "delete", self.namespace)
+
 
 def topic(name: str) -> Topic[Record]:
     """The topic under which the operations with this topic name are published."""
@@ -173,8 +284,8 @@ def check_operations(operations: Sequence[Operation]) -> None:
     if not operations:
         raise ValueError("a commit without operations would have an index that stands for no change")
     for operation in operations:
-        if not isinstance(operation, Put | Delete):
-            raise TypeError(f"an operation is a Put or a Delete, not {operation!r}")
+        if not isinstance(operation, Put | Delete | Revoke):
+            raise TypeError(f"an operation is a Put, a Delete or a Revoke, not {type(operation).__name__}")
 
 
 def check_expected(expect: Mapping[Any, int]) -> dict[Name, int]:
@@ -199,12 +310,24 @@ def check_index(index: int) -> None:
         raise ValueError(f"an index is not negative: {index}")
 
 
-def check_position(after: int | Cursor) -> tuple[int, str | None]:
-    """The index, and the epoch that it must be of; None if it is to be trusted."""
-    if isinstance(after, Cursor):
-        return after.index, after.epoch
-    check_index(after)
-    return after, None
+def check_position(after: int | Cursor) -> Cursor | int:
+    """The same; raises for what is no place in a log. An index alone is trusted."""
+    if not isinstance(after, Cursor):
+        check_index(after)
+    return after
+
+
+def last_changes(operations: Sequence[Operation]) -> Sequence[Change]:
+    """What a commit of these does to the state: of several changes of one name the last, in the order of those."""
+    changes = {operation.name: operation for operation in operations if not isinstance(operation, Revoke)}
+    if len(changes) == len(operations):
+        return list(changes.values())
+    return [each for each in operations if not isinstance(each, Revoke) and changes[each.name] is each]
+
+
+def revoked_tokens(operations: Sequence[Operation]) -> Sequence[str]:
+    """The tokens that a commit of these revokes, each once, in order."""
+    return list(dict.fromkeys(each.token for each in operations if isinstance(each, Revoke)))
 
 
 def _check_name(topic: str, key: str, namespace: str) -> None:

@@ -306,7 +306,8 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
     async def _changes(
         self, where: int | Cursor, topics: frozenset[str] | None
     ) -> AsyncIterator[AsyncIterator[Commit]]:
-        after, epoch = check_position(where)
+        where = check_position(where)
+        after, epoch = (where.index, where.epoch) if isinstance(where, Cursor) else (where, None)
         after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
         epoch, ready = await self._threads.run(partial(self._log.read, after, epoch, topics))
 
