@@ -21,8 +21,8 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 
-from ._errors import StoreError
-from ._sqlite_file import BUSY_SLICE, BusyError, SQLiteFile, is_directory, is_ours_or_empty, new_epoch
+from ._errors import BusyError, StoreError
+from ._sqlite_file import BUSY_SLICE, SQLiteFile, is_directory, is_ours_or_empty, new_epoch
 from ._sqlite_statements import first_row, run
 from ._values import Head
 

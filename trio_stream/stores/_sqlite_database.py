@@ -15,16 +15,17 @@ import os
 import reprlib
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from time import perf_counter
-from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, assert_never
+from typing import Final, Literal, NamedTuple, TypeVar, assert_never
 
-from ._errors import ConflictError, StoreError, again
+from ._errors import BusyError, ConflictError, StoreError, again
 from ._json import encode_operations, encode_value
-from ._sqlite_file import BusyError, Connection, SQLiteFile, new_epoch
+from ._orders import Order, Outcome
+from ._sqlite_file import Connection, SQLiteFile, new_epoch
 from ._sqlite_statements import first_row, rows_of, run, run_for_each
 from ._values import JSON, Delete, Entry, EpochIndex, Head, Name, Operation, Put
 
@@ -64,25 +65,12 @@ class _Anchor:
     mark: bytes
 
 
-class Order(NamedTuple):
-    """A commit that somebody waits for."""
-
-    operations: Sequence[Operation]
-    expect: Mapping[Name, int]
-    epoch: str
-    """The one that the store was known to be in when this was asked for."""
-
-
 class Step(NamedTuple):
     """A part of something long, in a transaction of its own."""
 
     seconds: float
     """How long it kept others from writing."""
     is_last: bool
-
-
-Outcome: TypeAlias = EpochIndex | Exception
-"""The index of a commit, or why it was not made."""
 
 
 class Database:

@@ -21,7 +21,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from trio_stream import ClosedResourceError
 
-from ._errors import StoreError
+from ._errors import BusyError, StoreError
 from ._sqlite_statements import first_row, run
 
 if sys.platform != "win32":
@@ -92,10 +92,6 @@ _REASONS: Final = {
 
 
 _LOCKED: Final = (0, 0)  # the version of a file that is read under SQLite's locks
-
-
-class BusyError(StoreError):
-    """Another connection holds the lock; nothing was changed, and it may work later."""
 
 
 class FileIdentity(NamedTuple):

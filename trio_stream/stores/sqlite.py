@@ -52,39 +52,37 @@ What to know about the file:
   If none runs nobody can know: restore the copy as above instead.
 """
 
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Final, Generic, Protocol, Self, TypeVar, get_args
+from typing import Final, Protocol, get_args
 
 import anyio
-import anyio.lowlevel
 from typing_extensions import override
 
 from trio_stream import (
     ALL,
-    BusyResourceError,
-    ClosedResourceError,
     Cursor,
     Event,
     SnapshotAppender,
     SubscribeRequest,
 )
 
+from ._group_commit import CommitLine
+from ._orders import Order
 from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
-from ._sqlite_commits import CommitLine
 from ._sqlite_compaction import compact
-from ._sqlite_database import Database, Order
+from ._sqlite_database import Database
 from ._sqlite_file import SQLiteFile, Synchronous
 from ._sqlite_log import Log
 from ._sqlite_scan import Range, Rows, Scans
 from ._sqlite_tail import Tail, Watch
-from ._sqlite_threads import Threads
+from ._steps import Steps
 from ._store import Store
+from ._threads import Threads
 from ._topic_log import TopicLog
 from ._values import (
     Commit,
@@ -109,9 +107,6 @@ __all__ = [
     "restore_sqlite_store",
 ]
 
-T = TypeVar("T")
-
-_BURST: Final = 64  # items that an iterator gives between two checkpoints
 _GROUP: Final = 256  # events of a snapshot that are appended at once, at most
 
 
@@ -244,7 +239,7 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
                 rows = await fetch()
                 return [(key, Entry(value, EpochIndex(index, head.epoch))) for key, value, index, _ in rows]
 
-            with _Steps(fetch_entries) as entries:
+            with Steps(fetch_entries) as entries:
                 yield entries
 
     @override
@@ -322,7 +317,7 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
             after = commits[-1].index
             return commits  # noqa: ASYNC910 - those that were ready on entering were waited for
 
-        with _Steps(fetch) as steps:
+        with Steps(fetch) as steps:
             yield steps
 
     def _check_writable(self) -> None:
@@ -337,46 +332,6 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
             for events in _by_commit(request, [(name.key, entry.value, entry.index, name.namespace)]):
                 await snapshot.append(events)
         return index
-
-
-class _Steps(Generic[T]):
-    """Gives one at a time what is fetched some at a time, until nothing is."""
-
-    def __init__(self, fetch: Callable[[], Awaitable[Sequence[T]]]) -> None:
-        self._fetch = fetch
-        self._is_busy = False  # a task is in __anext__
-        self._fetched: deque[T] = deque()
-        self._burst = 0  # given since the last checkpoint
-        self._is_closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_closed = True
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        if self._is_busy:
-            raise BusyResourceError("iterating over")
-        if self._is_closed:
-            raise ClosedResourceError("this iteration has ended: its context was left")
-        self._is_busy = True
-        try:
-            if not self._fetched:
-                self._fetched.extend(await self._fetch())
-                self._burst = 0
-            elif self._burst == _BURST:
-                await anyio.lowlevel.checkpoint()
-                self._burst = 0
-        finally:
-            self._is_busy = False
-        if not self._fetched:
-            raise StopAsyncIteration
-        self._burst += 1
-        return self._fetched.popleft()  # noqa: ASYNC910 - every _BURST items it does
 
 
 def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequence[Event[Record]]]:
