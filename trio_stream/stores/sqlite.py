@@ -78,14 +78,14 @@ from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database
 from ._sqlite_file import SQLiteFile, Synchronous
-from ._sqlite_log import Log, Position
+from ._sqlite_log import HIGHEST, Log, Position
 from ._sqlite_scan import Range, Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_write import LIMITS
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
-from ._topic_log import TopicLog
+from ._topic_log import PagedLog, TopicLog
 from ._values import (
     Commit,
     Entry,
@@ -111,7 +111,6 @@ __all__ = [
     "restore_sqlite_store",
 ]
 
-_HIGHEST: Final = 2**63 - 1  # index of a commit that SQLite can have
 _GROUP: Final = 256  # events of a snapshot that are appended at once, at most
 
 
@@ -190,7 +189,7 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
         await store.aclose()
 
 
-class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
+class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
     """See `SQLiteStore`."""
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
@@ -306,6 +305,12 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
         return self._changes(after, topics)
 
     @override
+    async def page_of(
+        self, request: SubscribeRequest[Record], after: Cursor, *, upto: int
+    ) -> Sequence[Commit]:
+        return await self._threads.run(partial(self._log.page_of, request.interests, _position(after), upto))
+
+    @override
     async def reach(self, topics: frozenset[str], *, after: int, upto: int, characters: int) -> int:
         while True:
             upto, characters = await self._threads.run(
@@ -366,9 +371,9 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
 def _position(after: int | Cursor) -> Position:
     match check_position(after):
         case Cursor(index, epoch, mark):
-            return Position(min(index, _HIGHEST), epoch, mark)
+            return Position(min(index, HIGHEST), epoch, mark)
         case index:
-            return Position(min(index, _HIGHEST), None, "")
+            return Position(min(index, HIGHEST), None, "")
 
 
 def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequence[Event[Record]]]:
