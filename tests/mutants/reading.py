@@ -125,7 +125,9 @@ READING = (
         "a payload that revokes is shown all the same",
         "D9",
         "_reader.py",
-        "                    if self._end is not None:\n                        raise self._error()\n                    if answer:",
+        "                    if self._end is not None:\n"
+        "                        raise self._error()\n"
+        "                    if answer:",
         "                    if answer:",
         ("test_permission.py", "test_revocation.py"),
     ),

@@ -11,7 +11,11 @@ RIGHTS = (
         "D19",
         "_rights.py",
         "            return False\n        if self.where is None:\n            return True\n",
-        "            if self.where is not None:\n                self.where(payload)\n            return False\n        if self.where is None:\n            return True\n",
+        "            if self.where is not None:\n"
+        "                self.where(payload)\n"
+        "            return False\n"
+        "        if self.where is None:\n"
+        "            return True\n",
         ("test_withdrawal.py",),
     ),
     Mutant(
@@ -19,7 +23,9 @@ RIGHTS = (
         "D19",
         "_rights.py",
         "        if self.authorizer is not None and not is_readable(payload, self.authorizer):",
-        "        if self.where is not None and not self.where(payload):\n            return False\n        if self.authorizer is not None and not is_readable(payload, self.authorizer):",
+        "        if self.where is not None and not self.where(payload):\n"
+        "            return False\n"
+        "        if self.authorizer is not None and not is_readable(payload, self.authorizer):",
         ("test_withdrawal.py",),
     ),
     Mutant(
@@ -245,7 +251,10 @@ RIGHTS = (
         "D11",
         "_handlers.py",
         "        if not snapshot.readers or snapshot.is_gone:\n            return False\n",
-        "        if replacements:\n            snapshot.replace(replacements)\n        if not snapshot.readers or snapshot.is_gone:\n            return False\n",
+        "        if replacements:\n"
+        "            snapshot.replace(replacements)\n"
+        "        if not snapshot.readers or snapshot.is_gone:\n"
+        "            return False\n",
         ("test_previous.py",),
     ),
     Mutant(
