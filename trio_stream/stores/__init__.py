@@ -13,6 +13,7 @@ from ._errors import (
 )
 from ._feed import open_store_publisher
 from ._open import open_store
+from ._status import DescribedStore, StoreStatus
 from ._store import Store
 from ._values import (
     JSON,
@@ -44,6 +45,7 @@ __all__ = [
     "CommitUnknownError",
     "ConflictError",
     "Delete",
+    "DescribedStore",
     "Entry",
     "EpochIndex",
     "Head",
@@ -58,6 +60,7 @@ __all__ = [
     "Revoke",
     "Store",
     "StoreError",
+    "StoreStatus",
     "UnreadableCommitError",
     "open_store",
     "open_store_publisher",
