@@ -835,7 +835,7 @@ async def test_a_part_of_a_union_that_is_reopened_keeps_up_while_the_others_are_
 
 @pytest.mark.parametrize("cursor", [3, 4, 5, 6])
 async def test_a_cursor_from_ahead_is_behind_the_reopening_or_not(cursor: int) -> None:
-    """D7, D23: a client of another process, which was ahead, comes to one that believes it finished."""
+    """D7: a client of another process, which was ahead, comes to one that believes it finished."""
     for has_marks in (False, True):
         async with marked() if has_marks else opened(epoch=EPOCH) as (store, publisher):
             store.commit(("web", "1"))

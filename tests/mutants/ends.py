@@ -606,7 +606,7 @@ ENDS = (
     ),
     Mutant(
         "who is ahead ends before it is known whether that was reopened",
-        "D7, D23",
+        "D7",
         "_course.py",
         "        return self._index > max(sequel.at, self._passages.timeline.index)\n",
         "        return False\n",
