@@ -637,6 +637,26 @@ async def test_a_snapshot_of_a_union_that_is_made_meanwhile_is_right(whole: bool
         assert await to_the_end(early) == await to_the_end(late) == ([], 7)
 
 
+async def test_a_part_of_a_union_that_reads_an_old_snapshot_that_says_finished_goes_on() -> None:
+    """D1, D22: what it is a part of is newer than the reopening."""
+    for published in (False, True):
+        async with archived() as (store, publisher):
+            store.commit(("web", "1"), finish=["web"] if published else [])
+            store.finished.add("web")
+            store.gate = gate = anyio.Event()
+            early = publisher.subscribe(PAIR)
+            await quiet()
+            store.finished.clear()
+            store.commit(("web", "2"), reopen=["web"])
+            store.commit(("web", "3"))
+            gate.set()
+            await quiet()
+            store.commit(("web", "4"))
+            got = kinds(await early.receive_until_current())
+            assert (got[-1], early.index, early.state) == ("5:web=4", 5, SubscriptionState.LIVE)
+            assert "4:web=3" in got
+
+
 async def test_who_reads_a_union_whose_snapshot_says_finished_ends_and_nobody_else() -> None:
     """D22, D17."""
     async with archived() as (store, publisher):
@@ -815,7 +835,7 @@ async def test_a_part_of_a_union_that_is_reopened_keeps_up_while_the_others_are_
 
 @pytest.mark.parametrize("cursor", [3, 4, 5, 6])
 async def test_a_cursor_from_ahead_is_behind_the_reopening_or_not(cursor: int) -> None:
-    """D7, D23: a client of another process, which was ahead, comes to one that believes it finished."""
+    """D7: a client of another process, which was ahead, comes to one that believes it finished."""
     for has_marks in (False, True):
         async with marked() if has_marks else opened(epoch=EPOCH) as (store, publisher):
             store.commit(("web", "1"))
@@ -907,6 +927,28 @@ async def test_who_comes_now_does_not_read_the_pages_of_who_ends() -> None:
         assert await to_the_end(slow) == ([f"{at}:web={at}" for at in range(2, 7)], 6)
         assert [each.index for each in await caught_up(again, store.index)] == list(range(2, 8))
         assert [each.index for each in await caught_up(third, store.index)] == list(range(3, 8))
+
+
+async def test_who_ends_and_who_goes_on_are_replayed_from_the_same_place_each_its_own() -> None:
+    """D3, D17."""
+    store = Logged(size=100)
+    store.commit(("db", "1"))
+    async with logged(store, history=2) as (_, publisher):
+        slow = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1))
+        for value in "2345":
+            store.commit(("web", value))
+        store.commit(("web", "6"), finish=["web"])
+        store.commit(("web", "7"), reopen=["web"])
+        store.fill(5)
+        held = store.hold()
+        with pytest.raises(WouldBlock):
+            slow.receive_nowait()
+        again = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1, epoch=EPOCH))
+        await quiet()
+        held.set()
+        store.gates.clear()
+        assert [each.index for each in await caught_up(again, store.index)] == list(range(2, 8))
+        assert await to_the_end(slow) == ([f"{at}:web={at}" for at in range(2, 7)], 6)
 
 
 # What it costs.

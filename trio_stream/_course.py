@@ -579,18 +579,16 @@ class Course(Slot, Generic[P]):
         """Its snapshot, or a replay, says that the subject is finished."""
         feed, timeline = self._feed, self._passages.timeline
         known = feed.sequel
+        assert known is None or isinstance(known, Finished)
         if known is None and sequel.at >= feed.reopened:
             feed.sequel = sequel
             if sequel.at > timeline.index:
                 timeline.call(sequel.at, feed)
             else:
                 self._passages.parking.wake((feed,))
-        elif self._policy is Policy.PART:
-            pass
-        elif known is None:  # it was reopened since, for who comes now
-            sequel = sequel._replace(reopened=feed.reopened)
-            self._change_to(self._passages.feeds.ended(self.request.interests, sequel))
-        elif isinstance(known, Finished) and 0 < known.reopened <= sequel.at:  # and has been finished again
+        elif self._policy is not Policy.PART and (known is None or 0 < known.reopened <= sequel.at):
+            # It was reopened since, for those who come now; or it was, and has been finished again.
+            sequel = sequel._replace(reopened=0 if known else feed.reopened)
             self._change_to(self._passages.feeds.ended(self.request.interests, sequel))
 
     def _stop_if_done(self) -> None:

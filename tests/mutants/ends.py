@@ -606,7 +606,7 @@ ENDS = (
     ),
     Mutant(
         "who is ahead ends before it is known whether that was reopened",
-        "D7, D23",
+        "D7",
         "_course.py",
         "        return self._index > max(sequel.at, self._passages.timeline.index)\n",
         "        return False\n",
@@ -651,24 +651,6 @@ ENDS = (
         "_course.py",
         "        if known is None and sequel.at >= feed.reopened:\n",
         "        if known is None:\n",
-        REOPEN,
-    ),
-    Mutant(
-        "who reads an old snapshot that says finished goes on",
-        "D5, D17",
-        "_course.py",
-        "            sequel = sequel._replace(reopened=feed.reopened)\n"
-        "            self._change_to(self._passages.feeds.ended(self.request.interests, sequel))\n",
-        "            pass\n",
-        REOPEN,
-    ),
-    Mutant(
-        "a snapshot that says finished again is not heard by who came before the reopening",
-        "D5",
-        "_course.py",
-        "        elif isinstance(known, Finished) and 0 < known.reopened <= sequel.at:  # and has been finished again\n"
-        "            self._change_to(self._passages.feeds.ended(self.request.interests, sequel))\n",
-        "",
         REOPEN,
     ),
     Mutant(
@@ -763,6 +745,30 @@ ENDS = (
         "            self._append(next_index, pairs, parts, ending, rows)\n"
         "            if reopening:\n"
         "                self._passages.reopen(reopening, next_index + 1)\n",
+        REOPEN,
+    ),
+    Mutant(
+        "who reads an old snapshot that says finished goes on",
+        "D5, D17",
+        "_course.py",
+        "self._policy is not Policy.PART and (known is None or 0 < known.reopened <= sequel.at)",
+        "known is not None and 0 < known.reopened <= sequel.at",
+        REOPEN,
+    ),
+    Mutant(
+        "a snapshot that says finished again is not heard by who came before the reopening",
+        "D5",
+        "_course.py",
+        "self._policy is not Policy.PART and (known is None or 0 < known.reopened <= sequel.at)",
+        "self._policy is not Policy.PART and known is None",
+        REOPEN,
+    ),
+    Mutant(
+        "a part of a union ends for itself where its snapshot says finished",
+        "D1, D22",
+        "_course.py",
+        "self._policy is not Policy.PART and (known is None or 0 < known.reopened <= sequel.at)",
+        "known is None or 0 < known.reopened <= sequel.at",
         REOPEN,
     ),
 )
