@@ -75,6 +75,7 @@ from trio_stream import (
 
 from ._group_commit import CommitLine
 from ._orders import Order
+from ._retention import Retention
 from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database
@@ -155,6 +156,7 @@ def open_sqlite_store(
     busy_timeout: float = 5.0,
     poll_interval: float = 0.005,
     read_only: bool = False,
+    retention: Retention | None = None,
 ) -> AbstractAsyncContextManager[SQLiteStore]:
     """Opens the store in the file `path`; makes it if there is none, but not its directory.
 
@@ -166,6 +168,7 @@ def open_sqlite_store(
     `commit` and `compact` are a `StoreError` then.
     Where nobody writes to the file, so that it has no `-wal`, it is read without locks, and again if a writer comes
     meanwhile; a `list` or a snapshot that has begun to give rows ends with a `StoreError` in that case.
+    `retention`: how much of the log is kept; see `Retention`.
     `poll_interval`: seconds between two looks for the commits of others, where the system does not tell of them,
     as Linux does.
     While somebody waits and nothing comes the looks become rarer, down to one in 10 `poll_interval`; on Linux,
@@ -175,15 +178,19 @@ def open_sqlite_store(
         raise ValueError(f"synchronous is one of {get_args(Synchronous)}, not {synchronous!r}")
     if not busy_timeout >= 0:
         raise ValueError(f"busy_timeout is a number of seconds from 0, not {busy_timeout}")
+    if retention is not None and not isinstance(retention, Retention):
+        raise TypeError(f"retention is a Retention, not {retention!r}")
     if not poll_interval > 0:
         raise ValueError(f"poll_interval is a number of seconds above 0, not {poll_interval}")
     file = SQLiteFile(path, synchronous=synchronous, busy_timeout=busy_timeout, read_only=read_only)
-    return _open(file, busy_timeout, poll_interval)
+    return _open(file, busy_timeout, poll_interval, retention)
 
 
 @asynccontextmanager
-async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> AsyncIterator[SQLiteStore]:
-    store = _SQLiteStore(file, busy_timeout, poll_interval)
+async def _open(
+    file: SQLiteFile, busy_timeout: float, poll_interval: float, retention: Retention | None
+) -> AsyncIterator[SQLiteStore]:
+    store = _SQLiteStore(file, busy_timeout, poll_interval, retention)
     try:
         await store.open()
         yield store
@@ -194,8 +201,10 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
 class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
     """See `SQLiteStore`."""
 
-    def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
-        self._database = Database(file)
+    def __init__(
+        self, file: SQLiteFile, busy_timeout: float, poll_interval: float, retention: Retention | None
+    ) -> None:
+        self._database = Database(file, retention)
         self._threads = Threads(busy_timeout)
         self._commits = CommitLine(self._database.commit, self._threads, patience=busy_timeout)
         self._compacting = anyio.Lock()
