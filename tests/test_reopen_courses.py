@@ -224,7 +224,7 @@ class Course:
             # It may be finished again by saying so again, if that was forgotten; a page may have passed the end by.
             if remembers or (at > follower.since and len(keys) == 1 and not self.replays):
                 assert end.index == max(at, follower.begun_at)
-            elif goes_on is not None and len(keys) == 1:
+            elif goes_on is not None and at > follower.since and len(keys) == 1:
                 assert end.index < goes_on
 
     def next_reopening(self, keys: set[str], at: int) -> int | None:
