@@ -282,7 +282,10 @@ class SQLiteFile:
         except ValueError as error:
             raise self.error(str(error)) from None
         if version is None:
-            raise self.error("not a store of trio_stream, but some other database or an empty file")
+            raise self.error(
+                "not a store of trio_stream, but some other database or an empty file"
+                " (create_tables makes one in a database of your own)"
+            )
         if version > VERSION:
             raise self.error(f"written by a newer trio_stream (schema {version}; this one knows {VERSION})")
         return version

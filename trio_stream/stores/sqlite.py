@@ -80,6 +80,7 @@ from ._sqlite_compaction import compact
 from ._sqlite_database import Database
 from ._sqlite_file import SQLiteFile, Synchronous
 from ._sqlite_log import HIGHEST, Log, Position
+from ._sqlite_record import create_tables, record, schema_sql
 from ._sqlite_scan import Range, Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_write import LIMITS
@@ -108,8 +109,11 @@ __all__ = [
     "SQLiteStore",
     "Sizes",
     "backup_sqlite_store",
+    "create_tables",
     "open_sqlite_store",
+    "record",
     "restore_sqlite_store",
+    "schema_sql",
 ]
 
 _GROUP: Final = 256  # events of a snapshot that are appended at once, at most
