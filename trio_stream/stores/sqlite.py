@@ -52,6 +52,7 @@ What to know about the file:
   If none runs nobody can know: restore the copy as above instead.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -84,6 +85,7 @@ from ._sqlite_record import create_tables, record, schema_sql
 from ._sqlite_scan import Range, Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_write import LIMITS
+from ._status import DescribedStore, StoreStatus
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
@@ -131,7 +133,7 @@ class Sizes:
     """Bytes of the `-wal` beside it."""
 
 
-class SQLiteStore(Store, Protocol):
+class SQLiteStore(Store, DescribedStore, Protocol):
     """What a store in a SQLite file can do beside `Store`."""
 
     @override
@@ -282,6 +284,18 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
     @override
     async def sizes(self) -> Sizes:
         return Sizes(*await self._threads.run(self._database.sizes))
+
+    @override
+    async def status(self) -> StoreStatus:
+        head, sizes = await self.head(), await self.sizes()
+        return StoreStatus(
+            "sqlite",
+            sqlite3.sqlite_version,
+            str(self._database.file.path),
+            head,
+            sizes.commits,
+            {"file": sizes.file, "write_ahead_log": sizes.write_ahead_log},
+        )
 
     @override
     async def snapshot(
