@@ -354,7 +354,7 @@ class Connection:
     def confirm(self) -> None:
         """Raises if the file was replaced since `use()` was entered: what was committed went with the old one."""
         if self._file.identity() != self._identity:
-            raise self._file.error("the file was replaced during this commit, which may be lost")
+            raise self._file.error("the file was replaced during this commit")
         self._file.check_companions()
 
     def close(self) -> None:
