@@ -7,7 +7,7 @@ from stores.readers import after, until_index
 from stores.storehouse import ALL_JOBS, JOBS, PATIENCE, commit_each, kinds, put, receive, until_live
 
 from trio_stream import EndOfSubject, Event, SubscribeRequest, Subscription, SubscriptionState
-from trio_stream.stores import Delete, Put, Record, Store, open_store_publisher
+from trio_stream.stores import Delete, Put, Record, open_store_publisher
 
 pytestmark = pytest.mark.anyio
 
@@ -20,10 +20,8 @@ def final(key: str, value: object = "end") -> Put:
 
 async def rest(subscription: Subscription[Record]) -> list[str]:
     """What comes until `async for` stops, without indexes."""
-    events: list[Event[Record]] = []
     with anyio.fail_after(PATIENCE):
-        async for event in subscription:
-            events.append(event)
+        events: list[Event[Record]] = [event async for event in subscription]
     return [text.partition(":")[2] or text.partition("@")[0] for text in kinds(events)]
 
 
@@ -55,7 +53,7 @@ async def test_who_comes_later_is_told_by_the_snapshot(house: House) -> None:
 @pytest.mark.parametrize("history", [1, 100])
 @pytest.mark.parametrize("behind", [0, 1, 2, 5])
 async def test_who_resumes_gets_the_rest_and_is_told(house: House, behind: int, history: int) -> None:
-    """From before the end, from the end itself, and from behind it; by a publisher that was there, and one that was not."""
+    """From before the end, from the end, and from behind it; at a publisher that was there, and at one that was not."""
     async with house.open() as store, open_store_publisher(store, ["jobs"], history=history) as here:
         await store.commit([put("run", 1)])
         places = [(await store.head()).cursor]
@@ -142,5 +140,3 @@ async def test_a_key_of_another_namespace_is_another_key(house: House) -> None:
             await store.commit([Put("jobs", "run", 1, "blue", final=True)])
             await store.commit([put("run", 2)])
             assert kinds([await receive(subscription)])[0].endswith(":run=2")
-
-

@@ -21,7 +21,11 @@ USERS = topic("users")
 async def test_it_closes_the_streams_of_the_token_in_every_process_and_no_other(house: House) -> None:
     async with house.open() as store, house.open() as other:
         async with open_store_publisher(store, ["jobs"]) as one, open_store_publisher(other, ["jobs"]) as two:
-            async with one.subscribe(MINE) as here, two.subscribe(MINE) as there, two.subscribe(ANOTHER) as spared:
+            async with (
+                one.subscribe(MINE) as here,
+                two.subscribe(MINE) as there,
+                two.subscribe(ANOTHER) as spared,
+            ):
                 for subscription in (here, there, spared):
                     await until_live(subscription)
                 await store.commit([Revoke("mine")])
@@ -182,7 +186,10 @@ async def test_after_a_change_of_epoch_the_revocations_of_the_new_store_count() 
         await until_index(publisher, (await another.head()).index)
         async with publisher.subscribe(MINE.after(place)) as subscription:
             assert kinds([await receive(subscription)]) == ["marker"]
-        async with publisher.subscribe(MINE) as subscription, publisher.subscribe(ANOTHER.after(place)) as spared:
+        async with (
+            publisher.subscribe(MINE) as subscription,
+            publisher.subscribe(ANOTHER.after(place)) as spared,
+        ):
             await until_live(subscription)
             await store.commit([Revoke("mine")])
             assert (await end_of(subscription)).reason is CloseReason.TOKEN

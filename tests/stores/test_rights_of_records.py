@@ -113,7 +113,10 @@ async def test_who_has_read_all_along_and_who_resumes_and_who_begins_agree(
 ) -> None:
     async with house.open() as store, open_store_publisher(store, ["jobs"], history=2) as publisher:
         async with publisher.subscribe(ALL_JOBS, **way) as always:
-            states: dict[str, dict[str, Any]] = {"always": fold(await until_live(always), {}), "returning": {}}
+            states: dict[str, dict[str, Any]] = {
+                "always": fold(await until_live(always), {}),
+                "returning": {},
+            }
             cursor = always.cursor
             for number, value in enumerate(["open", "done", "open", None, "open", 1, "done"]):
                 await store.commit([put("abc"[number % 3], value), put("abc"[number % 2], "open")])

@@ -1,4 +1,4 @@
-"""A publisher begins at the store's newest commit, at once; what is older is read from the log for who needs it (D7)."""
+"""D7: a publisher begins at the newest commit, at once; what is older is read from the log for who needs it."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -167,7 +167,15 @@ async def test_whatever_is_asked_for_is_replayed(
         async with open_store_publisher(store, ["jobs", "users"]) as publisher:
             async with publisher.subscribe(after(request_, start)) as subscription:
                 assert [(await receive(subscription)).payload.value for _ in expected] == expected
-                await store.commit([put("a", 1), put("ab", 1), put("b", 1), Put("users", "a", 1), Put("jobs", "a", 1, "blue")])
+                await store.commit(
+                    [
+                        put("a", 1),
+                        put("ab", 1),
+                        put("b", 1),
+                        Put("users", "a", 1),
+                        Put("jobs", "a", 1, "blue"),
+                    ]
+                )
                 assert (await receive(subscription)).index == (await store.head()).index
 
 

@@ -227,7 +227,9 @@ class _Feed:
         try:
             self._announce(index, mark, publication, revoked)
         except InvalidCommitError:  # an engine that puts what is finished
-            _warner.warn("subscribers must start again: the store's commit %d does not follow from its log", index)
+            _warner.warn(
+                "subscribers must start again: the store's commit %d does not follow from its log", index
+            )
             concerned = {operation.topic for operation in commit.operations} & self._topics.keys()
             self._leave_out(concerned, index, mark, NOTHING, revoked)
         self._is_moving = not self._has_restarted
@@ -248,9 +250,7 @@ class _Feed:
         revocations = None if self._revoking is None else await _revocations_of(self._store)
         if revocations is None:
             return ()  # noqa: ASYNC910 - the caller waits
-        return [
-            digest for digest, at in revocations.newest.items() if self._publisher.index < at <= index
-        ]
+        return [digest for digest, at in revocations.newest.items() if self._publisher.index < at <= index]
 
     def _leave_out(
         self,
@@ -268,9 +268,7 @@ class _Feed:
             EventPublisher.refresh(self._publisher, self._topics[name])
         self._announce(index, mark, publication, revoked)
 
-    def _announce(
-        self, index: int, mark: str, publication: Publication, revoked: Collection[str]
-    ) -> None:
+    def _announce(self, index: int, mark: str, publication: Publication, revoked: Collection[str]) -> None:
         events, finished, opened = publication
         if len(events) == 1 and not (revoked or finished or opened):  # the common case, in half of the time
             EventPublisher.publish(self._publisher, events)

@@ -68,7 +68,11 @@ class StorePublisher(EventPublisher):
     @override
     def close_subscriptions(self, token_secret_ids: Iterable[str]) -> int:
         revoking = self._revoking
-        if revoking is None or isinstance(token_secret_ids, str) or not isinstance(token_secret_ids, Iterable):
+        if (
+            revoking is None
+            or isinstance(token_secret_ids, str)
+            or not isinstance(token_secret_ids, Iterable)
+        ):
             return super().close_subscriptions(token_secret_ids)
         tokens = tuple(token_secret_ids)
         close_subscription_event(tokens)  # raises for what is no token

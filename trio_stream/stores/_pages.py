@@ -26,7 +26,7 @@ Place: TypeAlias = Callable[[Cursor], int | Cursor]
 
 
 def changes_behind(store: Store, topics: frozenset[str], place: int | Cursor) -> Changes:
-    """What the store has of these topics behind this place; with what it has of others, if it cannot tell them apart."""
+    """What the store has of these topics behind this place; and of others, if it cannot tell them apart."""
     return store.changes_of(topics, place) if isinstance(store, TopicLog) else store.changes(place)
 
 
