@@ -96,7 +96,7 @@ DURABLE = (
     Mutant(
         "a native cancel leaves a store open",
         "D13",
-        "stores/_sqlite_threads.py",
+        "stores/_threads.py",
         "                    cancellation = error\n",
         "                    raise error\n",
         ("stores/test_cancellation.py",),
@@ -244,7 +244,7 @@ DURABLE = (
     Mutant(
         "a commit is made although it was cancelled while it waited for its turn",
         "D12",
-        "stores/_sqlite_commits.py",
+        "stores/_group_commit.py",
         "                self._waiting.remove(place)\n",
         "                pass\n",
         ("stores/test_group_commit.py", "stores/test_cancellation.py"),
@@ -252,7 +252,7 @@ DURABLE = (
     Mutant(
         "a commit that is being written is given up when its task is cancelled",
         "D12",
-        "stores/_sqlite_commits.py",
+        "stores/_group_commit.py",
         "                if place.state is _State.WAITING:\n                    raise\n",
         "                raise\n",
         ("stores/test_group_commit.py", "stores/test_cancellation.py"),
@@ -260,7 +260,7 @@ DURABLE = (
     Mutant(
         "nobody writes after the one who wrote for the others has left",
         "D12",
-        "stores/_sqlite_commits.py",
+        "stores/_group_commit.py",
         "            self._waiting[0].stir.set()\n",
         "            pass\n",
         ("stores/test_group_commit.py",),
@@ -268,7 +268,7 @@ DURABLE = (
     Mutant(
         "a native cancel is forgotten by whoever has committed",
         "D12",
-        "stores/_sqlite_commits.py",
+        "stores/_group_commit.py",
         "            place.outcome is None or anyio.current_effective_deadline() != -math.inf\n",
         "            place.outcome is None\n",
         ("stores/test_group_commit.py",),
@@ -276,7 +276,7 @@ DURABLE = (
     Mutant(
         "a cancelled commit waits for the lock as long as the one that writes for it",
         "D12",
-        "stores/_sqlite_commits.py",
+        "stores/_group_commit.py",
         "            if is_to_come and place.cancellation is not None:\n",
         "            if False:\n",
         ("stores/test_group_commit.py",),
@@ -292,7 +292,7 @@ DURABLE = (
     Mutant(
         "commits are written in the reverse order of their arrival",
         "D2",
-        "stores/_sqlite_commits.py",
+        "stores/_group_commit.py",
         "self._waiting.popleft() for",
         "self._waiting.pop() for",
         ("stores/test_group_commit.py",),

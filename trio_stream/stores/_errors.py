@@ -20,6 +20,10 @@ class StoreError(Exception):
     """
 
 
+class BusyError(StoreError):
+    """Somebody else holds a lock, or it was no good time; nothing was changed, and it may work later."""
+
+
 class CommitUnknownError(StoreError):
     """The connection went after the commit was sent: nobody knows here whether it was made.
 

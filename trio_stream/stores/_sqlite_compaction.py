@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 
 from ._sqlite_database import Database, Step
-from ._sqlite_threads import Threads
+from ._threads import Threads
 
 _STEP: Final = 0.008  # seconds
 _FIRST: Final = 16  # rows or pages

@@ -14,12 +14,14 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ._errors import HistoryLostError, UnreadableCommitError
 from ._json import decode_operations, quoted
-from ._sqlite_database import Database
-from ._values import Commit, Head
+from ._sqlite_database import Database, Row
+from ._sqlite_schema import mark_text
+from ._values import Commit
 
 # At most, in one go. After the last two no further commit is read.
 _COMMITS: Final = 512
@@ -35,6 +37,17 @@ _HAS_FORM: Final = "operations GLOB '[[][[]\"*]]'" + (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The commit after which somebody reads."""
+
+    index: int
+    epoch: str | None
+    """None: whichever the store has."""
+    mark: str
+    """"" where it is trusted."""
+
+
 class Log:
     """What `Store.changes` and `TopicLog` give."""
 
@@ -42,31 +55,42 @@ class Log:
         self._database = database
 
     def read(
-        self, after: int, epoch: str | None, topics: frozenset[str] | None = None
-    ) -> tuple[str, Sequence[Commit]]:
-        """The epoch, which must be `epoch` unless that is None, and some commits after `after` if any.
+        self, after: Position, topics: frozenset[str] | None = None
+    ) -> tuple[Position, Sequence[Commit]]:
+        """Where this is, now with its epoch, and some commits after it if any.
 
         With topics: see `TopicLog.changes_of`.
         """
 
-        def read(connection: sqlite3.Connection, head: Head) -> tuple[str, Sequence[Commit]]:
-            if epoch not in {None, head.epoch} or after < head.floor:
-                raise HistoryLostError(after, head.floor, head.epoch)
-            page = _Page(str(self._database.file.path), after, topics)
+        def read(connection: sqlite3.Connection, row: Row) -> tuple[Position, Sequence[Commit]]:
+            self._check(connection, row, after)
+            page = _Page(str(self._database.file.path), after.index, topics)
             ours, names = _ours(topics)
             rows = connection.execute(
-                f"SELECT \"index\", CASE WHEN {ours} OR typeof(operations) <> 'text' OR NOT ({_HAS_FORM})"  # noqa: S608
-                ' THEN CAST(operations AS BLOB) END FROM log WHERE "index" > ? ORDER BY "index" LIMIT ?',
-                (*names, after, _COMMITS if topics is None else _PASSED),
+                f"SELECT idx, mark, revoked, CASE WHEN {ours} OR revoked <> '' OR typeof(operations) <> 'text'"  # noqa: S608
+                f" OR NOT ({_HAS_FORM}) THEN CAST(operations AS BLOB) END"
+                " FROM ts_log WHERE idx > ? ORDER BY idx LIMIT ?",
+                (*names, after.index, _COMMITS if topics is None else _PASSED),
             )
             with closing(rows):
-                for row in rows:
-                    page.add(*row)
+                for each in rows:
+                    page.add(*each)
                     if page.is_full:
                         break
-            return head.epoch, page.commits()
+            return replace(after, epoch=row.epoch), page.commits()
 
         return self._database.read(read)
+
+    def _check(self, connection: sqlite3.Connection, row: Row, after: Position) -> None:
+        """`HistoryLostError` if nobody can go on from there."""
+        is_lost = after.epoch not in {None, row.epoch} or after.index < row.floor
+        if not is_lost and after.mark:
+            # A commit that was there and is not is one of another copy; one that is damaged still is this one's.
+            is_lost = after.index > row.index or (
+                self._database.mark(connection, row, after.index) not in {None, after.mark}
+            )
+        if is_lost:
+            raise HistoryLostError(after.index, row.floor, row.epoch)
 
     def reach(self, topics: frozenset[str], after: int, upto: int, left: int) -> tuple[int, int]:
         """A step of `TopicLog.reach`, from `upto` down: the index reached, and how many characters are left.
@@ -74,13 +98,13 @@ class Log:
         They are below 0 when the commit at the index reached was too much.
         """
 
-        def reach(connection: sqlite3.Connection, _: Head) -> tuple[int, int]:
+        def reach(connection: sqlite3.Connection, _: Row) -> tuple[int, int]:
             characters = left
             end = time.monotonic() + _SECONDS
             ours, names = _ours(topics)
             rows = connection.execute(
-                f'SELECT "index", CASE WHEN {ours} THEN length(operations) ELSE 0 END FROM log'  # noqa: S608
-                ' WHERE "index" > ? AND "index" <= ? ORDER BY "index" DESC',
+                f"SELECT idx, CASE WHEN {ours} THEN length(operations) ELSE 0 END FROM ts_log"  # noqa: S608
+                " WHERE idx > ? AND idx <= ? ORDER BY idx DESC",
                 (*names, after, upto),
             )
             with closing(rows):
@@ -102,10 +126,11 @@ class _Page:
         self._topics = topics
         self._commits: list[Commit] = []
         self._first = self._upto = after
+        self._mark: object = b""  # of the commit at _upto, if that is one of this page
         self._bytes = 0
         self._end = time.monotonic() + _SECONDS
 
-    def add(self, index: int, text: bytes | None) -> None:
+    def add(self, index: int, mark: object, revoked: object, text: bytes | None) -> None:
         """The next row; without a text if that does not concern the topics.
 
         Raises `UnreadableCommitError` if it is the first one; otherwise the page ends before it.
@@ -117,11 +142,12 @@ class _Page:
             operations, unreadable = decode_operations(text, self._topics)
             if unreadable is None or unreadable:
                 error = UnreadableCommitError(self._file, index, unreadable, operations)
-            elif operations or self._topics is None:
-                self._commits.append(Commit(index, operations))
+            elif operations or revoked or self._topics is None:
+                digests = tuple(revoked.split()) if isinstance(revoked, str) else ()
+                self._commits.append(Commit(index, operations, mark_text(mark), digests))
             self._bytes += len(text)
         if error is None:
-            self._upto = index
+            self._upto, self._mark = index, mark
             self.is_full = self._bytes >= _BYTES or time.monotonic() > self._end
         elif self._upto == self._first:
             raise error
@@ -131,7 +157,7 @@ class _Page:
     def commits(self) -> Sequence[Commit]:
         """Those of the topics; if others follow, one without operations ends the page."""
         if self._upto > (self._commits[-1].index if self._commits else self._first):
-            self._commits.append(Commit(self._upto, ()))
+            self._commits.append(Commit(self._upto, (), mark_text(self._mark)))
         return self._commits
 
 

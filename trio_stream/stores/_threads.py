@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 import anyio
 import anyio.to_thread
 
-from ._sqlite_file import BusyError
+from ._errors import BusyError
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Threads:
         self._limiter = anyio.CapacityLimiter(_THREADS)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Does it; while the file is locked again and again, until the time is over."""
+        """Does it; after a `BusyError` again and again, until the time is over."""
         deadline = anyio.current_time() + self._busy_timeout
         while True:
             try:

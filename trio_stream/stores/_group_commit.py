@@ -12,8 +12,8 @@ A commit is in one of three states:
 - *taken*: it is being written, and its task waits for the outcome even if it is cancelled;
 - *settled*: it has an outcome.
 
-A commit that was taken goes back into the line when another process holds the lock; one whose task was cancelled
-meanwhile is settled without an outcome, because it was not made.
+A commit that was taken goes back into the line after a `BusyError`, when another process holds the lock; one whose
+task was cancelled meanwhile is settled without an outcome, because it was not made.
 """
 
 import math
@@ -26,10 +26,9 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from ._errors import again
-from ._sqlite_database import Order, Outcome
-from ._sqlite_file import BusyError
-from ._sqlite_threads import Once, Threads
+from ._errors import BusyError, again
+from ._orders import Order, Outcome
+from ._threads import Once, Threads
 from ._values import EpochIndex
 
 _MOST: Final = 256  # commits in one transaction
