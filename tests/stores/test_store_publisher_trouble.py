@@ -224,7 +224,10 @@ async def until_live_or_closed(subscription: Subscription[Record]) -> None:
     assert end.reason in {CloseReason.SNAPSHOT_FAILED, CloseReason.REFRESH}
 
 
-async def test_a_snapshot_in_the_middle_of_which_the_store_was_replaced_fails(unreliable: Unreliable) -> None:
+@pytest.mark.parametrize("returned", [0, Cursor(0, "another")], ids=["an index", "a cursor"])
+async def test_a_snapshot_in_the_middle_of_which_the_store_was_replaced_fails(
+    unreliable: Unreliable, returned: int | Cursor
+) -> None:
     class Replaced(Unreliable):
         replaced = False
 
@@ -238,7 +241,8 @@ async def test_a_snapshot_in_the_middle_of_which_the_store_was_replaced_fails(un
             self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
         ) -> int | Cursor:
             self.replaced = True
-            return await super().snapshot(request, snapshot)
+            await super().snapshot(request, snapshot)
+            return returned
 
     async with open_store_publisher(Replaced(unreliable.store), ["jobs"]) as publisher:
         async with publisher.subscribe(ALL_JOBS) as subscription:

@@ -197,7 +197,7 @@ async def test_a_commit_that_is_missing_concerns_all(store: Store, path: Path, w
     async with open_store_publisher(way(store), ["users", "jobs"]) as publisher:
         assert publisher.index == 3
         for request in (ALL_JOBS, ALL_USERS):
-            resumed = replace(request, index=1, epoch=publisher.epoch)
+            resumed = replace(request, index=1)
             async with publisher.subscribe(resumed) as subscription:
                 assert kinds([await receive(subscription)]) == ["marker"]
 
@@ -217,10 +217,10 @@ async def test_nobody_resumes_between_commits_that_are_missing_in_a_row(
         await until_index(publisher, 5)
         for request in (ALL_JOBS, ALL_USERS):
             for index in (1, 2, 3):
-                resumed = replace(request, index=index, epoch=publisher.epoch)
+                resumed = replace(request, index=index)
                 async with publisher.subscribe(resumed) as subscription:
                     assert kinds([await receive(subscription)]) == ["marker"]
-        async with publisher.subscribe(replace(ALL_JOBS, index=4, epoch=publisher.epoch)) as subscription:
+        async with publisher.subscribe(replace(ALL_JOBS, index=4)) as subscription:
             assert kinds([await receive(subscription)]) == ["5:e=e"]
 
 
@@ -249,10 +249,10 @@ async def test_nobody_resumes_over_it_and_who_has_seen_the_state_behind_it_goes_
             append(path, good("a"), NEWER_JOB, good("b"))
             await until_index(publisher, 3)
         for index in (1, 0):
-            request = replace(ALL_JOBS, index=index, epoch=publisher.epoch)
+            request = replace(ALL_JOBS, index=index)
             async with publisher.subscribe(request) as subscription:
                 assert kinds(await until_live(subscription))[-1] == "eos@3"
-        async with publisher.subscribe(replace(ALL_JOBS, index=2, epoch=publisher.epoch)) as subscription:
+        async with publisher.subscribe(replace(ALL_JOBS, index=2)) as subscription:
             assert kinds([await receive(subscription)]) == ["3:b=b"]
 
 

@@ -14,6 +14,7 @@ from ._errors import (
 from ._feed import open_store_publisher
 from ._open import open_store
 from ._store import Store
+from ._topic_log import PagedLog, TopicLog
 from ._values import (
     JSON,
     MAX_DEPTH,
@@ -34,6 +35,7 @@ from ._values import (
     token_digest,
     topic,
 )
+from ._wide import WideStore
 
 __all__ = [
     "JSON",
@@ -52,13 +54,16 @@ __all__ = [
     "Limits",
     "Name",
     "Operation",
+    "PagedLog",
     "Put",
     "Record",
     "Revocations",
     "Revoke",
     "Store",
     "StoreError",
+    "TopicLog",
     "UnreadableCommitError",
+    "WideStore",
     "open_store",
     "open_store_publisher",
     "token_digest",

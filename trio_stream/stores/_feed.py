@@ -28,6 +28,7 @@ Their subscriptions are closed, and nobody resumes there from before that commit
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import attrgetter
@@ -51,7 +52,7 @@ from trio_stream import (
 from trio_stream._warn import Warner
 
 from ._errors import HistoryLostError, StoreError, UnreadableCommitError
-from ._handle import Revoking, StorePublisher
+from ._handle import Admission, StorePublisher
 from ._pages import changes_behind
 from ._publication import NOTHING, Publication, Publications
 from ._raised import error_of
@@ -80,13 +81,13 @@ class _Feed:
         store: Store,
         publisher: EventPublisher,
         topics: Mapping[str, Topic[Record]],
-        revoking: Revoking | None,
+        admission: Admission,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._topics = topics
         self._publications = Publications(topics)
-        self._revoking = revoking
+        self._admission = admission
         self._turns = Turns()
         # The index at which it has begun, for the last time.
         self._begun = publisher.index
@@ -190,32 +191,32 @@ class _Feed:
         if now.epoch != head.epoch:  # and the revocations may be of either timeline
             raise HistoryLostError(self._publisher.index, now.floor, now.epoch)
         if (floor := self._floor(head)) > head.index:
-            head = Head(floor, floor, head.epoch)
+            head = replace(head, index=floor, floor=floor, mark="")
         self._has_restarted = True
         self._begun = head.index
         # By way of another epoch: what is known of the commits up to here may be of another copy of the store.
         EventPublisher.refresh(self._publisher)
         EventPublisher.refresh(self._publisher, index=head.index, epoch=head.epoch, mark=head.mark)
-        if self._revoking is not None and revocations is not None:
-            await self._take_over(self._revoking, revocations)
+        await self.begin(head, revocations)
 
-    async def begin(self, revocations: Revocations) -> None:
-        """Takes over what was revoked before this publisher."""
-        assert self._revoking is not None
-        await self._take_over(self._revoking, revocations)
+    async def begin(self, head: Head, revocations: Revocations | None) -> None:
+        """Takes over what the store knows of cursors, where the publisher begins."""
+        self._admission.unmarked = head.unmarked
+        if revocations is not None and self._admission.salt is not None:
+            self._admission.salt = revocations.salt
+            await self._take_over(self._admission, revocations)
 
-    async def _take_over(self, revoking: Revoking, revocations: Revocations) -> None:
+    async def _take_over(self, admission: Admission, revocations: Revocations) -> None:
         """What was revoked before this publisher, or this timeline. No cursor is good before all of it is known."""
-        revoking.salt = revocations.salt
-        revoking.is_loading = True
+        admission.is_loading = True
         EventPublisher.remember_revocations(self._publisher, {}, floor=revocations.floor)
         newest = iter(revocations.newest.items())
-        while not revoking.has_own and (portion := dict(islice(newest, _PORTION))):
+        while not admission.has_own and (portion := dict(islice(newest, _PORTION))):
             EventPublisher.remember_revocations(self._publisher, portion)
             await anyio.lowlevel.checkpoint()
-        if revoking.has_own:  # of which nobody knows where they stand among these
+        if admission.has_own:  # of which nobody knows where they stand among these
             EventPublisher.remember_revocations(self._publisher, {}, floor=self._begun)
-        revoking.is_loading = False  # noqa: ASYNC910 - the caller has waited
+        admission.is_loading = False  # noqa: ASYNC910 - the caller has waited
 
     async def _publish(self, commit: Commit) -> None:
         index, mark = commit.index, commit.mark
@@ -223,7 +224,7 @@ class _Feed:
             raise StoreError(f"the store's commit {index} came after {self._publisher.index}")
         publication = await self._publications.make(index, mark, commit.operations, self._turns)
         await self._turns.take(max(1, len(publication.events)))
-        revoked = () if self._revoking is None else commit.revoked
+        revoked = () if self._admission.salt is None else commit.revoked
         try:
             self._announce(index, mark, publication, revoked)
         except InvalidCommitError:  # an engine that puts what is finished
@@ -247,7 +248,7 @@ class _Feed:
 
     async def _revoked_up_to(self, index: int) -> Collection[str]:
         """What was revoked since the newest commit, by one that cannot be read."""
-        revocations = None if self._revoking is None else await _revocations_of(self._store)
+        revocations = None if self._admission.salt is None else await _revocations_of(self._store)
         if revocations is None:
             return ()  # noqa: ASYNC910 - the caller waits
         return [digest for digest, at in revocations.newest.items() if self._publisher.index < at <= index]
@@ -364,9 +365,9 @@ async def open_store_publisher(
     published = {name: topic(name) for name in topics}
     head = await store.head()
     revocations = await _revocations_of(store)  # behind the head: what is revoked later, the feed will tell
-    revoking = None if revocations is None else Revoking(revocations.salt)
+    admission = Admission(None if revocations is None else revocations.salt)
     publisher = StorePublisher(
-        revoking,
+        admission,
         snapshot_cache_ttl=snapshot_cache_ttl,
         history=max(1, history),
         index=head.index,
@@ -374,8 +375,7 @@ async def open_store_publisher(
         mark=head.mark,
     )
     async with running(partial(EventPublisher.run, publisher)):
-        feed = _Feed(store, publisher, published, revoking)
-        if revocations is not None:
-            await feed.begin(revocations)
+        feed = _Feed(store, publisher, published, admission)
+        await feed.begin(head, revocations)
         async with running(feed.run):
             yield publisher

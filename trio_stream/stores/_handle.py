@@ -28,28 +28,39 @@ from ._values import token_digest
 P = TypeVar("P", default=Any)
 
 
-class Revoking:
-    """How the publisher knows tokens, and what it knows of those that were revoked. Written by the feed."""
+class Admission:
+    """How the publisher takes requests. Written by the feed."""
 
-    def __init__(self, salt: bytes) -> None:
-        # The store's, in its present epoch.
+    def __init__(self, salt: bytes | None) -> None:
+        # The store's, in its present epoch, by which it makes digests of tokens; None if it does not know of tokens.
         self.salt = salt
+        # The newest commit for which a cursor needs no mark: the store was upgraded behind it.
+        self.unmarked = 0
         # The revocations of the store are not all known yet: no cursor is good meanwhile.
         self.is_loading = False
-        # Some were revoked here, of which the store does not know.
+        # Tokens were revoked here, of which the store does not know.
         self.has_own = False
 
     def digest(self, token: str) -> str:
+        assert self.salt is not None
         return token_digest(token, self.salt)
+
+    def admitted(self, request: SubscribeRequest[P], epoch: str) -> SubscribeRequest[P]:
+        """The request with a cursor that the core judges as is right here, where the epoch is this."""
+        if self.is_loading and request.index:
+            return replace(request, epoch="")  # which is that of no publisher
+        if request.epoch == epoch and not request.mark and request.index <= self.unmarked:
+            return replace(request, epoch=None)  # which is trusted
+        return request
 
 
 class StorePublisher(EventPublisher):
     """A publisher that only its feed feeds."""
 
-    def __init__(self, revoking: Revoking | None, **options: Any) -> None:
-        """`revoking`: None for a store that does not know of tokens. The options are those of the class."""
-        super().__init__(token_digest=None if revoking is None else revoking.digest, **options)
-        self._revoking = revoking
+    def __init__(self, admission: Admission, **options: Any) -> None:
+        """The options are those of the class."""
+        super().__init__(token_digest=None if admission.salt is None else admission.digest, **options)
+        self._admission = admission
 
     @override
     def subscribe(
@@ -61,23 +72,23 @@ class StorePublisher(EventPublisher):
         on_lag: Literal["close", "reset", "conflate"] = "close",
         label: str = "",
     ) -> Subscription[P]:
-        if self._revoking is not None and self._revoking.is_loading and isinstance(request, SubscribeRequest):
-            request = replace(request, epoch="")  # which is that of no publisher
+        if isinstance(request, SubscribeRequest):
+            request = self._admission.admitted(request, self.epoch)
         return super().subscribe(request, authorizer=authorizer, where=where, on_lag=on_lag, label=label)
 
     @override
     def close_subscriptions(self, token_secret_ids: Iterable[str]) -> int:
-        revoking = self._revoking
+        admission = self._admission
         if (
-            revoking is None
+            admission.salt is None
             or isinstance(token_secret_ids, str)
             or not isinstance(token_secret_ids, Iterable)
         ):
             return super().close_subscriptions(token_secret_ids)
         tokens = tuple(token_secret_ids)
         close_subscription_event(tokens)  # raises for what is no token
-        closed = super().close_subscriptions(map(revoking.digest, tokens))
-        revoking.has_own = revoking.has_own or bool(tokens)
+        closed = super().close_subscriptions(map(admission.digest, tokens))
+        admission.has_own = admission.has_own or bool(tokens)
         return closed
 
     @override

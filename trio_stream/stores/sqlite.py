@@ -85,7 +85,7 @@ from ._sqlite_write import LIMITS
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
-from ._topic_log import TopicLog
+from ._topic_log import PagedLog, TopicLog
 from ._values import (
     Commit,
     Entry,
@@ -190,7 +190,7 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
         await store.aclose()
 
 
-class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
+class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
     """See `SQLiteStore`."""
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
@@ -306,13 +306,10 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
         return self._changes(after, topics)
 
     @override
-    async def reach(self, topics: frozenset[str], *, after: int, upto: int, characters: int) -> int:
-        while True:
-            upto, characters = await self._threads.run(
-                partial(self._log.reach, topics, after, upto, characters)
-            )
-            if upto <= after or characters < 0:
-                return upto
+    async def page_of(
+        self, request: SubscribeRequest[Record], after: Cursor, *, upto: int
+    ) -> Sequence[Commit]:
+        return await self._threads.run(partial(self._log.page, _position(after), request, upto))
 
     @override
     async def revocations(self) -> Revocations:
