@@ -154,8 +154,15 @@ class Revocations:
     def add(self, names: Collection[str], index: int) -> None:
         """These are revoked at this index, or at that of the newest of the ones before, if that is greater."""
         index = max(index, self._newest)
+        indexes = self._indexes
+        if len(names) == 1 and len(indexes) < MOST_REVOKED:  # the common case, in a fraction of the time
+            for name in names:
+                digest = str.__hash__(name)
+                indexes.pop(digest, None)
+                indexes[digest] = index
+            return
         if len(names) > MOST_REVOKED:
-            self._indexes.clear()
+            indexes.clear()
             self._floor = max(self._floor, index)
             return
         # Without a step of Python for each token: very many may be revoked at once.

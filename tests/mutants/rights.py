@@ -10,34 +10,30 @@ RIGHTS = (
         "a filter is asked about what may not be read",
         "D19",
         "_rights.py",
-        """            return False
-        if self._where is None:
-            return True
-""",
-        """            if self._where is not None:
-                self._where(payload)
-            return False
-        if self._where is None:
-            return True
-""",
+        "            return False\n        if self.where is None:\n            return True\n",
+        "            if self.where is not None:\n"
+        "                self.where(payload)\n"
+        "            return False\n"
+        "        if self.where is None:\n"
+        "            return True\n",
         ("test_withdrawal.py",),
     ),
     Mutant(
         "a filter is asked before the authorizer",
         "D19",
         "_rights.py",
-        "        if self._authorizer is not None and not is_readable(payload, self._authorizer):",
-        """        if self._where is not None and not self._where(payload):
-            return False
-        if self._authorizer is not None and not is_readable(payload, self._authorizer):""",
+        "        if self.authorizer is not None and not is_readable(payload, self.authorizer):",
+        "        if self.where is not None and not self.where(payload):\n"
+        "            return False\n"
+        "        if self.authorizer is not None and not is_readable(payload, self.authorizer):",
         ("test_withdrawal.py",),
     ),
     Mutant(
         "a filter says nothing where there is an authorizer",
         "D19",
         "_rights.py",
-        "        if self._where is None:\n            return True\n",
-        "        if self._where is None or self._authorizer is not None:\n            return True\n",
+        "        if self.where is None:\n            return True\n",
+        "        if self.where is None or self.authorizer is not None:\n            return True\n",
         ("test_withdrawal.py",),
     ),
     Mutant(
@@ -129,7 +125,7 @@ RIGHTS = (
         "where a filter is alone nothing is withdrawn",
         "D1, D19",
         "_reader.py",
-        "                    and id(event) not in replaced\n",
+        "                    and not (replaced and id(event) in replaced)\n",
         "",
         ("test_withdrawal.py",),
     ),
@@ -137,7 +133,7 @@ RIGHTS = (
         "where a filter is alone it may be async, and lets everything through",
         "D19",
         "_reader.py",
-        "answer = is_let_through(event.payload, answer)",
+        "answer = rights.is_yes(payload, answer)",
         "answer = bool(answer)",
         ("test_where.py",),
     ),
@@ -254,9 +250,11 @@ RIGHTS = (
         "what is appended too late is remembered",
         "D11",
         "_handlers.py",
-        "        if deliveries and snapshot.readers and not snapshot.is_gone:\n",
-        "        snapshot.replace(replacements)\n"
-        "        if deliveries and snapshot.readers and not snapshot.is_gone:\n",
+        "        if not snapshot.readers or snapshot.is_gone:\n            return False\n",
+        "        if replacements:\n"
+        "            snapshot.replace(replacements)\n"
+        "        if not snapshot.readers or snapshot.is_gone:\n"
+        "            return False\n",
         ("test_previous.py",),
     ),
     Mutant(

@@ -93,11 +93,9 @@ async def test_a_log_by_topic_has_every_commit_that_revokes(store: Any) -> None:
     await commit_each(store, "c")
     await store.commit([Revoke("y")])
     async with store.changes_of(frozenset({"others"}), 0) as commits:
-        found = [await anext(commits) for _ in range(2)]
-    assert [(commit.index, commit.operations, len(commit.revoked)) for commit in found] == [
-        (2, (), 1),
-        (4, (), 1),
-    ]
+        found = [await anext(commits) for _ in range(4)]
+    assert [len(commit.revoked) for commit in found] == [0, 1, 0, 1]
+    assert [commit.operations for commit in found] == [()] * 4
 
 
 async def test_a_revocation_is_seen_by_another_process_as_any_commit(store: Store, other: Store) -> None:

@@ -150,7 +150,7 @@ class Database:
             with self._writer.use() as connection:
                 run(connection, "BEGIN IMMEDIATE")
                 writer = self._begin_commits(connection, known)
-                outcomes = [each if isinstance(each, Exception) else writer.write(each) for each in drafts]
+                outcomes = writer.write(drafts)
                 writer.finish()
                 is_ending = True
                 run(connection, "COMMIT")

@@ -78,7 +78,7 @@ from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database
 from ._sqlite_file import SQLiteFile, Synchronous
-from ._sqlite_log import Log, Position
+from ._sqlite_log import HIGHEST, Log, Position
 from ._sqlite_scan import Range, Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_write import LIMITS
@@ -111,7 +111,6 @@ __all__ = [
     "restore_sqlite_store",
 ]
 
-_HIGHEST: Final = 2**63 - 1  # index of a commit that SQLite can have
 _GROUP: Final = 256  # events of a snapshot that are appended at once, at most
 
 
@@ -309,7 +308,7 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
     async def page_of(
         self, request: SubscribeRequest[Record], after: Cursor, *, upto: int
     ) -> Sequence[Commit]:
-        return await self._threads.run(partial(self._log.page, _position(after), request, upto))
+        return await self._threads.run(partial(self._log.page_of, request.interests, _position(after), upto))
 
     @override
     async def revocations(self) -> Revocations:
@@ -363,9 +362,9 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
 def _position(after: int | Cursor) -> Position:
     match check_position(after):
         case Cursor(index, epoch, mark):
-            return Position(min(index, _HIGHEST), epoch, mark)
+            return Position(min(index, HIGHEST), epoch, mark)
         case index:
-            return Position(min(index, _HIGHEST), None, "")
+            return Position(min(index, HIGHEST), None, "")
 
 
 def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequence[Event[Record]]]:
