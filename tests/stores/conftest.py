@@ -31,7 +31,7 @@ async def other(path: Path, store: Store) -> AsyncIterator[Store]:
         yield other
 
 
-@pytest.fixture(params=HOUSES.values(), ids=HOUSES)
+@pytest.fixture(params=list(HOUSES.values()), ids=list(HOUSES))
 def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
     """A store of every engine."""
     made = request.param(tmp_path)

@@ -1,6 +1,6 @@
 """Cursors of a store's commits, and waiting for a store's publisher."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -9,8 +9,8 @@ import anyio
 import pytest
 from stores.storehouse import ALL_JOBS, PATIENCE
 
-from trio_stream import Cursor, EventPublisher, SubscribeRequest, Subscription, SubscriptionForceClosed
-from trio_stream.stores import Store
+from trio_stream import Cursor, Event, EventPublisher, SubscribeRequest, Subscription, SubscriptionForceClosed
+from trio_stream.stores import JSON, Record, Store
 
 P = TypeVar("P")
 
@@ -46,6 +46,11 @@ async def until_index(publisher: EventPublisher, index: int) -> None:
             async with publisher.subscribe(never) as subscription:
                 with suppress(SubscriptionForceClosed):
                     await subscription.wait_published(index)
+
+
+def values(events: Iterable[Event[Record]]) -> list[JSON]:
+    """Of all records of these."""
+    return [record.value for event in events for record in event.payloads]
 
 
 async def end_of(subscription: Subscription[Any]) -> SubscriptionForceClosed:

@@ -19,8 +19,8 @@ from typing_extensions import override
 
 from trio_stream import Cursor, SubscribeRequest
 from trio_stream.stores import (
+    Change,
     Commit,
-    Operation,
     PagedLog,
     Put,
     Store,
@@ -259,14 +259,14 @@ class AllAtOnce(Stepping):
         return self.ready.pop()
 
 
-class Counted(tuple[Operation, ...]):
+class Counted(tuple[Change, ...]):
     """Operations that are counted when somebody takes them."""
 
     __slots__ = ()
     seen: ClassVar[Stretches] = Stretches()
 
     @override
-    def __iter__(self) -> Iterator[Operation]:
+    def __iter__(self) -> Iterator[Change]:
         for operation in super().__iter__():
             self.seen.count()
             yield operation

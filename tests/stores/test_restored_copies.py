@@ -12,7 +12,7 @@ from trio_stream.stores import Record, Store, open_store_publisher
 pytestmark = pytest.mark.anyio
 
 
-async def values(subscription: Subscription[Record]) -> list[object]:
+async def taken(subscription: Subscription[Record]) -> list[object]:
     """Of what is ready, or comes at once; "marker" and "eos" for framing."""
     with anyio.fail_after(PATIENCE):
         return [
@@ -34,10 +34,10 @@ async def test_restored_while_nobody_runs_who_has_read_what_was_lost_is_stale(ho
         async with open_store_publisher(store, ["jobs"]) as publisher:
             for place in first[:2]:
                 async with publisher.subscribe(after(ALL_JOBS, place)) as subscription:
-                    assert (await values(subscription))[-2:] == ["c=c", "d=d"]
+                    assert (await taken(subscription))[-2:] == ["c=c", "d=d"]
             for place in first[2:4]:
                 async with publisher.subscribe(after(ALL_JOBS, place)) as subscription:
-                    assert await values(subscription) == ["marker", "a=a", "b=b", "c=c", "d=d", "eos"]
+                    assert await taken(subscription) == ["marker", "a=a", "b=b", "c=c", "d=d", "eos"]
             async with publisher.subscribe(after(ALL_JOBS, first[4])) as subscription:
                 await commit_each(store, "e", "f")  # one of which has its index
                 assert (await receive(subscription)).is_new_snapshot_to_follow
@@ -86,7 +86,7 @@ async def state_of(publisher: EventPublisher, store: Store) -> list[object]:
         await until_index(publisher, (await store.head()).index)
         async with publisher.subscribe(ALL_JOBS) as subscription:
             try:
-                got = await values(subscription)
+                got = await taken(subscription)
             except SubscriptionForceClosed:  # it has just begun again
                 continue
             return got[: got.index("eos")]
@@ -114,7 +114,7 @@ async def test_after_a_restore_while_it_runs_no_cursor_of_what_was_lost_is_good(
         new = await cursors(store)
         for place, count in zip(new, (3, 2, 1), strict=False):
             async with publisher.subscribe(after(ALL_JOBS, place)) as subscription:
-                assert await values(subscription) == ["b=b", "c=c", "d=d"][3 - count :]
+                assert await taken(subscription) == ["b=b", "c=c", "d=d"][3 - count :]
 
 
 async def test_restored_twice_from_the_same_copy(house: House) -> None:
@@ -132,7 +132,7 @@ async def test_restored_twice_from_the_same_copy(house: House) -> None:
     async with house.open() as store:
         await commit_each(store, "third1", "third2")
         async with open_store_publisher(store, ["jobs"]) as publisher:
-            for place in first[1:] + second[1:]:
+            for place in [*first[1:], *second[1:]]:
                 async with publisher.subscribe(after(ALL_JOBS, place)) as subscription:
                     assert kinds([await receive(subscription)]) == ["marker"]
 

@@ -9,7 +9,7 @@ from stores.storehouse import ALL_JOBS, JOBS, commit_each, kinds, put, receive, 
 from testing.memory_store import Disk, MemoryStore
 
 from trio_stream import CloseReason, Cursor, EventPublisher, SubscribeRequest, WouldBlock
-from trio_stream.stores import MOST_REVOKED, Put, Revoke, open_store_publisher, token_digest, topic
+from trio_stream.stores import MOST_REVOKED, Operation, Put, Revoke, open_store_publisher, token_digest, topic
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,8 @@ async def test_what_was_ready_before_is_not_returned_any_more(house: House) -> N
 async def test_a_log_that_is_read_by_topic_has_it_too(house: House) -> None:
     """Also in a commit about other topics, and in one about nothing else."""
     async with house.open() as store, open_store_publisher(store, ["users"]) as publisher:
-        for operations in ([Revoke("mine")], [put("a"), Revoke("mine")]):
+        commits: list[list[Operation]] = [[Revoke("mine")], [put("a"), Revoke("mine")]]
+        for operations in commits:
             async with publisher.subscribe(SubscribeRequest(USERS, token="mine")) as subscription:
                 await until_live(subscription)
                 await store.commit(operations)
@@ -75,10 +76,11 @@ async def test_an_older_cursor_of_the_token_is_stale_and_a_newer_one_is_good(
     """D20: one at the very index of the revocation is an older one. Also after a restart, and a compaction."""
     places: list[Cursor] = []
     async with house.open() as store, open_store_publisher(store, ["jobs"]) as publisher:
-        for operations in ([put("a")], [put("b"), Revoke("mine")], [put("c")]):
-            index = await store.commit(operations)
+        commits: list[list[Operation]] = [[put("a")], [put("b"), Revoke("mine")], [put("c")]]
+        for operations in commits:
+            await store.commit(operations)
             places.append((await store.head()).cursor)
-        await until_index(publisher, index)
+        await until_index(publisher, places[-1].index)
         if not is_restarted:
             await check_cursors(publisher, places)
         else:

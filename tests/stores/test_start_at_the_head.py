@@ -8,12 +8,12 @@ import anyio
 import pytest
 from stores.engines import Plain, Steps
 from stores.houses import House
-from stores.readers import after, cursors, until_index
+from stores.readers import after, cursors, until_index, values
 from stores.storehouse import ALL_JOBS, JOBS, commit_each, kinds, put, receive, until_live
 from typing_extensions import override
 
 from trio_stream import ALL, Cursor, SubscribeRequest, SubscriptionState
-from trio_stream.stores import Commit, Put, Store, open_store_publisher, topic
+from trio_stream.stores import JSON, Commit, Put, Store, open_store_publisher, topic
 
 pytestmark = pytest.mark.anyio
 
@@ -93,8 +93,7 @@ async def test_a_client_resumes_from_far_below_at_another_publisher(house: House
                 async with publisher.subscribe(after(ALL_JOBS, places[start])) as subscription:
                     events = [await receive(subscription) for _ in range(start + 1, MANY)]
                     assert [event.index for event in events] == [each.index for each in places[start + 1 :]]
-                    values = [event.payload.value for event in events]
-                    assert values == [*range(start + 2, MANY + 1)]
+                    assert values(events) == [*range(start + 2, MANY + 1)]
                     assert subscription.state is SubscriptionState.LIVE
                     assert subscription.cursor == publisher.cursor
             assert publisher.statistics().opened == {"fresh": 0, "resumed": 0, "replayed": 4, "stale": 0}
@@ -166,7 +165,7 @@ async def test_whatever_is_asked_for_is_replayed(
             await store.commit([Put(name, key, text, namespace)])
         async with open_store_publisher(store, ["jobs", "users"]) as publisher:
             async with publisher.subscribe(after(request_, start)) as subscription:
-                assert [(await receive(subscription)).payload.value for _ in expected] == expected
+                assert values([await receive(subscription) for _ in expected]) == expected
                 await store.commit(
                     [
                         put("a", 1),
@@ -198,8 +197,7 @@ async def test_a_slow_reader_gets_every_commit_by_replay(house: House) -> None:
             await until_live(subscription)
             await fill(store)
             await until_index(publisher, (await store.head()).index)
-            values = [(await receive(subscription)).payload.value for _ in range(MANY)]
-            assert values == [*range(1, MANY + 1)]
+            assert values([await receive(subscription) for _ in range(MANY)]) == [*range(1, MANY + 1)]
             await fill(store, 1)
             assert (await receive(subscription)).index == (await store.head()).index
 
@@ -248,12 +246,12 @@ async def test_very_many_clients_at_different_places_get_what_is_theirs(house: H
         await fill(store)
         places = await cursors(store)
         async with open_store_publisher(store, ["jobs"], history=2) as publisher:
-            got: dict[int, list[int]] = {}
+            got: dict[int, list[JSON]] = {}
 
             async def read(start: int) -> None:
                 request = after(SubscribeRequest(JOBS, "abc"[start % 3]), places[start])
                 async with publisher.subscribe(request) as subscription:
-                    got[start] = [event.payload.value for event in await subscription.receive_until_current()]
+                    got[start] = values(await subscription.receive_until_current())
 
             async with anyio.create_task_group() as tasks:
                 for start in range(MANY):

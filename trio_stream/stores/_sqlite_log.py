@@ -2,8 +2,8 @@
 
 Everything here blocks and belongs in a worker thread.
 
-Who asks for some topics gets nothing of the others but their marks: SQLite looks for the topic's name, in quotes, in the text of
-each commit, and only a text that has it comes to Python.
+Who asks for some topics gets nothing of the others but their marks: SQLite looks for the topic's name, in quotes, in
+the text of each commit, and only a text that has it comes to Python.
 A replay has SQLite look for the key, too, or for how it begins.
 A text that is no JSON, or does not begin and end as ours, comes too: nobody knows whom it concerns.
 Any other that does not have the name is taken for one of other topics, whatever is in it.
