@@ -13,6 +13,8 @@ from ._errors import (
 )
 from ._feed import open_store_publisher
 from ._open import open_store
+from ._retention import Retention
+from ._status import DescribedStore, StoreStatus
 from ._store import Store
 from ._topic_log import PagedLog, TopicLog
 from ._values import (
@@ -46,6 +48,7 @@ __all__ = [
     "CommitUnknownError",
     "ConflictError",
     "Delete",
+    "DescribedStore",
     "Entry",
     "EpochIndex",
     "Head",
@@ -57,10 +60,12 @@ __all__ = [
     "PagedLog",
     "Put",
     "Record",
+    "Retention",
     "Revocations",
     "Revoke",
     "Store",
     "StoreError",
+    "StoreStatus",
     "TopicLog",
     "UnreadableCommitError",
     "WideStore",

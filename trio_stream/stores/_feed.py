@@ -270,8 +270,8 @@ class _Feed:
         self._announce(index, mark, publication, revoked)
 
     def _announce(self, index: int, mark: str, publication: Publication, revoked: Collection[str]) -> None:
-        events, finished, _ = publication
-        if len(events) == 1 and not (revoked or finished):  # the common case, in half of the time
+        events, finished, opened = publication
+        if len(events) == 1 and not (revoked or finished or opened):  # the common case, in half of the time
             EventPublisher.publish(self._publisher, events)
             return
         closing = (close_subscription_event(revoked),) if revoked else ()

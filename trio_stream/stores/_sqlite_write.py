@@ -80,6 +80,11 @@ class Writer:
         """The newest commit, as the transaction has it."""
         return EpochIndex(self.index, self._epoch, self.mark)
 
+    @property
+    def count(self) -> int:
+        """Commits that were made."""
+        return self.index - self._first
+
     def write(self, drafts: Sequence[Draft | Exception]) -> list[EpochIndex | Exception]:
         """For each its index, or that of the commit before which did it; why it is refused, as which it came or now.
 
@@ -97,7 +102,7 @@ class Writer:
     def finish(self) -> None:
         """Writes down what there is left to write; must be called before the transaction ends."""
         self._flush()
-        if self.index > self._first:
+        if self.count:
             run(self._connection, "UPDATE ts_head SET idx = ?, at = ?", (self.index, self.at))
         if self._has_revoked:
             self._forget_revocations()
