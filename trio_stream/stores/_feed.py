@@ -275,7 +275,9 @@ class _Feed:
             EventPublisher.publish(self._publisher, events)
             return
         closing = (close_subscription_event(revoked),) if revoked else ()
-        EventPublisher.publish(self._publisher, [*closing, *events], index=index, mark=mark, finish=finished)
+        EventPublisher.publish(
+            self._publisher, [*closing, *events], index=index, mark=mark, finish=finished, reopen=opened
+        )
 
     async def _snapshot(
         self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
