@@ -18,6 +18,9 @@ import psycopg
 PASSWORD: Final = "qu1te:s3cret/@"
 QUOTED_PASSWORD: Final = "qu1te%3As3cret%2F%40"
 
+# Ends the server when its standard input does: also when the tests are killed.
+_GUARD: Final = '"$@" & pid=$!; read _; kill -CONT $pid; kill -INT $pid; wait $pid'
+
 _SETTINGS: Final = {
     "fsync": "off",  # what it has written survives the server, if not the machine
     "full_page_writes": "off",
@@ -50,7 +53,7 @@ class Server:
         self.port = _free_port()
         self.user = _user()
         self._bin = _binaries(self.directory, self.user)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self._schemas = 0
         if self.user is not None:
@@ -70,13 +73,11 @@ class Server:
     def start(self, **settings: str) -> None:
         """Runs it, and waits until it can be connected to."""
         options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
+        program = [*(self._bin / "postgres", "-D", self.data, "-k", self.directory, "-p", str(self.port)), *options]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(self._bin / "postgres", "-D", self.data, "-k", self.directory, "-p", str(self.port)),
-                    *options,
-                ],
-                stdin=subprocess.DEVNULL,
+            self._guard = subprocess.Popen(
+                ["sh", "-c", _GUARD, "sh", *program],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
@@ -86,56 +87,58 @@ class Server:
             try:
                 self.sql("SELECT 1")
             except psycopg.OperationalError:
-                if self._process.poll() is not None:
-                    text = (self.directory / "log").read_text()
+                time.sleep(0.01)
+                if "FATAL" in (text := (self.directory / "log").read_text()) and not self._file().exists():
                     raise RuntimeError(f"PostgreSQL does not start: {text}") from None
             else:
                 return
 
+    @property
+    def pid(self) -> int:
+        """Of the first process of the server."""
+        return int(self._file().read_text().split()[0])
+
     def kill(self) -> None:
         """As a power cut would: nothing is tidied up."""
-        assert self._process is not None
-        pids = [self._process.pid, *self.backends()]
+        pids = self.pids()
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.wait()
-        self._process = None
-        for pid in pids[1:]:
-            while Path(f"/proc/{pid}").exists():
+        for pid in pids:
+            while _is_running(pid):
                 time.sleep(0.01)  # it is no child of ours
+        self._file().unlink()
+        self.stop()
 
     def stop(self) -> None:
         """Ends all connections and stops."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait()
-            self._process = None
+        if self._guard is not None:
+            assert self._guard.stdin is not None
+            if self._file().exists():
+                self.thaw()
+            self._guard.stdin.close()
+            self._guard.wait()
+            self._guard = None
 
     def freeze(self) -> None:
         """Nothing of it does anything until `thaw`."""
-        assert self._process is not None
-        for pid in [self._process.pid, *self.backends()]:
+        for pid in self.pids():
             os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """It goes on."""
-        assert self._process is not None
-        for pid in [self._process.pid, *self.backends()]:
+        for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
-    def backends(self) -> list[int]:
-        """The processes of the server but the first."""
-        assert self._process is not None
-        found: list[int] = []
+    def pids(self) -> list[int]:
+        """Its processes, the first one first."""
+        first = self.pid
+        found = [first]
         for status in Path("/proc").glob("[0-9]*/status"):
-            try:
-                lines = status.read_text().splitlines()
-            except OSError:
-                continue
-            if f"PPid:\t{self._process.pid}" in lines:
-                found.append(int(status.parent.name))
+            with suppress(OSError):
+                if f"PPid:\t{first}" in status.read_text().splitlines():
+                    found.append(int(status.parent.name))
         return found
 
     def remove(self) -> None:
@@ -192,11 +195,22 @@ class Server:
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stdout}{done.stderr}")
 
+    def _file(self) -> Path:
+        """Which is there while it runs."""
+        return self.data / "postmaster.pid"
+
     def _as_user(self) -> dict[str, Any]:
         """PostgreSQL refuses to run as root."""
         if self.user is None:
             return {}
         return {"user": self.user, "group": None, "extra_groups": []}
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def _user() -> str | None:
