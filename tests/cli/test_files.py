@@ -272,7 +272,7 @@ def test_a_store_that_another_process_locks_is_named(
     with closing(sqlite3.connect("trio-stream.db", isolation_level=None)) as holder:
         holder.execute("PRAGMA locking_mode = EXCLUSIVE")
         holder.execute("BEGIN IMMEDIATE")
-        holder.execute("UPDATE head SET floor = floor")
+        holder.execute("UPDATE ts_head SET floor = floor")
         ended = subprocess.run(
             [*PROGRAM, *arguments],
             check=False,

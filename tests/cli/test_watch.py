@@ -159,7 +159,7 @@ async def test_without_a_cursor_nothing_of_the_log_is_read(options: list[str]) -
     await put("a", "1")
     await put("a", "2")
     with closing(sqlite3.connect("trio-stream.db")) as connection, connection:
-        connection.execute("UPDATE log SET operations = 'nonsense'")
+        connection.execute("UPDATE ts_log SET operations = 'nonsense'")
     ended = await run("watch", "jobs", "--exit-after-snapshot", *options)
     assert (ended.code, ended.err) == (0, "")
     assert "a  2" in ended.out

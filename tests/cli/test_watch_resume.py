@@ -20,7 +20,7 @@ async def cursor() -> str:
     """After the newest commit."""
     index = await put("marked", "0")
     with closing(sqlite3.connect("trio-stream.db")) as connection:
-        (epoch,) = connection.execute("SELECT epoch FROM head").fetchone()
+        (epoch,) = connection.execute("SELECT epoch FROM ts_head").fetchone()
     return f"{index}@{epoch}"
 
 
@@ -138,7 +138,7 @@ async def test_a_store_that_is_gone_is_waited_for(folder: Path) -> None:
 async def test_a_state_that_cannot_be_read_ends_it_with_the_reason() -> None:
     await put("a", "1")
     with closing(sqlite3.connect("trio-stream.db")) as connection, connection:
-        connection.execute("UPDATE state SET value = '{'")
+        connection.execute("UPDATE ts_state SET value = '{'")
     result = await run("watch", "jobs")
     assert result.code == 1
     assert result.err.startswith("Error: the state cannot be read: ")

@@ -95,11 +95,11 @@ async def test_whoever_holds_the_lock_may_commit_and_is_then_followed(store: Sto
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(write)
                 operations = '[["put","jobs","default","a","a"]]'
-                holder.execute("INSERT INTO log VALUES (1, randomblob(8), ?)", (operations,))
-                holder.execute("INSERT INTO state VALUES ('jobs', 'default', 'a', '\"a\"', 1)")
+                holder.execute("INSERT INTO ts_log VALUES (1, randomblob(8), ?, 0, '')", (operations,))
+                holder.execute("INSERT INTO ts_state VALUES ('jobs', 'default', 'a', '\"a\"', 1, 0)")
                 await anyio.wait_all_tasks_blocked()
                 assert (await store.head()).index == 0
-                holder.execute('UPDATE head SET "index" = 1')
+                holder.execute("UPDATE ts_head SET idx = 1")
                 holder.execute("COMMIT")
         assert indexes == [2]
         assert await caught_up(publisher, store) == 2

@@ -264,7 +264,7 @@ async def test_a_store_is_restored_whatever_is_there(path: Path, target: Path, t
         case "a damaged store":
             async with open_at(path) as store:
                 await commit_each(store, "old")
-            sql(path, "DELETE FROM head", "DROP TABLE state")
+            sql(path, "DELETE FROM ts_head", "DROP TABLE ts_state")
     epoch = await restore(target, path)
     async with open_at(path) as store:
         assert set(await state(store)) == {"a"}
@@ -290,25 +290,25 @@ async def torn(path: Path) -> None:
 async def lost_commits(path: Path) -> None:
     async with open_at(path) as store:
         await commit_each(store, "a", "b", "c")
-    sql(path, 'DELETE FROM log WHERE "index" = 2')
+    sql(path, "DELETE FROM ts_log WHERE idx = 2")
 
 
 async def newer(path: Path) -> None:
     async with open_at(path):
         pass
-    sql(path, "UPDATE head SET version = 99")
+    sql(path, "UPDATE ts_head SET version = 99")
 
 
 async def no_head(path: Path) -> None:
     async with open_at(path):
         pass
-    sql(path, "DELETE FROM head")
+    sql(path, "DELETE FROM ts_head")
 
 
 async def odd_head(path: Path) -> None:
     async with open_at(path):
         pass
-    sql(path, "UPDATE head SET \"index\" = 'x'")
+    sql(path, "UPDATE ts_head SET idx = 'x'")
 
 
 async def empty(path: Path) -> None:
@@ -442,7 +442,7 @@ async def test_what_an_interrupted_compaction_has_left_is_no_damage(
     store: Store, path: Path, target: Path
 ) -> None:
     await commit_each(store, "a", "b", "c")
-    sql(path, """UPDATE head SET floor = 2, floor_mark = (SELECT mark FROM log WHERE "index" = 2)""")
+    sql(path, """UPDATE ts_head SET floor = 2, floor_mark = (SELECT mark FROM ts_log WHERE idx = 2)""")
     head = await backup_sqlite_store(str(path), str(target))
     assert (head.index, head.floor) == (3, 2)
     assert (await restore_sqlite_store(str(target), str(path))).floor == 2

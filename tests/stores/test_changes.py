@@ -251,7 +251,7 @@ async def test_a_log_that_cannot_be_read_is_a_store_error_that_names_the_file_an
     store: Store, path: Path, operations: str
 ) -> None:
     await commit_each(store, "a", "b")
-    sql(path, f"UPDATE log SET operations = '{operations}' WHERE \"index\" = 2")
+    sql(path, f"UPDATE ts_log SET operations = '{operations}' WHERE idx = 2")
     with pytest.raises(StoreError, match=f"{path}: damaged: commit 2 of the log cannot be read"):
         async with store.changes(0) as commits:
             await take(commits, 2)
@@ -260,16 +260,16 @@ async def test_a_log_that_cannot_be_read_is_a_store_error_that_names_the_file_an
 @pytest.mark.parametrize("missing", [2, 3])
 async def test_a_log_with_a_hole_is_a_store_error(store: Store, path: Path, missing: int) -> None:
     await commit_each(store, "a", "b", "c")
-    sql(path, f'DELETE FROM log WHERE "index" = {missing}')
+    sql(path, f"DELETE FROM ts_log WHERE idx = {missing}")
     with pytest.raises(StoreError, match=f"{path}: damaged: commit {missing} is missing from the log"):
         async with store.changes(0) as commits:
             await take(commits, missing)
 
 
 async def test_a_commit_that_is_damaged_is_quoted_escaped_and_in_part(store: Store, path: Path) -> None:
-    sql(path, 'UPDATE head SET "index" = 1')
+    sql(path, "UPDATE ts_head SET idx = 1")
     damaged = json.dumps([["\x9b" + "x" * 5000]], ensure_ascii=False)
-    sql(path, f"INSERT INTO log VALUES (1, x'00', '{damaged}')")
+    sql(path, f"INSERT INTO ts_log VALUES (1, x'00', '{damaged}', 0, '')")
     with pytest.raises(StoreError, match=f"{path}: damaged: commit 1 of the log") as caught:
         async with store.changes(0):
             pass

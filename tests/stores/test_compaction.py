@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 COMMITS = 400
 SIZE = 5_000  # bytes of a value
-STEPS = ("DELETE FROM log", "PRAGMA incremental_vacuum")
+STEPS = ("DELETE FROM ts_log", "PRAGMA incremental_vacuum")
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ async def test_the_rows_go_some_at_a_time(path: Path, tap: Tap) -> None:
         index = await fill(store)
         tap.statements.clear()
         await store.compact(index - 1)
-        assert tap.count("DELETE FROM log") > 2
+        assert tap.count("DELETE FROM ts_log") > 2
         assert await state(store) == {f"{number}": "x" * SIZE for number in range(10)}
         async with store.changes(index - 1) as commits:
             assert await take(commits, 1) == [index]
-    assert sql(path, "SELECT count(*) FROM log") == [(1,)]
+    assert sql(path, "SELECT count(*) FROM ts_log") == [(1,)]
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
 
 
@@ -66,7 +66,7 @@ async def test_writers_of_this_process_and_of_others_get_in_between(path: Path, 
         assert sorted(made) == list(range(index + 1, index + 1 + len(made)))
     steps = [number for number, sql in enumerate(tap.statements) if sql.startswith(STEPS)]
     between = tap.statements[steps[0] : steps[-1]]
-    assert sum(sql.startswith("INSERT INTO log") for sql in between) >= 3
+    assert sum(sql.startswith("INSERT INTO ts_log") for sql in between) >= 3
 
 
 async def test_the_file_gives_its_space_back(path: Path) -> None:
@@ -99,7 +99,7 @@ async def test_what_an_interrupted_compaction_has_left_is_removed_by_the_next_on
         with anyio.CancelScope() as scope:
 
             def cancel(sql: str, _: object) -> None:
-                if sql.startswith("DELETE FROM log"):
+                if sql.startswith("DELETE FROM ts_log"):
                     anyio.from_thread.run_sync(scope.cancel)
 
             tap.fail = cancel
@@ -111,9 +111,9 @@ async def test_what_an_interrupted_compaction_has_left_is_removed_by_the_next_on
             async with store.changes(0):
                 pass
         assert await store.commit([put("a")]) == index + 1
-        assert sql(path, 'SELECT count(*) FROM log WHERE "index" <= ?'.replace("?", str(index))) != [(0,)]
+        assert sql(path, "SELECT count(*) FROM ts_log WHERE idx <= ?".replace("?", str(index))) != [(0,)]
         await store.compact(index)
-        assert sql(path, f'SELECT count(*) FROM log WHERE "index" <= {index}') == [(0,)]
+        assert sql(path, f"SELECT count(*) FROM ts_log WHERE idx <= {index}") == [(0,)]
         assert (await store.head()).index == index + 1
 
 

@@ -66,7 +66,7 @@ async def test_a_file_can_be_replaced_although_cursors_of_the_old_one_live_on(
         await store.commit([put("new")])
         assert await state(store) == {"old": "x", "new": "x"}
     monkeypatch.undo()
-    assert sql(path, "SELECT key FROM state ORDER BY key") == [("new",), ("old",)]
+    assert sql(path, "SELECT key FROM ts_state ORDER BY key") == [("new",), ("old",)]
 
 
 async def test_a_lock_is_given_back_although_the_cursor_that_took_it_lives_on(
@@ -83,4 +83,4 @@ async def test_a_lock_is_given_back_although_the_cursor_that_took_it_lives_on(
     async with open_at(path) as one, open_at(path) as other, anyio.create_task_group() as tasks:
         tasks.start_soon(commit, one, "a")
         tasks.start_soon(commit, other, "b")
-    assert sql(path, 'SELECT "index" FROM head') == [(10,)]
+    assert sql(path, "SELECT idx FROM ts_head") == [(10,)]

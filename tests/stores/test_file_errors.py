@@ -125,32 +125,32 @@ async def test_the_file_is_a_database_of_something_else(path: Path) -> None:
 
 async def test_the_file_is_of_a_newer_version(path: Path) -> None:
     await make(path)
-    sql(path, "UPDATE head SET version = 2", "ALTER TABLE log RENAME TO journal")
-    assert "written by a newer trio_stream (schema 2; this one knows 1)" in await refusal(path)
+    sql(path, "UPDATE ts_head SET version = 3", "ALTER TABLE ts_log RENAME TO journal")
+    assert "written by a newer trio_stream (schema 3; this one knows 2)" in await refusal(path)
 
 
 @pytest.mark.parametrize("damage", ["version = 'x'", "epoch = x'00'", "floor = 'x'", "floor_mark = 'x'"])
 async def test_the_head_of_the_file_is_not_what_it_should_be(path: Path, damage: str) -> None:
     await make(path)
-    sql(path, f"UPDATE head SET {damage}")
+    sql(path, f"UPDATE ts_head SET {damage}")
     assert "damaged: its head" in await refusal(path)
 
 
 async def test_the_file_has_no_head(path: Path) -> None:
     await make(path)
-    sql(path, "DELETE FROM head")
+    sql(path, "DELETE FROM ts_head")
     assert "it has no head" in await refusal(path)
 
 
 async def test_the_file_loses_its_head_while_it_is_open(store: Store, path: Path) -> None:
-    sql(path, "DELETE FROM head")
+    sql(path, "DELETE FROM ts_head")
     with pytest.raises(StoreError, match=f"{path}: damaged: it has no head"):
         await store.head()
 
 
 async def test_a_table_is_missing(store: Store, path: Path) -> None:
-    sql(path, "DROP TABLE state")
-    with pytest.raises(StoreError, match=f"{path}: no such table: state"):
+    sql(path, "DROP TABLE ts_state")
+    with pytest.raises(StoreError, match=f"{path}: no such table: ts_state"):
         await store.commit([put("a")])
     assert (await store.head()).index == 0
 
@@ -158,8 +158,8 @@ async def test_a_table_is_missing(store: Store, path: Path) -> None:
 async def test_an_error_does_not_tell_what_is_in_the_file(store: Store, path: Path) -> None:
     """U14: the feed of a publisher logs it, and what is in the file is nobody's business there."""
     await commit_each(store, "a", "b")
-    sql(path, "UPDATE state SET value = CAST(x'ff733363726574' AS TEXT) WHERE key = 'a'")
-    sql(path, """UPDATE log SET operations = '[["s3cret"]]' WHERE "index" = 2""")
+    sql(path, "UPDATE ts_state SET value = CAST(x'ff733363726574' AS TEXT) WHERE key = 'a'")
+    sql(path, """UPDATE ts_log SET operations = '[["s3cret"]]' WHERE idx = 2""")
     with pytest.raises(StoreError) as of_value:
         await store.get("jobs", "a")
     with pytest.raises(StoreError) as of_log:
@@ -176,7 +176,7 @@ async def test_the_file_cannot_be_put_into_wal_mode_while_someone_reads_it(path:
     sql(path, "PRAGMA journal_mode = DELETE")
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
-        reader.execute("SELECT * FROM head").fetchall()
+        reader.execute("SELECT * FROM ts_head").fetchall()
         assert "locked" in await refusal(path)
 
 

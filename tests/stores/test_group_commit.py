@@ -176,7 +176,7 @@ async def test_what_is_no_error_of_the_store_does_not_fail_for_the_others_either
     """Those that were written before it in a transaction of their own have been made, and are told so."""
 
     def fail(sql: str, parameters: tuple[Any, ...]) -> None:
-        if sql.startswith("INSERT OR REPLACE INTO state") and parameters[2] == "b":
+        if sql.startswith("INSERT OR REPLACE INTO ts_state") and parameters[2] == "b":
             raise trouble
 
     committers = Committers(store)
@@ -204,7 +204,7 @@ async def test_a_store_that_fails_while_a_group_is_written_one_by_one_has_not_fo
     begun: list[str] = []
 
     def fail(sql: str, parameters: tuple[Any, ...]) -> None:
-        if sql.startswith("INSERT OR REPLACE INTO state") and parameters[2] == "b":
+        if sql.startswith("INSERT OR REPLACE INTO ts_state") and parameters[2] == "b":
             begun.append(sql)
             raise sqlite3.OperationalError("no room for b") if len(begun) == 1 else ending("no more")
 
@@ -232,7 +232,7 @@ async def test_what_fails_for_one_of_a_group_does_not_fail_for_the_others(
     store: Store, path: Path, tap: Tap
 ) -> None:
     def fail(sql: str, parameters: tuple[Any, ...]) -> None:
-        if sql.startswith("INSERT OR REPLACE INTO state") and parameters[2] == "b":
+        if sql.startswith("INSERT OR REPLACE INTO ts_state") and parameters[2] == "b":
             raise sqlite3.OperationalError("no room for b")
 
     committers = Committers(store)

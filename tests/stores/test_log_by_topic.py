@@ -132,8 +132,8 @@ def insert(path: Path, count: int, *operations: Put) -> None:
         path,
         "BEGIN",
         f"""WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
-        INSERT INTO log SELECT "index" + i, randomblob(8), '{quoted}' FROM head, n""",
-        f'UPDATE head SET "index" = "index" + {count}',
+        INSERT INTO ts_log SELECT idx + i, randomblob(8), '{quoted}', 0, '' FROM ts_head, n""",
+        f"UPDATE ts_head SET idx = idx + {count}",
         "COMMIT",
     )
 
@@ -143,8 +143,8 @@ LARGE = "x" * 400_000  # of which ten are about as much as a publisher begins wi
 
 async def test_a_publisher_begins_with_a_bounded_part_of_the_log(store: Store) -> None:
     """And nobody resumes from before it."""
-    for _ in range(20):
-        await store.commit([put("a", LARGE)])
+    for n in range(20):
+        await store.commit([put(f"{n}", LARGE)])
     async with open_store_publisher(store, ["jobs"]) as publisher:
         statistics = publisher.statistics()
         assert statistics.index == 20
@@ -181,8 +181,8 @@ async def test_where_reading_is_slow_it_is_done_in_small_steps(
         is_worker = threading.current_thread() is not threading.main_thread()
         return real() + (next(looks) if is_worker else 0)
 
-    for _ in range(20):
-        await fill(store, [[put("a", LARGE)], [user("u")]])
+    for n in range(20):
+        await fill(store, [[put(f"{n}", LARGE)], [user("u")]])
     monkeypatch.setattr("time.monotonic", monotonic)
     async with open_store_publisher(store, ["jobs"]) as publisher:
         statistics = publisher.statistics()

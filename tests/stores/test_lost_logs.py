@@ -88,7 +88,7 @@ async def test_a_forked_process_is_refused_whatever_it_does_with_the_store_of_it
     for line in lines:
         assert line.startswith(f"StoreError: {path}: ")
         assert "fork" in line
-    assert sql(path, "SELECT key, value FROM state") == [("parent", "2")]
+    assert sql(path, "SELECT key, value FROM ts_state") == [("parent", "2")]
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
 
 
@@ -96,7 +96,7 @@ async def test_a_forked_process_is_refused_whatever_it_does_with_the_store_of_it
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_process_that_was_forked_after_the_store_was_closed_may_open_it(path: Path) -> None:
     assert output(path, "closed") == ["committed"]
-    assert dict(sql(path, "SELECT key, value FROM state")) == {"parent": "2", "child": "1"}
+    assert dict(sql(path, "SELECT key, value FROM ts_state")) == {"parent": "2", "child": "1"}
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -143,7 +143,7 @@ async def test_a_damaged_value_is_a_store_error_that_names_the_file_and_the_comm
     store: Store, path: Path, broken: str
 ) -> None:
     await store.commit([put("a")])
-    sql(path, f"UPDATE state SET value = '{broken}'")
+    sql(path, f"UPDATE ts_state SET value = '{broken}'")
     message = rf"{path}: damaged: a value of commit 1 is not JSON"
     with pytest.raises(StoreError, match=message):
         await store.get("jobs", "a")
@@ -153,7 +153,7 @@ async def test_a_damaged_value_is_a_store_error_that_names_the_file_and_the_comm
 
 async def test_a_list_that_has_failed_does_not_go_on_behind_a_gap(store: Store, path: Path) -> None:
     await fill(store)
-    sql(path, "UPDATE state SET value = 'not json' WHERE key = '0300'")
+    sql(path, "UPDATE ts_state SET value = 'not json' WHERE key = '0300'")
     async with store.list("jobs") as entries:
         with pytest.raises(StoreError):
             async for _ in entries:
@@ -164,7 +164,7 @@ async def test_a_list_that_has_failed_does_not_go_on_behind_a_gap(store: Store, 
 
 async def test_text_that_is_damaged_is_quoted_escaped_and_in_part(store: Store, path: Path) -> None:
     await store.commit([put("a")])
-    sql(path, f"UPDATE state SET value = CAST(x'1b5b324a{'41' * 5000}ff' AS TEXT)")
+    sql(path, f"UPDATE ts_state SET value = CAST(x'1b5b324a{'41' * 5000}ff' AS TEXT)")
     with pytest.raises(StoreError, match=f"{path}: .*UTF-8") as caught:
         await store.get("jobs", "a")
     assert str(caught.value).isprintable()

@@ -144,7 +144,7 @@ async def test_what_is_torn_because_a_writer_comes_meanwhile_is_read_again(
                 def tear(sql: str, _: object) -> None:
                     if sql.startswith(statement) and not other.total_changes:
                         with other:
-                            other.execute("UPDATE state SET value = 2")
+                            other.execute("UPDATE ts_state SET value = 2")
                         raise sqlite3.DatabaseError("database disk image is malformed")
 
                 tap.fail = tear
@@ -191,7 +191,7 @@ async def test_an_older_copy_in_the_place_of_the_store_is_another_timeline_for_a
         assert after.epoch != before.epoch
         assert await store.head() == after
         assert await state(store) == {"a": "a"}
-    assert sql(path, "SELECT epoch FROM head") == [(before.epoch,)]
+    assert sql(path, "SELECT epoch FROM ts_head") == [(before.epoch,)]
 
 
 async def test_many_reads_beside_a_writer_are_each_of_one_index(path: Path) -> None:

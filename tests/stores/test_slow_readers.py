@@ -277,7 +277,7 @@ async def test_who_has_read_everything_keeps_no_temporary_file(store: Store, tem
 @pytest.mark.parametrize("key", ["00000", "00300", "02999"])
 async def test_a_damaged_value_comes_as_itself_and_ends_the_scan(store: Store, path: Path, key: str) -> None:
     await fill(store)
-    sql(path, f"UPDATE state SET value = 'not json' WHERE key = '{key}'")
+    sql(path, f"UPDATE ts_state SET value = 'not json' WHERE key = '{key}'")
     with pytest.raises(StoreError, match="a value of commit 1 is not JSON"):
         await store.snapshot(ALL_JOBS, Sink())
     async with store.list("jobs") as entries:
@@ -304,7 +304,7 @@ async def test_an_error_while_the_rest_is_copied_comes_as_itself_after_the_rows(
     store: Store, path: Path, connections: Connections, key: str
 ) -> None:
     await fill(store, LARGE)
-    sql(path, f"UPDATE state SET value = CAST(x'ff' AS TEXT) WHERE key = '{key}'")
+    sql(path, f"UPDATE ts_state SET value = CAST(x'ff' AS TEXT) WHERE key = '{key}'")
     for _ in range(3):
         with pytest.raises(StoreError, match=f"{path}: .*UTF-8"):
             await store.snapshot(ALL_JOBS, Sink())

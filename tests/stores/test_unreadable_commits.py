@@ -54,12 +54,12 @@ def append(path: Path, *texts: str, missing: int = 0) -> None:
 
     So many others come before them, of which the log has none.
     """
-    statements = ["BEGIN", f'UPDATE head SET "index" = "index" + {missing}']
+    statements = ["BEGIN", f"UPDATE ts_head SET idx = idx + {missing}"]
     for text in texts:
         quoted = text if text.startswith("CAST(") else "'" + text.replace("'", "''") + "'"
         statements += [
-            'UPDATE head SET "index" = "index" + 1',
-            f'INSERT INTO log SELECT "index", randomblob(8), {quoted} FROM head',
+            "UPDATE ts_head SET idx = idx + 1",
+            f"INSERT INTO ts_log SELECT idx, randomblob(8), {quoted}, 0, '' FROM ts_head",
         ]
     sql(path, *statements, "COMMIT")
 
@@ -145,7 +145,7 @@ async def test_changes_give_the_commits_before_it_and_can_go_on_behind_it(store:
 
 async def test_changes_go_on_behind_commits_that_are_missing(store: Store, path: Path) -> None:
     append(path, good("a"), good("b"), good("c"), good("d"))
-    sql(path, 'DELETE FROM log WHERE "index" IN (2, 3)')
+    sql(path, "DELETE FROM ts_log WHERE idx IN (2, 3)")
     async with store.changes(0) as commits:
         assert await take(commits, 1) == [1]
         with pytest.raises(UnreadableCommitError, match="commit 2 is missing") as caught:
@@ -203,7 +203,7 @@ async def test_one_that_says_nothing_of_its_topics_concerns_all(
 @both_ways
 async def test_a_commit_that_is_missing_concerns_all(store: Store, path: Path, way: Way) -> None:
     append(path, good("a"), good("b"), good("c"))
-    sql(path, 'DELETE FROM log WHERE "index" = 2')
+    sql(path, "DELETE FROM ts_log WHERE idx = 2")
     async with open_store_publisher(way(store), ["users", "jobs"]) as publisher:
         assert publisher.index == 3
         for request in (ALL_JOBS, ALL_USERS):

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 HOUR = 3600.0
 # Which nobody sees in the log; SQLite does not write what is there already.
-CHANGE = "INSERT OR REPLACE INTO state VALUES ('x', '', 'x', hex(randomblob(8)), 1)"
+CHANGE = "INSERT OR REPLACE INTO ts_state VALUES ('x', '', 'x', hex(randomblob(8)), 1, 0)"
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
 COMMIT_EACH = """

@@ -104,7 +104,10 @@ class Truth:
 
 
 async def replay(store: Store, topic: str, after: int, truths: Collection[Truth]) -> int:
-    """Tells the truths what the log says about a topic; returns how many commits are about it."""
+    """Tells the truths what the log says about a topic; returns how many commits are about it.
+
+    One without operations has deleted what was gone, and counts.
+    """
     until = (await store.head()).index
     count = 0
     async with store.changes(after) as commits:
@@ -113,7 +116,7 @@ async def replay(store: Store, topic: str, after: int, truths: Collection[Truth]
             after = commit.index
             for truth in truths:
                 truth.apply(commit, topic)
-            count += any(operation.topic == topic for operation in commit.operations)
+            count += not commit.operations or any(change.topic == topic for change in commit.operations)
     return count
 
 

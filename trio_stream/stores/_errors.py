@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from typing_extensions import override
 
-from ._values import Name, Operation
+from ._values import Change, Name
 
 E = TypeVar("E", bound=Exception)
 
@@ -127,16 +127,19 @@ class UnreadableCommitError(StoreError):
     """The commit; the last one, where several are missing in a row."""
     topics: frozenset[str] | None
     """The topics that it concerns; None if that is not known, so that it may be any."""
-    operations: tuple[Operation, ...]
+    operations: tuple[Change, ...]
     """What it did to other topics."""
+    mark: str
+    """That of the commit; "" if it is not known."""
 
     def __init__(
         self,
         store: str,
         index: int,
         topics: frozenset[str] | None = None,
-        operations: tuple[Operation, ...] = (),
+        operations: tuple[Change, ...] = (),
         *,
+        mark: str = "",
         missing: int = 0,
     ) -> None:
         super().__init__(store, index, topics)
@@ -144,6 +147,7 @@ class UnreadableCommitError(StoreError):
         self.index = index
         self.topics = topics
         self.operations = operations
+        self.mark = mark
         # The first of the commits that are missing; 0 if it is there and cannot be read.
         self._missing = missing
 

@@ -12,8 +12,8 @@ A commit is in one of three states:
 - *taken*: it is being written, and its task waits for the outcome even if it is cancelled;
 - *settled*: it has an outcome.
 
-A commit that was taken goes back into the line after a `BusyError`, when another process holds the lock; one whose task was cancelled
-meanwhile is settled without an outcome, because it was not made.
+A commit that was taken goes back into the line after a `BusyError`, when another process holds the lock; one whose
+task was cancelled meanwhile is settled without an outcome, because it was not made.
 """
 
 import math

@@ -1,16 +1,26 @@
-"""Operations as JSON text and back."""
+"""Operations as JSON text and back.
+
+The text of a commit is a list with an item for each change:
+
+- `["put", topic, namespace, key, value]`, or `["final", ...]` if the value is the last one of its key;
+- `["delete", topic, namespace, key]`.
+
+Where there was a value before, `[previous]` follows as one more element.
+The first edition wrote no `previous`, and knew no "final".
+"""
 
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, assert_never
 
-from ._values import JSON, MAX_DEPTH, Delete, Operation, Put
+from ._values import JSON, MAX_DEPTH, Change, Delete, Put
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, str})  # needs no look inside
 
 # `json.dumps` makes an encoder at each call.
 _to_text: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_to_sorted_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
 def encode_value(put: Put) -> str:
@@ -25,27 +35,49 @@ def encode_value(put: Put) -> str:
     return text
 
 
-def encode_operations(operations: Sequence[tuple[Operation, str]]) -> str:
-    """Operations, each with the JSON of its value, as one JSON list."""
-    return f"[{','.join(_encode(operation, value) for operation, value in operations)}]"
+def encode_change(change: Change, value: str) -> str:
+    """The item for a change, with the JSON of its value."""
+    names = f"{_place(change.topic, change.namespace)},{_to_text(change.key)}"
+    match change:
+        case Put(final=True):
+            return f'["final",{names},{value}]'
+        case Put():
+            return f'["put",{names},{value}]'
+        case Delete():
+            return f'["delete",{names}]'
+        case _:
+            assert_never(change)
+
+
+def with_previous(item: str, previous: str) -> str:
+    """The same item, with the JSON of the value that was there before."""
+    return f"{item[:-1]},[{previous}]]"
+
+
+def is_same_json(one: str, other: str) -> bool:
+    """Whether two texts of `encode_value` are of equal values: 1, 1.0 and True differ, the order of keys is free."""
+    if one == other:
+        return True
+    # Equal objects with another order of their keys have the same characters.
+    return len(one) == len(other) and "{" in one and _sorted(one) == _sorted(other)
 
 
 class Decoded(NamedTuple):
     """What can be read of a commit."""
 
-    operations: tuple[Operation, ...]
+    operations: tuple[Change, ...]
     """Those of the topics that can be read, in order."""
     unreadable: frozenset[str] | None
     """The topics of the others; None if it is not known which they are."""
 
 
 def decode_operations(text: bytes, topics: Container[str] | None = None) -> Decoded:
-    """The operations of `encode_operations`, or only those of some topics."""
+    """The operations of a commit, or only those of some topics."""
     try:
         items = json.loads(text.decode())
     except (ValueError, RecursionError):
         items = None
-    operations: list[Operation] = []
+    operations: list[Change] = []
     unreadable: set[str] = set()
     for item in items if isinstance(items, list) else [None]:
         match item:
@@ -69,35 +101,34 @@ def quoted(topic: str) -> str:
     return _to_text(topic).encode(errors="replace").decode()
 
 
-def _encode(operation: Operation, value: str) -> str:
-    names = f"{_place(operation.topic, operation.namespace)},{_to_text(operation.key)}"
-    match operation:
-        case Put():
-            return f'["put",{names},{value}]'
-        case Delete():
-            return f'["delete",{names}]'
-        case _:
-            assert_never(operation)
-
-
 @lru_cache(maxsize=64)
 def _place(topic: str, namespace: str) -> str:
     """The same again and again in most commits."""
     return f"{_to_text(topic)},{_to_text(namespace)}"
 
 
-def _decode(item: Any) -> Operation | None:
+def _decode(item: Any) -> Change | None:
     """None if it is not of our form."""
     try:
         match item:
-            case ["put", str(topic), str(namespace), str(key), value]:
-                return Put(topic, key, value, namespace)
+            case ["put" | "final" as kind, str(topic), str(namespace), str(key), value]:
+                return Put(topic, key, value, namespace, final=kind == "final")
+            case ["put" | "final" as kind, str(topic), str(namespace), str(key), value, [previous]]:
+                return Put(
+                    topic, key, value, namespace, final=kind == "final", previous=previous, replaces=True
+                )
             case ["delete", str(topic), str(namespace), str(key)]:
                 return Delete(topic, key, namespace)
+            case ["delete", str(topic), str(namespace), str(key), [previous]]:
+                return Delete(topic, key, namespace, previous=previous, replaces=True)
             case _:
                 return None
     except ValueError:  # a name that nothing can have
         return None
+
+
+def _sorted(text: str) -> str:
+    return _to_sorted_text(json.loads(text))
 
 
 def _check(value: JSON, depth: int) -> None:

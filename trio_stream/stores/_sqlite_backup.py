@@ -23,6 +23,7 @@ import anyio.to_thread
 
 from ._errors import BusyError, StoreError
 from ._sqlite_file import BUSY_SLICE, SQLiteFile, is_directory, is_ours_or_empty, new_epoch
+from ._sqlite_schema import upgrade
 from ._sqlite_statements import first_row, run
 from ._values import Head
 
@@ -31,6 +32,11 @@ T = TypeVar("T")
 _STEP: Final = 10_000  # of SQLite's instructions between two looks whether the call was cancelled
 _PAGES: Final = 256  # of the file that are copied between two of these looks
 _PAUSE: Final = 0.01  # seconds between two attempts to get a lock that SQLite does not wait for itself
+
+_HEAD: Final = (
+    "SELECT idx, floor, epoch, CASE idx WHEN floor THEN floor_mark ELSE"
+    " (SELECT mark FROM ts_log WHERE ts_log.idx = ts_head.idx) END FROM ts_head"
+)
 
 
 async def backup_sqlite_store(
@@ -108,7 +114,9 @@ def _restore(backup: Path, path: Path, busy_timeout: float) -> Head:
 
 
 def _file(path: Path, *, read_only: bool = False) -> SQLiteFile:
-    return SQLiteFile(str(path), synchronous="FULL", busy_timeout=BUSY_SLICE, read_only=read_only)
+    return SQLiteFile(
+        str(path), synchronous="FULL", busy_timeout=BUSY_SLICE, read_only=read_only, takes_old=read_only
+    )
 
 
 def _check_target(path: Path, target: Path, *, overwrite: bool) -> None:
@@ -171,20 +179,23 @@ def _copy(file: SQLiteFile, copy: Path, busy_timeout: float) -> None:
 
 
 def _change(copy: Path, origin: SQLiteFile, epoch: str | None) -> Head:
-    """What the copy has; it gets a new epoch first, unless that is None."""
+    """What the copy has; it is of the present edition then, and gets a new epoch unless that is None."""
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection, origin.named_errors():
+        run(connection, "BEGIN IMMEDIATE")
+        upgrade(connection)
         if epoch is not None:
-            run(connection, "UPDATE head SET epoch = ?", (epoch,))
-        head = connection.execute('SELECT "index", floor, epoch FROM head').fetchall()
+            run(connection, "UPDATE ts_head SET epoch = ?", (epoch,))
+        run(connection, "COMMIT")
+        head = connection.execute(_HEAD).fetchall()
         # What lies below the floor was left there by a compaction that was interrupted.
         log = first_row(
             connection,
-            'SELECT count(*), min("index"), max("index") FROM log WHERE "index" > (SELECT floor FROM head)',
+            "SELECT count(*), min(idx), max(idx) FROM ts_log WHERE idx > (SELECT floor FROM ts_head)",
         )
     match head:
-        case [(int(index), int(floor), str(epoch))]:
+        case [(int(index), int(floor), str(epoch), bytes(mark))]:
             if log == ((0, None, None) if index == floor else (index - floor, floor + 1, index)):
-                return Head(index, floor, epoch)
+                return Head(index, floor, epoch, mark.hex())
     raise origin.error(f"damaged: a head of {reprlib.repr(head)} and a log of {reprlib.repr(log)}")
 
 

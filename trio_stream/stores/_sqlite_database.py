@@ -1,68 +1,73 @@
 """The transactions on the SQLite file, and the timeline that they are on.
 
 Everything here blocks and belongs in a worker thread.
-
-An *anchor* is the newest commit that this process knows to be in the file: its epoch, its index and the
-random mark of its log row.
-Every transaction looks whether it still is there.
-If not, and the epoch is the same, somebody has put an older copy of the file in its place, and the indexes
-above the copy's newest mean two things: the timeline has forked.
-Whoever notices first gives the file a new epoch, so that no index is misread from then on.
+Every transaction looks whether the farthest commit that this process knows of its epoch still is there: see
+`_anchors`.
 """
 
 import json
-import os
 import reprlib
 import sqlite3
-import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import groupby
 from time import perf_counter
-from typing import Final, Literal, NamedTuple, TypeVar, assert_never
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeVar
 
-from ._errors import BusyError, ConflictError, StoreError, again
-from ._json import encode_operations, encode_value
-from ._orders import Order, Outcome
+from ._anchors import Anchor, Anchors, Known, is_forked
+from ._errors import BusyError, StoreError, again
+from ._orders import Draft, Order, Outcome, draft
 from ._sqlite_file import Connection, SQLiteFile, new_epoch
-from ._sqlite_statements import first_row, rows_of, run, run_for_each
-from ._values import JSON, Delete, Entry, EpochIndex, Head, Name, Operation, Put
+from ._sqlite_schema import mark_text
+from ._sqlite_statements import first_row, rows_of, run
+from ._sqlite_write import LIMITS, Writer
+from ._values import JSON, Entry, EpochIndex, Head, Name, Revocations
 
 T = TypeVar("T")
 
-_TRIM: Final = (
-    'DELETE FROM log WHERE "index" IN'
-    ' (SELECT "index" FROM log WHERE "index" <= (SELECT floor FROM head) ORDER BY "index" LIMIT ?)'
-)
-
 READ_CHARACTERS: Final = 1 << 20  # of JSON, after which no further commit or row is read in the same go
 
+_TRIM: Final = (
+    "DELETE FROM ts_log WHERE idx IN"
+    " (SELECT idx FROM ts_log WHERE idx <= (SELECT floor FROM ts_head) ORDER BY idx LIMIT ?)"
+)
+_TRIM_IDS: Final = (
+    "DELETE FROM ts_ids WHERE id IN"
+    " (SELECT id FROM ts_ids WHERE idx <= (SELECT floor FROM ts_head) AND at < ? ORDER BY idx LIMIT ?)"
+)
+_SHORTEST_MEMORY: Final = 600  # seconds that an id is remembered at least
 
 _HEAD: Final = (
-    'SELECT epoch, "index", floor, floor_mark,'
-    ' (SELECT mark FROM log WHERE log."index" = head."index"),'
-    ' (SELECT mark FROM log WHERE log."index" = ?) FROM head'
+    "SELECT epoch, idx, floor, floor_mark, at,"
+    " (SELECT mark FROM ts_log WHERE ts_log.idx = ts_head.idx),"
+    " (SELECT mark FROM ts_log WHERE ts_log.idx = ?) FROM ts_head"
 )
+_MARK: Final = "SELECT mark FROM ts_log WHERE idx = ?"
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """The one row of `head`, and the marks of two commits of the log; None for one that is not there."""
+class Row:
+    """The one row of `ts_head`, and the mark of the newest commit; marks are as in `Commit.mark`."""
 
     epoch: str
     index: int
     floor: int
-    floor_mark: bytes
-    newest_mark: bytes | None
-    anchor_mark: bytes | None
+    floor_mark: str
+    at: float
+    newest_mark: str | None
+    """None if that commit is missing from the log."""
 
+    @property
+    def mark(self) -> str:
+        """Of the newest commit; "" if it is not known."""
+        return self.newest_mark or ""
 
-@dataclass(frozen=True, slots=True)
-class _Anchor:
-    epoch: str
-    index: int
-    mark: bytes
+    @property
+    def head(self) -> Head:
+        """The same as a value of the protocol."""
+        return Head(self.index, self.floor, self.epoch, self.mark)
 
 
 class Step(NamedTuple):
@@ -81,16 +86,14 @@ class Database:
         self._writer = Connection(file)
         self._reader = Connection(file)
         self._cleaner = Connection(file)
-        # Guards the anchor, which is taken before a transaction and replaced after it.
-        self._lock = threading.Lock()
-        self._anchor = _Anchor("", 0, b"")
+        self._anchors = Anchors()
         # {epoch in the file: what this process calls it}, after forks that it may only read and not write down.
         self._renamed: dict[str, str] = {}
 
     @property
     def epoch(self) -> str:
         """The epoch that was seen last."""
-        return self._anchor.epoch
+        return self._anchors.known.newest.epoch
 
     def close(self) -> None:
         """Closes the connections; what is called later raises."""
@@ -99,24 +102,39 @@ class Database:
 
     def head(self) -> Head:
         """See `Store.head`."""
-        return self._read(lambda _, row: Head(row.index, row.floor, row.epoch))
+        return self.read(lambda _, row: row.head)
 
-    def get(self, name: Name) -> tuple[int, Entry | None]:
+    def get(self, name: Name) -> tuple[EpochIndex, Entry | None]:
         """See `Store.get`; with the index of the state that it was read in."""
-        return self._read(lambda connection, row: (row.index, self._get(connection, name, row.epoch)))
+        return self.read(
+            lambda connection, row: (
+                EpochIndex(row.index, row.epoch, row.mark),
+                self._get(connection, name, row.epoch),
+            )
+        )
 
     def topics(self) -> Sequence[str]:
-        """See `SQLiteStore.topics`."""
-        return self._read(lambda connection, _: _topics(connection))
+        """See `Store.topics`."""
+        return self.read(lambda connection, _: _topics(connection))
+
+    def revocations(self) -> Revocations:
+        """See `Store.revocations`."""
+
+        def read(connection: sqlite3.Connection, _: Row) -> Revocations:
+            match first_row(connection, "SELECT salt, revoked_floor FROM ts_head"):
+                case (bytes(salt), int(floor)):
+                    with rows_of(
+                        connection, "SELECT digest, idx FROM ts_revoked ORDER BY idx, rowid"
+                    ) as rows:
+                        return Revocations(salt, floor, MappingProxyType(dict(rows)))
+            raise self.file.error("damaged: its head has no salt")
+
+        return self.read(read)
 
     def sizes(self) -> tuple[int, int, int]:
         """Commits of the log, bytes of the file and of its write-ahead log."""
-        commits = self._read(lambda _, row: row.index - row.floor)
+        commits = self.read(lambda _, row: row.index - row.floor)
         return commits, *self.file.sizes()
-
-    def read(self, work: Callable[[sqlite3.Connection, Head], T]) -> T:
-        """Does it in a transaction for reading."""
-        return self._read(lambda connection, row: work(connection, Head(row.index, row.floor, row.epoch)))
 
     def commit(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         """All of them in one transaction, one after the other; what became of each.
@@ -125,26 +143,15 @@ class Database:
         `BusyError`: it was not begun, and may be asked for again. Whatever goes wrong is an outcome, and not raised:
         others of the orders may have been done.
         """
-        texts = [_encode(order) for order in orders]
+        drafts = [self._draft(order) for order in orders]
         is_ending = False
-        anchor = self._anchor
-        outcomes: list[Outcome] = []
+        known = self._anchors.known
         try:
             with self._writer.use() as connection:
                 run(connection, "BEGIN IMMEDIATE")
-                row = self._rejoin(connection, anchor)
-                index, mark = row.index, b""
-                for order, text in zip(orders, texts, strict=True):
-                    refusal = text if isinstance(text, Exception) else _refusal(connection, order, row.epoch)
-                    if refusal is None:
-                        assert not isinstance(text, Exception)
-                        index, mark = index + 1, os.urandom(8)
-                        _write_state(connection, index, text.encoded)
-                        run(connection, "INSERT INTO log VALUES (?, ?, ?)", (index, mark, text.operations))
-                    outcomes.append(EpochIndex(index, row.epoch) if refusal is None else refusal)
-                if index == row.index:
-                    return outcomes
-                run(connection, 'UPDATE head SET "index" = ?', (index,))
+                writer = self._begin_commits(connection, known)
+                outcomes = [each if isinstance(each, Exception) else writer.write(each) for each in drafts]
+                writer.finish()
                 is_ending = True
                 run(connection, "COMMIT")
                 self._writer.confirm()
@@ -158,8 +165,26 @@ class Database:
                 return [again(error) for _ in orders]
             # Nothing is done, and some of them can perhaps be done without the others.
             return self._commit_each(orders)
-        self._advance(anchor, _Anchor(row.epoch, index, mark))
+        newest = writer.newest
+        self._anchors.advance(known, Anchor(newest.epoch, int(newest), newest.mark))
         return outcomes
+
+    def _draft(self, order: Order) -> Draft | Exception:
+        try:
+            return draft(order, LIMITS, str(self.file.path))
+        except Exception as error:  # noqa: BLE001 - a value may be of any class that is a list or a dict
+            return error
+
+    def _begin_commits(self, connection: sqlite3.Connection, known: Known) -> Writer:
+        row = self._rejoin(connection, known)
+        return Writer(
+            connection,
+            str(self.file.path),
+            epoch=row.epoch,
+            index=row.index,
+            mark=row.mark,
+            at=row.at,
+        )
 
     def _commit_each(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         """In a transaction each. Those behind one that finds the file locked are not begun: they keep their order."""
@@ -173,15 +198,17 @@ class Database:
 
     def raise_floor(self, index: int) -> None:
         """Makes the commits up to `index` unreadable; `trim` removes them."""
-        anchor = self._anchor
+        known = self._anchors.known
         with self._writer.use() as connection:
             run(connection, "BEGIN IMMEDIATE")
-            row = self._rejoin(connection, anchor)
+            row = self._rejoin(connection, known)
             if index > row.index:
                 raise ValueError(f"cannot compact up to {index}: the newest commit is {row.index}")
             if index > row.floor:
-                mark = self._mark(connection, row, index)
-                run(connection, "UPDATE head SET floor = ?, floor_mark = ?", (index, mark))
+                found = first_row(connection, _MARK, (index,))
+                if found is None:
+                    raise self.file.error(f"damaged: commit {index} is missing from the log")
+                run(connection, "UPDATE ts_head SET floor = ?, floor_mark = ?", (index, found[0]))
             run(connection, "COMMIT")
             self._writer.confirm()
 
@@ -192,6 +219,8 @@ class Database:
             begin = perf_counter()
             with closing(connection.execute(_TRIM, (most,))) as cursor:
                 is_last = cursor.rowcount < most
+            with closing(connection.execute(_TRIM_IDS, (time.time() - _SHORTEST_MEMORY, most))) as cursor:
+                is_last = is_last and cursor.rowcount < most
             run(connection, "COMMIT")
             return Step(perf_counter() - begin, is_last)
 
@@ -216,99 +245,113 @@ class Database:
 
     def begin(self, connection: sqlite3.Connection) -> EpochIndex | None:
         """Begins a transaction for reading and returns its index; None, and none begun, after a fork."""
-        anchor = self._anchor
+        known = self._anchors.known
         run(connection, "BEGIN")
-        row = self._row(connection, anchor)
-        if _is_forked(row, anchor):
+        row = self._row(connection, known)
+        if row is None:
             connection.rollback()
-            self._change_epoch(anchor)
+            self._change_epoch(known)
             return None
-        return EpochIndex(row.index, row.epoch)
+        return EpochIndex(row.index, row.epoch, row.mark)
 
-    def _read(self, work: Callable[[sqlite3.Connection, _Row], T]) -> T:
+    def read(self, work: Callable[[sqlite3.Connection, Row], T]) -> T:
+        """Does it in a transaction for reading."""
         while True:
-            # Taken first: a transaction that begins later sees the anchor's commit if the file has it.
-            anchor = self._anchor
+            # Taken first: a transaction that begins later sees these commits if the file has them.
+            known = self._anchors.known
             with self._reader.use() as connection:
                 run(connection, "BEGIN")
-                row = self._row(connection, anchor)
+                row = self._row(connection, known)
                 read = None
-                if not _is_forked(row, anchor):
-                    read = _Anchor(row.epoch, row.index, self._newest_mark(row)), work(connection, row)
+                if row is not None:
+                    read = Anchor(row.epoch, row.index, self._newest_mark(row)), work(connection, row)
             if read is None:
-                self._change_epoch(anchor)
+                self._change_epoch(known)
                 continue
             here, result = read
-            self._advance(anchor, here)  # not before: what was read without locks is good only now
+            self._anchors.advance(known, here)  # not before: what was read without locks is good only now
             return result
 
-    def _change_epoch(self, anchor: _Anchor) -> None:
+    def mark(self, connection: sqlite3.Connection, row: Row, index: int) -> str | None:
+        """That of a commit from the floor on; None if it is missing from the log."""
+        if index == row.floor:
+            return row.floor_mark
+        found = first_row(connection, _MARK, (index,))
+        return None if found is None else mark_text(found[0])
+
+    def _change_epoch(self, known: Known) -> None:
         if self.file.is_read_only:
             with self._reader.use() as connection:
                 run(connection, "BEGIN")
-                if _is_forked(
-                    self._row(connection, anchor), anchor
-                ):  # still: another thread may have seen it too
-                    self._renamed[first_row(connection, "SELECT epoch FROM head")[0]] = new_epoch()
+                if self._row(connection, known) is None:  # still: another thread may have seen it too
+                    self._renamed[first_row(connection, "SELECT epoch FROM ts_head")[0]] = new_epoch()
             return
         with self._writer.use() as connection:
             run(connection, "BEGIN IMMEDIATE")
-            self._rejoin(connection, anchor)
+            self._rejoin(connection, known)
             run(connection, "COMMIT")
 
-    def _rejoin(self, connection: sqlite3.Connection, anchor: _Anchor) -> _Row:
-        """The head, in a writing transaction; with a new epoch, if the anchor is (still) not in the file."""
-        row = self._row(connection, anchor)
-        if not _is_forked(row, anchor):
+    def _rejoin(self, connection: sqlite3.Connection, known: Known) -> Row:
+        """The head, in a writing transaction; with a new epoch, if what is known is (still) not in the file."""
+        row, has_forked = self._look(connection, known)
+        if not has_forked:
             return row
         epoch = new_epoch()
-        run(connection, "UPDATE head SET epoch = ?", (epoch,))
+        run(connection, "UPDATE ts_head SET epoch = ?", (epoch,))
         return replace(row, epoch=epoch)
 
-    def _advance(self, before: _Anchor, after: _Anchor) -> None:
-        """Moves the anchor; a thread that was overtaken by others must not move it back."""
-        with self._lock:
-            now = self._anchor
-            if now is before or (now.epoch == after.epoch and now.index < after.index):
-                self._anchor = after
+    def _row(self, connection: sqlite3.Connection, known: Known) -> Row | None:
+        """The head; None after a fork."""
+        row, has_forked = self._look(connection, known)
+        return None if has_forked else row
 
-    def _row(self, connection: sqlite3.Connection, anchor: _Anchor) -> _Row:
-        found = first_row(connection, _HEAD, (anchor.index,))
+    def _look(self, connection: sqlite3.Connection, known: Known) -> tuple[Row, bool]:
+        """The head, and whether the timeline has forked."""
+        found = first_row(connection, _HEAD, (known.newest.index,))
         match found:
-            case (str(epoch), int(index), int(floor), bytes(), _, known):
-                row = _Row(self._renamed.get(epoch, epoch), *found[1:])
+            case (
+                str(epoch),
+                int(index),
+                int(floor),
+                bytes(floor_mark),
+                int() | float() as at,
+                newest,
+                marked,
+            ):
+                epoch = self._renamed.get(epoch, epoch)
+                row = Row(epoch, index, floor, mark_text(floor_mark), at, mark_text(newest) or None)
+                if index == floor:
+                    row = replace(row, newest_mark=row.floor_mark)
             case None:
                 raise self.file.error("damaged: it has no head")
             case _:
                 raise self.file.error(f"damaged: its head is {reprlib.repr(found[:4])}")
-        if floor < anchor.index <= index and anchor.epoch == row.epoch and known is None:
+        anchor = known.of(epoch)
+        if anchor is None or anchor.index < floor:
+            return row, False
+        if anchor is known.newest and anchor.index != floor:
+            mark = None if marked is None else mark_text(marked)
+        else:
+            mark = self.mark(connection, row, anchor.index)
+        if mark is None and anchor.index <= index:
             raise self.file.error(f"damaged: commit {anchor.index} is missing from the log")
-        return row
+        return row, is_forked(anchor, index=index, floor=floor, mark=mark)
 
-    def _newest_mark(self, row: _Row) -> bytes:
-        if row.index == row.floor:
-            return row.floor_mark
+    def _newest_mark(self, row: Row) -> str:
         if row.newest_mark is None:
             raise self.file.error(f"damaged: commit {row.index} is missing from the log")
         return row.newest_mark
 
-    def _mark(self, connection: sqlite3.Connection, row: _Row, index: int) -> bytes:
-        if index == row.floor:
-            return row.floor_mark
-        found = first_row(connection, 'SELECT mark FROM log WHERE "index" = ?', (index,))
-        if found is None:
-            raise self.file.error(f"damaged: commit {index} is missing from the log")
-        mark: bytes = found[0]
-        return mark
-
     def _get(self, connection: sqlite3.Connection, name: Name, epoch: str) -> Entry | None:
         found = first_row(
-            connection, 'SELECT value, "index" FROM state WHERE topic = ? AND key = ? AND namespace = ?', name
+            connection,
+            "SELECT value, idx, final FROM ts_state WHERE topic = ? AND key = ? AND namespace = ?",
+            name,
         )
         if found is None:
             return None
-        text, index = found
-        return Entry(self.value(text, index), EpochIndex(index, epoch))
+        text, index, final = found
+        return Entry(self.value(text, index), EpochIndex(index, epoch), final != 0)
 
     def value(self, text: str, index: int) -> JSON:
         """The value of a row of `state`."""
@@ -319,73 +362,11 @@ class Database:
         return value
 
 
-class _Text(NamedTuple):
-    """An order as it is written."""
-
-    encoded: Sequence[tuple[Operation, str]]
-    operations: str
-
-
-def _encode(order: Order) -> _Text | Exception:
-    try:
-        encoded = [(each, encode_value(each) if isinstance(each, Put) else "") for each in order.operations]
-    except Exception as error:  # noqa: BLE001 - a value may be of any class that is a list or a dict
-        return error
-    return _Text(encoded, encode_operations(encoded))
-
-
-def _is_forked(row: _Row, anchor: _Anchor) -> bool:
-    if anchor.epoch != row.epoch or anchor.index < row.floor:
-        return False
-    mark = row.floor_mark if anchor.index == row.floor else row.anchor_mark
-    return anchor.index > row.index or mark != anchor.mark
-
-
 def _topics(connection: sqlite3.Connection) -> Sequence[str]:
     """One look into the index for each."""
     topics: list[str] = []
     while found := first_row(
-        connection, "SELECT min(topic) FROM state WHERE topic > ?", (topics[-1] if topics else "",)
+        connection, "SELECT min(topic) FROM ts_state WHERE topic > ?", (topics[-1] if topics else "",)
     )[0]:
         topics.append(found)
     return topics
-
-
-def _refusal(connection: sqlite3.Connection, order: Order, epoch: str) -> ConflictError | None:
-    for name, expected in order.expect.items():
-        found = first_row(
-            connection, 'SELECT "index" FROM state WHERE topic = ? AND key = ? AND namespace = ?', name
-        )
-        actual = 0 if found is None else found[0]
-        read_in = expected.epoch if isinstance(expected, EpochIndex) else order.epoch
-        if actual != expected or (expected and read_in != epoch):
-            return ConflictError(name, int(expected), actual)
-    return None
-
-
-def _write_state(
-    connection: sqlite3.Connection, index: int, encoded: Sequence[tuple[Operation, str]]
-) -> None:
-    for kind, group in groupby(encoded, key=_kind):
-        match kind:
-            case "put":
-                sql = "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)"
-                rows = [(each.topic, each.namespace, each.key, value, index) for each, value in group]
-                run_for_each(connection, sql, rows)
-            case "delete":
-                sql = "DELETE FROM state WHERE topic = ? AND namespace = ? AND key = ?"
-                names = [(each.topic, each.namespace, each.key) for each, _ in group]
-                run_for_each(connection, sql, names)
-            case _:
-                assert_never(kind)
-
-
-def _kind(encoded: tuple[Operation, str]) -> Literal["put", "delete"]:
-    operation, _ = encoded
-    match operation:
-        case Put():
-            return "put"
-        case Delete():
-            return "delete"
-        case _:
-            assert_never(operation)

@@ -9,7 +9,6 @@ Therefore the `-wal` and `-shm` that are known to be the old file's are unlinked
 """
 
 import os
-import reprlib
 import sqlite3
 import stat
 import sys
@@ -22,6 +21,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from trio_stream import ClosedResourceError
 
 from ._errors import BusyError, StoreError
+from ._sqlite_schema import VERSION, create_file, is_empty, is_marked, upgrade, version_of
 from ._sqlite_statements import first_row, run
 
 if sys.platform != "win32":
@@ -56,28 +56,6 @@ def _disown() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown)
 
-_APPLICATION: Final = 0x74726973  # "tris": marks the file as ours
-_VERSION: Final = 1
-
-# head has one row. floor_mark is the mark that the log had at floor.
-# log has one row per commit above floor. Its random mark tells two commits apart that have one index in two
-# copies of the file; its operations are a JSON list of ["put", topic, namespace, key, value] and
-# ["delete", topic, namespace, key].
-_SCHEMA: Final = """
-CREATE TABLE head (
-    version INTEGER NOT NULL, epoch TEXT NOT NULL, "index" INTEGER NOT NULL,
-    floor INTEGER NOT NULL, floor_mark BLOB NOT NULL
-);
-CREATE TABLE log (
-    "index" INTEGER PRIMARY KEY, mark BLOB NOT NULL, operations TEXT NOT NULL
-);
-CREATE TABLE state (
-    topic TEXT NOT NULL, namespace TEXT NOT NULL, key TEXT NOT NULL,
-    value TEXT NOT NULL, "index" INTEGER NOT NULL,
-    PRIMARY KEY (topic, namespace, key)
-) WITHOUT ROWID;
-"""
-
 _REASONS: Final = {
     sqlite3.SQLITE_BUSY: "locked by another process",
     sqlite3.SQLITE_LOCKED: "locked by another process",
@@ -107,11 +85,19 @@ class SQLiteFile:
     """A path, and what file was last seen there."""
 
     def __init__(
-        self, path: str, *, synchronous: Synchronous, busy_timeout: float, read_only: bool = False
+        self,
+        path: str,
+        *,
+        synchronous: Synchronous,
+        busy_timeout: float,
+        read_only: bool = False,
+        takes_old: bool = False,
     ) -> None:
+        """With `takes_old` a store of the first edition is connected to as it is."""
         self.path = Path(path).absolute()
         self._name = str(self.path)
         self.is_read_only = read_only
+        self._takes_old = takes_old
         self._synchronous = synchronous
         self._busy_slice = min(busy_timeout, BUSY_SLICE)
         self._process = os.getpid()
@@ -203,12 +189,13 @@ class SQLiteFile:
                 raise self.error(f"the directory {self.path.parent} does not exist")
             self._check_not_inherited()
             with closing(self._sqlite("mode=rwc")) as connection:
-                if _is_empty(connection):
+                if is_empty(connection):
                     run(connection, "PRAGMA auto_vacuum = INCREMENTAL")  # before anything is in the file
                     run(connection, "PRAGMA journal_mode = WAL")
                     run(connection, "BEGIN IMMEDIATE")
-                    if _is_empty(connection):
-                        self._create_tables(connection)
+                    if is_empty(connection):
+                        create_file(connection)
+                        run(connection, "COMMIT")
 
     def connect(self) -> tuple[sqlite3.Connection, FileIdentity]:
         """A new connection to the file that is there now, and which one that is; to be given to `disconnect`."""
@@ -278,30 +265,37 @@ class SQLiteFile:
             check_same_thread=False,
         )
 
-    def _create_tables(self, connection: sqlite3.Connection) -> None:
-        for statement in _SCHEMA.split(";"):
-            run(connection, statement)
-        run(connection, "INSERT INTO head VALUES (?, ?, 0, 0, x'')", (_VERSION, new_epoch()))
-        run(connection, f"PRAGMA application_id = {_APPLICATION}")
-        run(connection, "COMMIT")
-
     def _configure(self, connection: sqlite3.Connection) -> None:
-        (application,) = first_row(connection, "PRAGMA application_id")
-        if application != _APPLICATION:
-            raise self.error("not a store of trio_stream, but some other database or an empty file")
+        version = self._version(connection)
         if not self.is_read_only:
             (mode,) = first_row(connection, "PRAGMA journal_mode = WAL")
             if mode != "wal":
                 raise self.error(f"no write-ahead log is possible here (journal mode {mode!r})")
             run(connection, f"PRAGMA synchronous = {self._synchronous}")
             first_row(connection, f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
-        row = first_row(connection, "SELECT version FROM head")
-        if row is None:
-            raise self.error("damaged: it has no head")
-        if not isinstance(row[0], int):
-            raise self.error(f"damaged: its head has version {reprlib.repr(row[0])}")
-        if row[0] > _VERSION:
-            raise self.error(f"written by a newer trio_stream (schema {row[0]}; this one knows {_VERSION})")
+        if version < VERSION and not self._takes_old:
+            self._upgrade(connection)
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        try:
+            version = version_of(connection)
+        except ValueError as error:
+            raise self.error(str(error)) from None
+        if version is None:
+            raise self.error("not a store of trio_stream, but some other database or an empty file")
+        if version > VERSION:
+            raise self.error(f"written by a newer trio_stream (schema {version}; this one knows {VERSION})")
+        return version
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        if self.is_read_only:
+            raise self.error(
+                f"written by an older trio_stream (schema 1; this one has {VERSION}): open it for writing"
+                " once, which upgrades it"
+            )
+        run(connection, "BEGIN IMMEDIATE")
+        upgrade(connection)
+        run(connection, "COMMIT")
 
     def _confirm(self, identity: FileIdentity) -> None:
         if self.identity() != identity:
@@ -403,20 +397,18 @@ def new_epoch() -> str:
 
 def is_ours_or_empty(connection: sqlite3.Connection) -> bool:
     """Whether the file is a store, damaged or not, or nothing yet."""
-    (application,) = first_row(connection, "PRAGMA application_id")
-    return application == _APPLICATION or _is_empty(connection)
+    if is_marked(connection) or is_empty(connection):
+        return True
+    try:
+        return version_of(connection) is not None
+    except ValueError:
+        return True
 
 
 def _text(error: sqlite3.Error) -> str:
     """What it says, without the value that it quotes where one is no UTF-8; the rest may be of the file too."""
     text = str(error).partition(" with text ")[0]
     return text if text.isprintable() and len(text) <= _MOST_QUOTED else repr(text[:_MOST_QUOTED])
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    (application,) = first_row(connection, "PRAGMA application_id")
-    (tables,) = first_row(connection, "SELECT count(*) FROM sqlite_master")
-    return (application, tables) == (0, 0)
 
 
 def _companion(path: Path, suffix: str) -> Path:

@@ -33,9 +33,9 @@ from ._values import JSON, EpochIndex
 
 T = TypeVar("T")
 
-Rows: TypeAlias = Sequence[tuple[str, JSON, int, str]]
-"""Keys, values, the indexes of the commits that they are from, and namespaces."""
-_RawRow: TypeAlias = tuple[str, str, int, str]  # with the value as JSON
+Rows: TypeAlias = Sequence[tuple[str, JSON, int, str, bool]]
+"""Keys, values, the indexes of the commits that they are from, namespaces, and whether the values are final."""
+_RawRow: TypeAlias = tuple[str, str, int, str, int]  # with the value as JSON
 
 PAGE: Final = 1024  # rows, at most
 _STEP: Final = 8  # pages that are copied in one call of a worker thread: about 10 ms
@@ -44,20 +44,20 @@ _IDLE: Final = 1  # connections that are kept for the next scan
 
 _DECODER: Final = json.JSONDecoder()
 
-_COLUMNS: Final = 'SELECT state.key, state.value, state."index", state.namespace FROM '
+_COLUMNS: Final = "SELECT state.key, state.value, state.idx, state.namespace, state.final FROM "
 _KEYS: Final = "state.key >= :first AND state.key < :after"
 _ONE_NAMESPACE: Final = (
-    f"{_COLUMNS} state WHERE state.topic = :topic AND state.namespace = :namespace"
+    f"{_COLUMNS} ts_state AS state WHERE state.topic = :topic AND state.namespace = :namespace"
     f" AND {_KEYS} ORDER BY state.key"
 )
 # Leaps from one namespace to the next, so that it reads no keys but those between the bounds. CROSS JOIN keeps SQLite
 # to this order of the loops, which is that of the rows.
 _ALL_NAMESPACES: Final = (
     "WITH RECURSIVE present (name) AS ("  # noqa: S608 - both are ours
-    "SELECT min(namespace) FROM state WHERE topic = :topic UNION ALL "
-    "SELECT (SELECT min(namespace) FROM state WHERE topic = :topic AND namespace > name)"
+    "SELECT min(namespace) FROM ts_state WHERE topic = :topic UNION ALL "
+    "SELECT (SELECT min(namespace) FROM ts_state WHERE topic = :topic AND namespace > name)"
     " FROM present WHERE name IS NOT NULL) "
-    f"{_COLUMNS} present CROSS JOIN state ON state.topic = :topic AND state.namespace = name AND {_KEYS}"
+    f"{_COLUMNS} present CROSS JOIN ts_state AS state ON state.topic = :topic AND state.namespace = name AND {_KEYS}"
 )
 
 
@@ -290,7 +290,10 @@ class _Scan:
         yield page
 
     def _decoded(self, page: Sequence[_RawRow]) -> Rows:
-        return [(key, self._value(text, index), index, namespace) for key, text, index, namespace in page]
+        return [
+            (key, self._value(text, index), index, namespace, final != 0)
+            for key, text, index, namespace, final in page
+        ]
 
     def _value(self, text: str, index: int) -> JSON:
         value: JSON

@@ -1,23 +1,26 @@
-"""A log that can be read by topic: what the feed of a publisher uses if the store offers it."""
+"""A log that can be read by topic, and by pages: what the feed of a publisher uses if the store offers it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
-from ._values import Commit
+from trio_stream import Cursor, SubscribeRequest
+
+from ._values import Commit, Record
 
 
 @runtime_checkable
 class TopicLog(Protocol):
-    """Reads the commits of some topics without reading those of others."""
+    """Reads the commits of some topics without decoding those of others."""
 
     def changes_of(
-        self, topics: frozenset[str], after: int
+        self, topics: frozenset[str], after: int | Cursor
     ) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
         """As `Store.changes`, with the operations of these topics only.
 
-        Indexes increase and may leave commits of other topics out.
-        A commit without operations says that all up to its index have passed.
+        Every commit comes, with its mark and with what it revokes: a publisher has to know the mark of each, since
+        its clients come from publishers of other topics, too.
+        One about other topics has no operations.
         `UnreadableCommitError` only for a commit that concerns one of the topics, or may concern any.
         """
         ...
@@ -26,5 +29,27 @@ class TopicLog(Protocol):
         """The lowest index from `after` on behind which these topics have at most so many characters, up to `upto`.
 
         Reads no commit, and looks only at as much of the log as it must.
+        """
+        ...
+
+
+@runtime_checkable
+class PagedLog(Protocol):
+    """Reads pages of the log for replays: what is asked for, and no more."""
+
+    async def page_of(
+        self, request: SubscribeRequest[Record], after: Cursor, *, upto: int
+    ) -> Sequence[Commit]:
+        """Some of the commits behind this cursor and up to the index `upto`, oldest first.
+
+        Nothing is kept open between two pages, and nothing is waited for: empty if there is none yet.
+        A page is about 1 MiB of JSON, or as many commits as are read at once.
+        Operations that the request does not cover may be among the others, and may be left out.
+        Commits of which nothing is left may be left out as well, but the last one that was looked at comes in any
+        case, with its mark: the next page goes on behind it.
+
+        `HistoryLostError` as of `Store.changes`.
+        `UnreadableCommitError` if the first commit cannot be read and concerns the topics of the request, or may
+        concern any; a page ends before a later one.
         """
         ...

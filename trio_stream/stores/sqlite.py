@@ -54,11 +54,12 @@ What to know about the file:
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Final, Protocol, get_args
+from uuid import UUID
 
 import anyio
 from typing_extensions import override
@@ -77,21 +78,24 @@ from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database
 from ._sqlite_file import SQLiteFile, Synchronous
-from ._sqlite_log import Log
+from ._sqlite_log import HIGHEST, Log, Position
 from ._sqlite_scan import Range, Rows, Scans
 from ._sqlite_tail import Tail, Watch
+from ._sqlite_write import LIMITS
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
-from ._topic_log import TopicLog
+from ._topic_log import PagedLog, TopicLog
 from ._values import (
     Commit,
     Entry,
     EpochIndex,
     Head,
+    Limits,
     Name,
     Operation,
     Record,
+    Revocations,
     check_expected,
     check_index,
     check_operations,
@@ -126,14 +130,15 @@ class SQLiteStore(Store, Protocol):
     """What a store in a SQLite file can do beside `Store`."""
 
     @override
-    def list(
-        self, topic: str, *, namespace: str = "default", prefix: str = ""
-    ) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, Entry]]]:
-        """As `Store.list`; with `prefix` only the keys that begin with it."""
-        ...
-
-    async def topics(self) -> Sequence[str]:
-        """The topics that have a key in any namespace, in order."""
+    async def commit(
+        self,
+        operations: Sequence[Operation],
+        *,
+        expect: Mapping[Name, int] | None = None,
+        id: UUID | None = None,
+        if_changed: bool = False,
+    ) -> EpochIndex:
+        """As `Store.commit`; the index knows its epoch and its mark."""
         ...
 
     async def sizes(self) -> Sizes:
@@ -184,7 +189,7 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
         await store.aclose()
 
 
-class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
+class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
     """See `SQLiteStore`."""
 
     def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
@@ -212,14 +217,26 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
     async def head(self) -> Head:
         return await self._threads.run(self._database.head)
 
+    @property
+    @override
+    def limits(self) -> Limits:
+        return LIMITS
+
     @override
     async def commit(
-        self, operations: Sequence[Operation], *, expect: Mapping[Name, int] | None = None
-    ) -> int:
+        self,
+        operations: Sequence[Operation],
+        *,
+        expect: Mapping[Name, int] | None = None,
+        id: UUID | None = None,
+        if_changed: bool = False,
+    ) -> EpochIndex:
         operations, expected = tuple(operations), check_expected(expect or {})
         check_operations(operations)
+        if id is not None and not isinstance(id, UUID):
+            raise TypeError(f"the id of a commit is a UUID, not {id!r}")
         self._check_writable()
-        index = await self._commits.commit(Order(operations, expected, self._database.epoch))
+        index = await self._commits.commit(Order(operations, expected, self._database.epoch, id, if_changed))
         self._tail.announce()
         return index
 
@@ -237,7 +254,10 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
 
             async def fetch_entries() -> Sequence[tuple[str, Entry]]:
                 rows = await fetch()
-                return [(key, Entry(value, EpochIndex(index, head.epoch))) for key, value, index, _ in rows]
+                return [
+                    (key, Entry(value, EpochIndex(index, head.epoch), final))
+                    for key, value, index, _, final in rows
+                ]
 
             with Steps(fetch_entries) as entries:
                 yield entries
@@ -251,10 +271,13 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
         return Sizes(*await self._threads.run(self._database.sizes))
 
     @override
-    async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
+    async def snapshot(
+        self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
+    ) -> EpochIndex:
         topic, key = request.topic.name, request.key
         if request.partition not in ("default", ALL):
-            return (await self.head()).index
+            head = await self.head()
+            return EpochIndex(head.index, head.epoch, head.mark)
         is_one_key = key != "" and not request.prefix
         if is_one_key and request.namespace is not ALL:
             return await self._snapshot_key(request, Name(topic, key, request.namespace), snapshot)
@@ -277,9 +300,15 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
 
     @override
     def changes_of(
-        self, topics: frozenset[str], after: int
+        self, topics: frozenset[str], after: int | Cursor
     ) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
         return self._changes(after, topics)
+
+    @override
+    async def page_of(
+        self, request: SubscribeRequest[Record], after: Cursor, *, upto: int
+    ) -> Sequence[Commit]:
+        return await self._threads.run(partial(self._log.page_of, request.interests, _position(after), upto))
 
     @override
     async def reach(self, topics: frozenset[str], *, after: int, upto: int, characters: int) -> int:
@@ -291,6 +320,10 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
                 return upto
 
     @override
+    async def revocations(self) -> Revocations:
+        return await self._threads.run(self._database.revocations)
+
+    @override
     async def compact(self, index: int) -> None:
         check_index(index)
         self._check_writable()
@@ -299,22 +332,19 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
 
     @asynccontextmanager
     async def _changes(
-        self, where: int | Cursor, topics: frozenset[str] | None
+        self, after: int | Cursor, topics: frozenset[str] | None
     ) -> AsyncIterator[AsyncIterator[Commit]]:
-        where = check_position(where)
-        after, epoch = (where.index, where.epoch) if isinstance(where, Cursor) else (where, None)
-        after = min(after, 2**63 - 1)  # which no commit of SQLite's can pass
-        epoch, ready = await self._threads.run(partial(self._log.read, after, epoch, topics))
+        position, ready = await self._threads.run(partial(self._log.read, _position(after), topics))
 
         async def fetch() -> Sequence[Commit]:
-            nonlocal after, ready
+            nonlocal position, ready
             commits, ready = ready, ()
             while not commits:
                 version = self._tail.version
-                _, commits = await self._threads.run(partial(self._log.read, after, epoch, topics))
+                _, commits = await self._threads.run(partial(self._log.read, position, topics))
                 if not commits:
                     await self._tail.wait(version)
-            after = commits[-1].index
+            position = replace(position, index=commits[-1].index, mark=commits[-1].mark)
             return commits  # noqa: ASYNC910 - those that were ready on entering were waited for
 
         with Steps(fetch) as steps:
@@ -326,12 +356,24 @@ class _SQLiteStore(SQLiteStore, TopicLog, WideStore):
 
     async def _snapshot_key(
         self, request: SubscribeRequest[Record], name: Name, snapshot: SnapshotAppender[Record]
-    ) -> int:
+    ) -> EpochIndex:
         index, entry = await self._threads.run(partial(self._database.get, name))
         if entry is not None:
-            for events in _by_commit(request, [(name.key, entry.value, entry.index, name.namespace)]):
+            for events in _by_commit(
+                request, [(name.key, entry.value, entry.index, name.namespace, entry.final)]
+            ):
                 await snapshot.append(events)
+            if entry.final and request.partition == "default":
+                snapshot.finish()
         return index
+
+
+def _position(after: int | Cursor) -> Position:
+    match check_position(after):
+        case Cursor(index, epoch, mark):
+            return Position(min(index, HIGHEST), epoch, mark)
+        case index:
+            return Position(min(index, HIGHEST), None, "")
 
 
 def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequence[Event[Record]]]:
@@ -339,6 +381,6 @@ def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequen
     for index, group in groupby(rows, key=itemgetter(2)):
         while events := [
             Event(request.topic, index, Record(key, value, "put", namespace))
-            for key, value, _, namespace in islice(group, _GROUP)
+            for key, value, _, namespace, _ in islice(group, _GROUP)
         ]:
             yield events
