@@ -24,7 +24,7 @@ def open_store(url: str, **options: Any) -> AbstractAsyncContextManager[Store]:
         case "sqlite" if separator:
             return open_sqlite_store(_path(url, rest), **options)
         case "postgresql" | "postgres" if rest.startswith("//"):
-            from .postgresql import open_postgresql_store  # noqa: PLC0415 - imports the extra when it is asked for
+            from .postgresql import open_postgresql_store
 
             return open_postgresql_store(url, **options)
         case _:

@@ -2,14 +2,14 @@
 
 The names of topics, namespaces and keys are compared by their bytes, which in UTF-8 is the order of the characters'
 numbers, whatever the locale of the database is.
-Values and operations are text: `jsonb` changes numbers and refuses `\\u0000`.
+Values and operations are text: `jsonb` changes numbers and refuses the NUL that a text of JSON may have.
 
 - `ts_head` has one row, which every commit locks, so that the order of the commits is that of their indexes.
   `mark` is that of the newest commit, `floor_mark` that of the commit `floor`.
   `at` never decreases, also when the clock of the server does.
   `recorded` names the transaction that has called `record` last.
-- `ts_log` has a row for each commit above the floor: its operations as a JSON list, the digests of the tokens that it
-  revokes as another one, and the topics that it is about.
+- `ts_log` has a row for each commit above the floor: its operations as a JSON list, the topics that they
+  are about, and the digests of the tokens that it revokes, with spaces between.
 - `ts_state` has a row for each key, `ts_revoked` one for each token that was revoked lately, `ts_ids` one for each
   commit that was made with an id.
 """

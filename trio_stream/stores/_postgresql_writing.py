@@ -186,7 +186,7 @@ class Group:
         for digest in digests:
             self._revoked[digest] = int(made)
         topics = json.dumps(sorted({each.name.topic for each in effects.changes}))
-        self._entries.append((int(made), made.mark, topics, effects.text, json.dumps(digests)))
+        self._entries.append((int(made), made.mark, topics, effects.text, " ".join(digests)))
         if id_ is not None:
             self._made[id_] = made
             self._new_ids.append((id_, int(made), made.mark))

@@ -1,7 +1,31 @@
 """A store in PostgreSQL, for any number of processes and machines.
 
-TODO
+It needs psycopg 3, which the extra brings: `pip install trio-stream[postgresql]`.
+It runs on trio and on asyncio: what it asks the server is asked in worker threads, under a limiter of the store's own,
+and who waits for the commits of others takes no thread.
+
+Commits have the order of their indexes, because each locks the one row of `ts_head`.
+Tasks that commit at the same time share a transaction, in the order of their arrival; nobody waits for company.
+Each has an index of its own, sees the commits before it, and succeeds or is refused alone.
+
+When the connection goes after a commit was sent, a second one finds out what became of it.
+Only if that cannot be had within some seconds it is a `CommitUnknownError`.
+
+A snapshot or a `list` is read in one transaction of the server, which lasts as long as reading does, however slow its
+reader is: what that has not taken yet waits in a temporary file of the process.
+
+An application that keeps rows of its own in the same database writes them and a commit in one transaction: `record`.
+
+What to know about the server, its rights, poolers and standbys is in the how-to "Use a PostgreSQL store".
 """
+
+try:
+    import psycopg  # noqa: F401 - the modules below need it
+except ImportError as error:
+    raise ImportError(
+        f"a store in PostgreSQL needs psycopg 3 ({error}): pip install 'trio-stream[postgresql]', or"
+        " 'psycopg[binary]' where libpq is not installed"
+    ) from error
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -30,6 +54,7 @@ from ._scans import COPIES, Range, Rows, Scans
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
+from ._topic_log import PagedLog
 from ._values import (
     Commit,
     Entry,
@@ -123,7 +148,7 @@ async def _open(database: Database, poll_interval: float) -> AsyncIterator[Postg
         await store.aclose()
 
 
-class _PostgreSQLStore(PostgreSQLStore, WideStore):
+class _PostgreSQLStore(PostgreSQLStore, PagedLog, WideStore):
     """See `PostgreSQLStore`."""
 
     def __init__(self, database: Database, poll_interval: float) -> None:
@@ -166,9 +191,11 @@ class _PostgreSQLStore(PostgreSQLStore, WideStore):
         expect: Mapping[Name, int] | None = None,
         id: UUID | None = None,
         if_changed: bool = False,
-    ) -> int:
+    ) -> EpochIndex:
         operations, expected = tuple(operations), check_expected(expect or {})
         check_operations(operations)
+        if id is not None and not isinstance(id, UUID):
+            raise TypeError(f"the id of a commit is a UUID, not {id!r}")
         self._check_writable()
         index = await self._commits.commit(
             Order(operations, expected, self._database.epoch, id=id, if_changed=if_changed)
@@ -247,6 +274,13 @@ class _PostgreSQLStore(PostgreSQLStore, WideStore):
         check_index(index)
         self._check_writable()
         await compact(self._database, self._threads, index)
+
+    @override
+    async def page_of(
+        self, request: SubscribeRequest[Record], after: Cursor, *, upto: int
+    ) -> Sequence[Commit]:
+        place = Place(after.index, after.epoch, after.mark)
+        return await self._ask(partial(self._log.page_of, request.interests, place, upto))
 
     @asynccontextmanager
     async def _changes(

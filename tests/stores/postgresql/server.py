@@ -73,10 +73,10 @@ class Server:
     def start(self, **settings: str) -> None:
         """Runs it, and waits until it can be connected to."""
         options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
-        program = [*(self._bin / "postgres", "-D", self.data, "-k", self.directory, "-p", str(self.port)), *options]
+        place = ["-D", str(self.data), "-k", str(self.directory), "-p", str(self.port)]
         with (self.directory / "log").open("ab") as log:
             self._guard = subprocess.Popen(
-                ["sh", "-c", _GUARD, "sh", *program],
+                ["sh", "-c", _GUARD, "sh", str(self._bin / "postgres"), *place, *options],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -199,7 +199,7 @@ class Server:
         """Which is there while it runs."""
         return self.data / "postmaster.pid"
 
-    def _as_user(self) -> dict[str, Any]:
+    def _as_user(self) -> Any:
         """PostgreSQL refuses to run as root."""
         if self.user is None:
             return {}

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-import psycopg
 import pytest
 from stores.postgresql.server import PASSWORD, QUOTED_PASSWORD, Server
 from stores.storehouse import PATIENCE, put, state
@@ -133,12 +132,12 @@ async def test_no_right_to_a_table(server: Server, url: str) -> None:
     )
     async with as_user(server, url, *rights) as store:
         assert await state(store) == {"a": "x"}
-        with pytest.raises(StoreError, match="not permitted .permission denied for table ts_head"):
+        with pytest.raises(StoreError, match=r"not permitted .permission denied for table ts_head"):
             await store.commit([put("b")])
         with pytest.raises(StoreError, match="not permitted"):
             await store.compact(1)
         server.sql(f"REVOKE SELECT ON {schema}.ts_state FROM guest")
-        with pytest.raises(StoreError, match="not permitted .permission denied for table ts_state"):
+        with pytest.raises(StoreError, match=r"not permitted .permission denied for table ts_state"):
             await store.get("jobs", "a")
 
 
@@ -261,10 +260,10 @@ async def test_a_transaction_that_keeps_the_store_locked_is_named(server: Server
 async def test_psycopg_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    for name in [name for name in sys.modules if name.startswith("trio_stream.stores.") and "postgresql" in name]:
+    for name in [
+        name for name in sys.modules if name.startswith("trio_stream.stores.") and "postgresql" in name
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ImportError, match=r"trio-stream\[postgresql\]"):
         open_store("postgresql:///")
-
-
