@@ -70,6 +70,15 @@ class Server:
             *("--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "-D", str(self.data)),
         )
 
+    def follow(self, primary: "Server") -> None:
+        """Makes a cluster that is a copy of another one, and follows it as a hot standby."""
+        place = f"host={primary.directory} port={primary.port} user=postgres"
+        self.run("pg_basebackup", "-d", place, "-D", str(self.data), "-R", "-c", "fast", "--no-sync")
+
+    def promote(self) -> None:
+        """Makes it take commits, whatever has become of the one it followed."""
+        self.sql("SELECT pg_promote(true)")
+
     def start(self, **settings: str) -> None:
         """Runs it, and waits until it can be connected to."""
         options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
