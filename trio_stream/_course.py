@@ -159,7 +159,6 @@ class Course(Slot, Generic[P]):
         request: SubscribeRequest[P],
         passages: Passages,
         leave: "Callable[[Course[P]], None]",
-        *,
         rights: Rights | None = None,
         policy: Policy = Policy.CLOSE,
         conflation: Conflation | None = None,
@@ -395,7 +394,6 @@ class Course(Slot, Generic[P]):
         return (
             self._policy is not Policy.PART
             and self._conflation is None
-            and not passages.timeline.is_stopped
             and passages.feeds.can_replay(self._feed)
         )
 

@@ -140,11 +140,12 @@ def of_one_commit(
     check_events("append", events)
     group = tuple(events)
     asked: list[Event[Any]] = []
+    first = interests[0].topic
     for event in group:
         if not is_ordinary(event):
             check_event(event)
         topic = event.topic
-        if not any(each.topic is topic or each.topic == topic for each in interests):
+        if topic is not first and topic not in [each.topic for each in interests]:
             raise InvalidCommitError(
                 f"an event of topic {str(topic)!r} where {str(interests[0].topic)!r} is asked for"
             )
@@ -173,23 +174,31 @@ class Appender(SnapshotAppender[Any]):
     async def append(self, events: Iterable[Event[Any]], /) -> bool:
         _, asked = of_one_commit(events, self._snapshot.interests)
         asked, replacements = without_previous(asked)
-        await self.put([delivery(asked)] if asked else (), replacements)
-        return self._snapshot.readers > 0 and not self._snapshot.is_gone
+        await self._passages.parking.backend.checkpoint()
+        while self._has_to_wait():
+            await self._wait_for_readers()
+        return self._put((delivery(asked),) if asked else (), replacements)
 
-    async def put(self, deliveries: Sequence[Event[Any]], replacements: Iterable[Replacement]) -> None:
+    async def put(self, deliveries: Sequence[Event[Any]], replacements: Sequence[Replacement]) -> None:
         """Adds what is as it is to be delivered, and not too much at once; the rest is as in `append`."""
         await self._passages.parking.backend.checkpoint()
         while self._has_to_wait():
             await self._wait_for_readers()
+        self._put(deliveries, replacements)
+
+    def _put(self, deliveries: Sequence[Event[Any]], replacements: Sequence[Replacement]) -> bool:
         if self._is_closed:
             raise ClosedResourceError("the snapshot function of this appender has returned")
         snapshot = self._snapshot
-        if deliveries and snapshot.readers and not snapshot.is_gone:
+        if not snapshot.readers or snapshot.is_gone:
+            return False
+        if replacements:
             snapshot.replace(replacements)
-            for each in deliveries:
-                snapshot.append(each)
-            if snapshot.waiting:
-                self._passages.parking.wake((snapshot,))
+        for each in deliveries:
+            snapshot.append(each)
+        if deliveries and snapshot.waiting:
+            self._passages.parking.wake((snapshot,))
+        return True
 
     @override
     def finish(self) -> None:

@@ -1,6 +1,6 @@
 """A publisher for where events are not wanted: it takes everything and does nothing."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NoReturn
 
 import anyio
@@ -92,6 +92,9 @@ class NoOpEventPublisher:
     def close_subscriptions(self, token_secret_ids: Iterable[str]) -> int:
         """There are none to close: always 0."""
         return 0
+
+    def remember_revocations(self, revoked: Mapping[str, int], *, floor: int = 0) -> None:
+        """Does nothing."""
 
     def refresh(
         self,

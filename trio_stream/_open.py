@@ -1,6 +1,6 @@
 """What runs for the time of a block, above all a publisher."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -69,6 +69,7 @@ async def open_publisher(
     index: int = 0,
     epoch: str | None = None,
     mark: str = "",
+    token_digest: Callable[[str], str] | None = None,
 ) -> AsyncIterator[EventPublisher]:
     """A running `EventPublisher`, stopped when the block ends; the options are those of the class.
 
@@ -82,6 +83,7 @@ async def open_publisher(
         index=index,
         epoch=epoch,
         mark=mark,
+        token_digest=token_digest,
     )
     async with running(publisher.run):
         yield publisher

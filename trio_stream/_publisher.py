@@ -49,10 +49,10 @@ from ._interest import ALL
 from ._passages import Passages
 from ._request import Cursor, SubscribeRequest
 from ._rights import Replacement, Rights
-from ._statistics import BEGINNINGS, FATES, PublisherStatistics, TopicStatistics
+from ._statistics import PublisherStatistics, TopicStatistics
 from ._subscription import Subscription, SubscriptionInfo
 from ._timeline import Timeline
-from ._tokens import Tokens
+from ._tokens import Tokens, check_digest
 from ._wait import Lot, Parking
 
 P = TypeVar("P", default=Any)
@@ -73,6 +73,9 @@ class EventPublisher:
     `index`, `mark`: those of the last commit before this publisher; it takes greater indexes.
     `epoch`: names the timeline of the indexes; None makes a random name, so that the index of another publisher is
     never misread.
+    `token_digest`: a function that gives the digest of a token, for a state store that names what it revokes by that.
+    Then close events and `close_subscriptions` take digests, and requests still have tokens.
+    It is not async and fast, and always gives the same digest for the same token, until `refresh` begins another epoch.
 
     A publisher belongs to the event loop that runs it: `await nursery.start(publisher.run)`, or `open_publisher`.
     `publish` and `subscribe` work before that; snapshots and replays wait for it.
@@ -93,6 +96,7 @@ class EventPublisher:
         index: int = 0,
         epoch: str | None = None,
         mark: str = "",
+        token_digest: Callable[[str], str] | None = None,
     ) -> None:
         if not isinstance(handlers, Mapping):
             raise TypeError(f"handlers is a mapping of topics to functions, not {type(handlers).__name__}")
@@ -107,8 +111,10 @@ class EventPublisher:
             raise ValueError(f"history_events is at least one event, not {history_events}")
         check_index(index)
         _check_mark(mark)
-        self._timeline = Timeline(index, _new_epoch(epoch), mark, history)
-        self._subscriptions = Tokens[Subscription[Any]]()
+        if token_digest is not None and not callable(token_digest):
+            raise TypeError(f"token_digest is a function of a token, not {type(token_digest).__name__}")
+        self._timeline = Timeline(index, _new_epoch(epoch), mark, history, digest=token_digest)
+        self._subscriptions = Tokens[Subscription[Any]](token_digest)
         # Those that have ended and are not let go of yet.
         self._ending: dict[Subscription[Any], None] = {}
         self._parking = Parking()
@@ -300,7 +306,8 @@ class EventPublisher:
         - `UnknownTopicError`;
         - `ValueError` for `ALL` of a topic whose `Source` is not wide, and for "conflate" where one has no `row`;
         - `RuntimeError` in another thread;
-        - `ClosedResourceError` after the publisher has stopped.
+        - `ClosedResourceError` after the publisher has stopped;
+        - what `token_digest` raises.
         """
         self._check("subscribe")
         if not isinstance(request, SubscribeRequest):
@@ -309,20 +316,25 @@ class EventPublisher:
             raise TypeError(f"where is a function of a payload, not {type(where).__name__}")
         if on_lag not in ("close", "reset", "conflate"):
             raise ValueError(f"on_lag is 'close', 'reset' or 'conflate', not {on_lag!r}")
-        if not isinstance(label, str):
+        if label != "" and not isinstance(label, str):
             raise TypeError(f"label is a string, not {type(label).__name__}")
+        histories = self._feeds.histories
         for topic, _, _, namespace, partition in request.interests:
-            self._check_topic(topic)
+            if topic not in histories:
+                self._check_topic(topic)
             if (namespace is ALL or partition is ALL) and not self._maker.sources[topic].wide:
                 raise ValueError(f"the source of topic {str(topic)!r} is not wide: it does not know ALL")
+        if self._subscriptions.digest is not None:
+            check_digest(self._subscriptions.digest, request.token)
         rights = None if authorizer is None and where is None else Rights(authorizer, where)
+        # By position, which takes a tenth less time.
         subscription: Subscription[P] = Subscription(
             request,
             self._passages,
             self._forget,
-            rights=rights,
-            policy=Policy.CLOSE if on_lag == "close" else Policy.RESET,
-            conflation=self._conflation(request) if on_lag == "conflate" else None,
+            rights,
+            Policy.CLOSE if on_lag == "close" else Policy.RESET,
+            self._conflation(request) if on_lag == "conflate" else None,
         )
         subscription.label = label
         self._subscriptions.add(request.token, subscription)
@@ -357,6 +369,26 @@ class EventPublisher:
         """
         self._check("close_subscriptions", unless_reading=True)
         return self._revoke(token_set(token_secret_ids), self.index)
+
+    @enable_ki_protection
+    def remember_revocations(self, revoked: Mapping[str, int], *, floor: int = 0) -> None:
+        """Says which tokens were revoked before this publisher, and at which indexes, oldest first.
+
+        A cursor at or below the index of the revocation of its token is stale, as after `close_subscriptions`.
+        With a `token_digest` these are digests.
+        Give what the state store has kept before anybody subscribes, at once or in portions, and again after a
+        `refresh` with another epoch, which forgets all of them.
+        No subscription is closed.
+
+        `floor`: a cursor at or below this index is stale with any token, because older revocations are not known any
+        more; one below the present floor changes nothing.
+        The newest 65,536 tokens are remembered, as with `close_subscriptions`.
+
+        `TypeError` or `ValueError` unless all indexes are from 0, in order, and none is lower than that of a revocation
+        that the publisher knows; then nothing has changed.
+        """
+        self._check("remember_revocations")
+        self._timeline.revocations.remember(revoked, floor)
 
     @enable_ki_protection
     def refresh(
@@ -446,9 +478,9 @@ class EventPublisher:
             conflated=counts.conflated + sum([each.conflated for each in conflations]),
             hidden=counts.hidden + sum([each.hidden for each in rights]),
             withdrawn=counts.withdrawn + sum([each.withdrawn for each in rights]),
-            opened={how: counts.opened[how] for how in BEGINNINGS},
-            snapshots={what: counts.snapshots[what] for what in FATES},
-            ends={_named(end): counts.ends[end] for end in (False, True, *CloseReason)},
+            opened={**counts.opened},
+            snapshots={**counts.snapshots},
+            ends={_named(end): count for end, count in counts.ends.items()},
         )
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

@@ -27,7 +27,7 @@ from ._course import LIVE, READING, REPLAYING, Course, Place
 from ._events import END_OF_SNAPSHOT, Event, PayloadEvents, size
 from ._passages import Snapshot
 from ._replays import Page
-from ._rights import Rights, is_let_through
+from ._rights import Rights
 
 P = TypeVar("P", default=Any)
 
@@ -108,43 +108,68 @@ class Reader(Course[P]):
             self._stop = min(feed.end, self._burst)
         return event
 
-    def _take_shown(self, feed: Feed, rights: Rights) -> Event[P] | None:
-        """The next event that the reader may see; None if none of the next ones is."""
+    def _take_shown(  # noqa: C901 - in calls of its own it takes a third more time
+        self,
+        feed: Feed,
+        rights: Rights,
+        events: list[Event[P]] | None = None,
+        limit: int = 1,
+        scan: int = SCAN,
+    ) -> Event[P] | None:
+        """The next event that the reader may see; None if none of the next ones is.
+
+        With a list, up to `limit` of them are put there, until `scan` more were looked at; what is there when somebody
+        who is asked raises is taken.
+        """
         position = self._position
-        scanned = position + SCAN
+        scanned = position + scan
         if scanned > feed.end:
             scanned = feed.end
-        where, replaced = rights.lone_filter, feed.replaced
+        where, replaced = rights.where, feed.replaced
+        hidden = 0
         shown: Event[P] | None = None
         was_receiving, self._is_receiving = self._is_receiving, "asking"
         try:
             while feed.start <= position < scanned:  # who is asked may publish, and what is next be dropped
                 event = feed.items[position - feed.base]
-                # The same as shown(), without its calls.
+                payload: Any = event.payload
                 if (
-                    where is not None
-                    and type(event.payload) is not PayloadEvents
-                    and id(event) not in replaced
+                    rights.asks_one
+                    and type(payload) is not PayloadEvents
+                    and not (replaced and id(event) in replaced)
                 ):
-                    answer: object = where(event.payload)
+                    # The same as below, without the calls.
+                    answer: object = (
+                        payload.has_read_permission(rights.authorizer) if where is None else where(payload)
+                    )
                     if type(answer) is not bool:
-                        answer = is_let_through(event.payload, answer)
-                    shown = event if answer else None
+                        answer = rights.is_yes(payload, answer)
+                    if self._end is not None:
+                        raise self._error()
+                    if answer:
+                        shown = event
+                    else:
+                        shown = None
+                        rights.hidden += 1
                 else:
-                    shown = rights.shown(event, replaced)
-                if self._end is not None:  # as in _shown()
-                    raise self._error()
-                if shown is not event:
-                    rights.count(event, shown)
+                    shown = self._shown(event, rights)
+                    if shown is not event:
+                        rights.count(event, shown)
                 position += 1
                 self._index = event.index
-                if shown is not None:
+                if shown is None:
+                    hidden += 1
+                elif events is None:
                     break
+                else:
+                    events.append(shown)
+                    if len(events) >= limit:
+                        break
         finally:
             self._is_receiving = was_receiving
-            is_open = self._end is None
-            self._passed += is_open * (position - self._position - (shown is not None))
-            self._position = position if is_open else self._position
+            if self._end is None:
+                self._passed += hidden
+                self._position = position
         return shown
 
     def _take_conflated(self, feed: Feed, conflation: Conflation) -> Event[P] | None:
@@ -290,8 +315,14 @@ class Reader(Course[P]):
             # An end that comes next, or a gap, is for the next call.
             if events and not (self._source.start <= position < self._source.end):
                 break
+            event: Event[P] | None = None
+            most = SCAN if self._conflation is None else MOST_FOLDED
             try:
-                event = self._take()
+                if events and self._rights is not None and self._phase is LIVE and self._conflation is None:
+                    most = MOST_CHECKED
+                    self._take_shown(self._feed, self._rights, events, limit, MOST_CHECKED - checked)
+                else:
+                    event = self._take()
             except BaseException as error:
                 # Raised by a payload that was asked who may read it: the reader stands before it, and the next call
                 # raises it again. But if that has closed this subscription nothing may be returned any more.
@@ -304,9 +335,7 @@ class Reader(Course[P]):
                     break
                 raise
             # A leap to the live feed may go either way.
-            checked += max(
-                1, min(self._position - position, SCAN if self._conflation is None else MOST_FOLDED)
-            )
+            checked += max(1, min(self._position - position, most))
             if event is not None:
                 events.append(event)
             elif not events:  # the loop has its turn before more is looked for

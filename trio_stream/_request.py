@@ -285,7 +285,10 @@ def share(request: SubscribeRequest[Any], interests: tuple[Interest, ...]) -> No
 
 def covered(interests: Iterable[Interest], topic: Topic[Any], subject: Subject) -> bool:
     """Whether one of these asks for an event of this topic and subject."""
-    return any(each.covers(topic, subject) for each in interests)
+    for each in interests:  # noqa: SIM110 - `any` takes three times as long
+        if each.covers(topic, subject):
+            return True
+    return False
 
 
 def _asked(interests: object, given: _Names) -> tuple[Interest, ...]:

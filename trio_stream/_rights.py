@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
-from ._events import Event, Framing, PayloadEvents, is_readable
+from ._events import Event, Framing, PayloadEvents, is_permitted, is_readable
 
 Filter: TypeAlias = Callable[[Any], bool]
 
@@ -78,14 +78,13 @@ def found(events: Iterable[Event[Any]], replaced: Iterable[Replaced]) -> list[Re
 class Rights:
     """Of one reader, and how much it did not get for them."""
 
-    __slots__ = ("_authorizer", "_where", "hidden", "lone_filter", "withdrawn")
+    __slots__ = ("asks_one", "authorizer", "hidden", "where", "withdrawn")
 
     def __init__(self, authorizer: Any, where: Filter | None) -> None:
         """`authorizer` None reads everything, `where` None lets everything through."""
-        self._authorizer: Any = authorizer
-        self._where: Filter | None = where
-        # The filter, if there is no authorizer to be asked before.
-        self.lone_filter: Filter | None = where if authorizer is None else None
+        self.authorizer: Any = authorizer
+        self.where: Filter | None = where
+        self.asks_one: bool = authorizer is None or where is None
         # Events that it did not get, and those among what it got that are withdrawals.
         self.hidden: int = 0
         self.withdrawn: int = 0
@@ -101,8 +100,8 @@ class Rights:
                 return event
             if replaced and (replacement := replaced.get(id(event))) is not None:
                 return self._of_replacing(event, replacement)
-            if self._where is None:  # the common case, without a call
-                return event if is_readable(event.payload, self._authorizer) else None
+            if self.where is None:  # the common case, without a call
+                return event if is_readable(event.payload, self.authorizer) else None
             return event if self.shows(event.payload) else None
         batch = cast("PayloadEvents[Any]", event.payload).items
         # Looked up before anybody is asked: who is asked may publish, and this commit and what it replaces be dropped.
@@ -127,12 +126,16 @@ class Rights:
 
     def shows(self, payload: Any) -> bool:
         """Whether the reader may read this payload, and wants it."""
-        if self._authorizer is not None and not is_readable(payload, self._authorizer):
+        if self.authorizer is not None and not is_readable(payload, self.authorizer):
             return False
-        if self._where is None:
+        if self.where is None:
             return True
-        answer: object = self._where(payload)
+        answer: object = self.where(payload)
         return is_let_through(payload, answer) if type(answer) is not bool else answer
+
+    def is_yes(self, payload: Any, answer: object) -> bool:
+        """What an answer of whatever type says, where only one of the two is asked."""
+        return is_permitted(payload, answer) if self.where is None else is_let_through(payload, answer)
 
     def across(self, first: Event[Any], last: Event[Any], replaced: Replaced) -> Event[Any] | None:
         """What a reader gets of `last` that has had what `first` replaced, and nothing between them.

@@ -1,6 +1,5 @@
 """What a publisher says about itself; a snapshot of figures, for introspection."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,7 +76,7 @@ class Counts:
         self.conflated: int = 0
         self.hidden: int = 0
         self.withdrawn: int = 0
-        self.opened: Counter[str] = Counter()
-        self.snapshots: Counter[str] = Counter()
+        self.opened: dict[str, int] = dict.fromkeys(BEGINNINGS, 0)
+        self.snapshots: dict[str, int] = dict.fromkeys(FATES, 0)
         # By the reason; of those that no publisher ended, by whether their subject was finished.
-        self.ends: Counter[CloseReason | bool] = Counter()
+        self.ends: dict[CloseReason | bool, int] = dict.fromkeys((False, True, *CloseReason), 0)

@@ -18,7 +18,7 @@ from collections import deque
 from operator import itemgetter
 
 from ._buffer import Feed
-from ._tokens import Revocations
+from ._tokens import Digest, Revocations
 from ._wait import Slot
 
 
@@ -64,7 +64,10 @@ class Timeline:
         "revocations",
     )
 
-    def __init__(self, index: int, epoch: str, mark: str, limit: int) -> None:
+    def __init__(
+        self, index: int, epoch: str, mark: str, limit: int, *, digest: Digest | None = None
+    ) -> None:
+        """`digest` gives the names of tokens; None if they are their own."""
         # Of the newest commit; `mark` is "" if it has none.
         self.index: int = index
         self.mark: str = mark
@@ -74,7 +77,7 @@ class Timeline:
         # Nothing will be published any more.
         self.is_stopped: bool = False
         # A cursor is good only under the rights that it was reached with.
-        self.revocations: Revocations = Revocations()
+        self.revocations: Revocations = Revocations(digest)
         # (index, mark) of the newest commits from the first one on that had a mark, oldest first, at most `limit`.
         self._marks: deque[tuple[int, str]] = deque([(index, mark)] if mark else ())
         self._limit: int = limit

@@ -650,8 +650,8 @@ ASKING = (
         "a union runs ahead without limit",
         "D11, D22",
         "_handlers.py",
-        "        while self._has_to_wait():\n",
-        "        while len(self._snapshot.interests) == 1 and self._has_to_wait():\n",
+        "        while self._has_to_wait():\n            await self._wait_for_readers()\n        self._put(",
+        "        self._put(",
         ("test_wide_feeds.py",),
     ),
     Mutant(

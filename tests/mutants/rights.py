@@ -2,40 +2,38 @@
 
 from mutants.mutant import Mutant
 
+DIGESTS = ("test_revoked_digests.py",)
+
 RIGHTS = (
     # What a reader gets of one event.
     Mutant(
         "a filter is asked about what may not be read",
         "D19",
         "_rights.py",
-        """            return False
-        if self._where is None:
-            return True
-""",
-        """            if self._where is not None:
-                self._where(payload)
-            return False
-        if self._where is None:
-            return True
-""",
+        "            return False\n        if self.where is None:\n            return True\n",
+        "            if self.where is not None:\n"
+        "                self.where(payload)\n"
+        "            return False\n"
+        "        if self.where is None:\n"
+        "            return True\n",
         ("test_withdrawal.py",),
     ),
     Mutant(
         "a filter is asked before the authorizer",
         "D19",
         "_rights.py",
-        "        if self._authorizer is not None and not is_readable(payload, self._authorizer):",
-        """        if self._where is not None and not self._where(payload):
-            return False
-        if self._authorizer is not None and not is_readable(payload, self._authorizer):""",
+        "        if self.authorizer is not None and not is_readable(payload, self.authorizer):",
+        "        if self.where is not None and not self.where(payload):\n"
+        "            return False\n"
+        "        if self.authorizer is not None and not is_readable(payload, self.authorizer):",
         ("test_withdrawal.py",),
     ),
     Mutant(
         "a filter says nothing where there is an authorizer",
         "D19",
         "_rights.py",
-        "        if self._where is None:\n            return True\n",
-        "        if self._where is None or self._authorizer is not None:\n            return True\n",
+        "        if self.where is None:\n            return True\n",
+        "        if self.where is None or self.authorizer is not None:\n            return True\n",
         ("test_withdrawal.py",),
     ),
     Mutant(
@@ -127,7 +125,7 @@ RIGHTS = (
         "where a filter is alone nothing is withdrawn",
         "D1, D19",
         "_reader.py",
-        "                    and id(event) not in replaced\n",
+        "                    and not (replaced and id(event) in replaced)\n",
         "",
         ("test_withdrawal.py",),
     ),
@@ -135,7 +133,7 @@ RIGHTS = (
         "where a filter is alone it may be async, and lets everything through",
         "D19",
         "_reader.py",
-        "answer = is_let_through(event.payload, answer)",
+        "answer = rights.is_yes(payload, answer)",
         "answer = bool(answer)",
         ("test_where.py",),
     ),
@@ -252,9 +250,11 @@ RIGHTS = (
         "what is appended too late is remembered",
         "D11",
         "_handlers.py",
-        "        if deliveries and snapshot.readers and not snapshot.is_gone:\n",
-        "        snapshot.replace(replacements)\n"
-        "        if deliveries and snapshot.readers and not snapshot.is_gone:\n",
+        "        if not snapshot.readers or snapshot.is_gone:\n            return False\n",
+        "        if replacements:\n"
+        "            snapshot.replace(replacements)\n"
+        "        if not snapshot.readers or snapshot.is_gone:\n"
+        "            return False\n",
         ("test_previous.py",),
     ),
     Mutant(
@@ -302,15 +302,15 @@ RIGHTS = (
         "a cursor at the index of the revocation is good",
         "D20",
         "_tokens.py",
-        "index <= indexes.get(str.__hash__(token), -1)",
-        "index < indexes.get(str.__hash__(token), -1)",
+        "index <= indexes.get(str.__hash__(name), -1)",
+        "index < indexes.get(str.__hash__(name), -1)",
         ("test_revoked_cursors.py",),
     ),
     Mutant(
         "a revocation is one of every token",
         "D7, D20",
         "_tokens.py",
-        "index <= indexes.get(str.__hash__(token), -1)",
+        "index <= indexes.get(str.__hash__(name), -1)",
         "index <= max(indexes.values())",
         ("test_revoked_cursors.py",),
     ),
@@ -318,15 +318,15 @@ RIGHTS = (
         "a cursor at the floor of what is forgotten is good",
         "D20",
         "_tokens.py",
-        "        return index <= self._floor or ",
-        "        return index < self._floor or ",
+        "        if not indexes or index <= self._floor:\n            return index <= self._floor\n",
+        "        if not indexes or index < self._floor:\n            return index < self._floor\n",
         ("test_revoked_cursors.py",),
     ),
     Mutant(
         "a revocation that is forgotten leaves no floor",
         "D20",
         "_tokens.py",
-        "            self._floor = indexes.pop(digest)",
+        "            self._floor = max(self._floor, indexes.pop(digest))",
         "            indexes.pop(digest)",
         ("test_revoked_cursors.py",),
     ),
@@ -334,7 +334,7 @@ RIGHTS = (
         "tokens that are too many for one call are not revoked",
         "D20",
         "_tokens.py",
-        "            self._floor = index\n",
+        "            self._floor = max(self._floor, index)\n",
         "",
         ("test_revoked_cursors.py",),
     ),
@@ -432,5 +432,132 @@ RIGHTS = (
         "        self._floor = 0\n        self._indexes.clear()",
         "        self._indexes.clear()",
         ("test_revoked_cursors.py",),
+    ),
+    # Tokens by their digests, and revocations from before.
+    Mutant(
+        "subscriptions are known by their tokens also where these have digests",
+        "D9",
+        "_tokens.py",
+        "    def add(self, token: str, item: T) -> None:\n"
+        "        if self.digest is not None:\n"
+        "            token = self.digest(token)\n",
+        "    def add(self, token: str, item: T) -> None:\n",
+        DIGESTS,
+    ),
+    Mutant(
+        "who leaves is looked for by its token also where that has a digest",
+        "D13",
+        "_tokens.py",
+        "    def remove(self, token: str, item: T) -> None:\n"
+        "        if self.digest is not None:\n"
+        "            token = self.digest(token)\n",
+        "    def remove(self, token: str, item: T) -> None:\n",
+        DIGESTS,
+    ),
+    Mutant(
+        "who reads on after the stop is known by its token also where that has a digest",
+        "D5, D9",
+        "_tokens.py",
+        "        self.remove(token, item)\n"
+        "        if self.digest is not None:\n"
+        "            token = self.digest(token)\n",
+        "        self.remove(token, item)\n",
+        DIGESTS,
+    ),
+    Mutant(
+        "a cursor is judged by its token also where that has a digest",
+        "D20",
+        "_tokens.py",
+        "        name = token if self._digest is None else self._digest(token)\n",
+        "        name = token\n",
+        DIGESTS,
+    ),
+    Mutant(
+        "a digest that cannot be had leaves half a subscription",
+        "D18",
+        "_publisher.py",
+        "            check_digest(self._subscriptions.digest, request.token)\n",
+        "            pass\n",
+        DIGESTS,
+    ),
+    Mutant(
+        "a digest may be anything",
+        "D18",
+        "_tokens.py",
+        '    if not isinstance(name, str):\n        raise TypeError(f"the digest',
+        '    if False:\n        raise TypeError(f"the digest',
+        DIGESTS,
+    ),
+    Mutant(
+        "what comes later takes back what a store has revoked already",
+        "D20",
+        "_tokens.py",
+        "        index = max(index, self._newest)\n",
+        "",
+        DIGESTS,
+    ),
+    Mutant(
+        "tokens that are too many lower the floor",
+        "D20",
+        "_tokens.py",
+        "            self._floor = max(self._floor, index)\n",
+        "            self._floor = index\n",
+        DIGESTS,
+    ),
+    Mutant(
+        "what is forgotten lowers the floor",
+        "D20",
+        "_tokens.py",
+        "self._floor = max(self._floor, indexes.pop(digest))",
+        "self._floor = indexes.pop(digest)",
+        DIGESTS,
+    ),
+    Mutant(
+        "a floor from before is not taken over",
+        "D20",
+        "_tokens.py",
+        "        self._floor = max(self._floor, floor)\n",
+        "",
+        DIGESTS,
+    ),
+    Mutant(
+        "a floor from before lowers the present one",
+        "D20",
+        "_tokens.py",
+        "        self._floor = max(self._floor, floor)\n",
+        "        self._floor = floor\n",
+        DIGESTS,
+    ),
+    Mutant(
+        "revocations from before may be in any order",
+        "D18",
+        "_tokens.py",
+        "        if indexes != sorted(indexes):\n",
+        "        if False:\n",
+        DIGESTS,
+    ),
+    Mutant(
+        "revocations from before may be older than those that are known",
+        "D18, D20",
+        "_tokens.py",
+        "        if indexes and indexes[0] < self._newest:\n",
+        "        if False:\n",
+        DIGESTS,
+    ),
+    Mutant(
+        "of revocations from before only the first index is looked at",
+        "D18",
+        "_tokens.py",
+        "indexes if set(map(type, indexes)) - {int} else indexes[:1]",
+        "indexes[:1]",
+        DIGESTS,
+    ),
+    Mutant(
+        "a publisher that has stopped is told of revocations",
+        "D18",
+        "_publisher.py",
+        '        self._check("remember_revocations")\n',
+        "",
+        DIGESTS,
     ),
 )
