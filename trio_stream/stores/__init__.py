@@ -13,6 +13,7 @@ from ._errors import (
 )
 from ._feed import open_store_publisher
 from ._open import open_store
+from ._retention import Retention
 from ._store import Store
 from ._values import (
     JSON,
@@ -54,6 +55,7 @@ __all__ = [
     "Operation",
     "Put",
     "Record",
+    "Retention",
     "Revocations",
     "Revoke",
     "Store",
