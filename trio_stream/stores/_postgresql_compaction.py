@@ -8,13 +8,12 @@ The server reuses their space (autovacuum).
 from functools import partial
 from typing import Final
 
-from ._postgresql_database import Database
+from ._postgresql_database import IDS_KEPT, Database
 from ._threads import Threads
 
 _STEP: Final = 0.02  # seconds, about
 _FIRST: Final = 256  # rows
 _MOST: Final = 16_384
-_IDS: Final = 600.0  # seconds that the id of a commit is remembered at least
 
 
 async def compact(database: Database, threads: Threads, index: int) -> None:
@@ -28,4 +27,4 @@ async def compact(database: Database, threads: Threads, index: int) -> None:
             size = max(1, size // 2)
         elif seconds < _STEP / 2:
             size = min(size * 2, _MOST)
-    await threads.run(partial(database.forget_ids, _IDS))
+    await threads.run(partial(database.forget_ids, IDS_KEPT))

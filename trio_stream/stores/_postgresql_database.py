@@ -29,10 +29,15 @@ from ._orders import Draft, Order, Outcome, draft
 from ._postgresql_schema import VERSION, create, prefix
 from ._postgresql_server import Connection, MayNotWriteError, Pool, Server, is_lost
 from ._postgresql_writing import CHANNEL, LIMITS, Group, Statement, Tables, mark_at
+from ._retention import EVERY, Retention
 from ._values import JSON, Entry, EpochIndex, Head, Name, Revocations
 
 _READERS: Final = 3  # connections that read something small
 _SETTLING: Final = 5.0  # seconds in which to find out what became of a commit
+_SHORTENED: Final = 2048  # commits that one commit removes beside, at most
+_LONGEST_AGE: Final = 1e9  # seconds; more is as good as for ever
+IDS_KEPT: Final = 600.0
+"""Seconds that the id of a commit is remembered at least."""
 _PAUSE: Final = 0.1  # seconds between two attempts
 _MOST_BYTES: Final = 64 << 20  # of the log, that one transaction writes, unless one commit has more
 
@@ -59,8 +64,12 @@ class Row:
 class Database:
     """The transactions; any number of threads may call them."""
 
-    def __init__(self, server: Server, schema: str | None, *, read_only: bool) -> None:
+    def __init__(
+        self, server: Server, schema: str | None, *, read_only: bool, retention: Retention | None
+    ) -> None:
         self.server = server
+        self._retention = retention
+        self._made = 0  # commits; counted by the thread that writes
         self.is_read_only = read_only
         self.readers = Pool(server, _READERS)
         self._writer = Pool(server, 1)
@@ -229,6 +238,7 @@ class Database:
         outcomes: list[Outcome] = []
         while len(outcomes) < len(drafts):
             outcomes += self._commit(_portion(drafts[len(outcomes) :]))
+        self._retain(sum(isinstance(each, EpochIndex) for each in outcomes))
         return outcomes
 
     def raise_floor(self, index: int) -> None:
@@ -254,6 +264,33 @@ class Database:
                 self.send(connection, [Statement(update, [index, found[0][0]]), Statement("COMMIT")])
 
         self._cleaner.run(work)
+
+    def shorten(self, retention: Retention) -> None:
+        """Raises the floor to what is to be kept, for some commits at once at most where that goes by age."""
+        t = self.tables
+        oldest = f"SELECT idx, at FROM {t.log} WHERE idx > (SELECT floor FROM {t.head}) ORDER BY idx LIMIT {_SHORTENED}"
+        age = min(retention.seconds, _LONGEST_AGE)
+
+        def work(connection: Connection) -> None:
+            rows = self.send(
+                connection,
+                [
+                    Statement("BEGIN ISOLATION LEVEL READ COMMITTED"),
+                    Statement(f"SELECT idx, floor FROM {t.head} FOR UPDATE"),
+                    Statement(
+                        f"SELECT max(idx) FROM ({oldest}) AS o"
+                        " WHERE at < clock_timestamp() - make_interval(secs => %s)",
+                        [age],
+                    ),
+                ],
+            )
+            (((newest, floor),), ((old,),)) = rows[1:]
+            index = max(old or 0, 0 if retention.commits is None else newest - retention.commits)
+            if index > floor:
+                update = f"UPDATE {t.head} SET floor = l.idx, floor_mark = l.mark FROM {t.log} AS l WHERE l.idx = %s"
+                self.send(connection, [Statement(update, [index]), Statement("COMMIT")])
+
+        self._writer.run(work)
 
     def trim(self, most: int) -> tuple[float, bool]:
         """Removes some commits below the floor, at most so many: how long that took, and whether it was the last."""
@@ -319,6 +356,16 @@ class Database:
             raise self.server.error(
                 f"written by a newer trio_stream (schema {version}; this one knows {VERSION})"
             )
+
+    def _retain(self, made: int) -> None:
+        """Applies the retention now and then; what fails is done by the next one."""
+        before, self._made = self._made, self._made + made
+        is_due = before == 0 or before // EVERY < self._made // EVERY
+        if self._retention is not None and made and is_due:
+            with suppress(StoreError):
+                self.shorten(self._retention)
+                self.trim(_SHORTENED)
+                self.forget_ids(IDS_KEPT)
 
     def _draft(self, order: Order) -> Draft | Exception:
         try:

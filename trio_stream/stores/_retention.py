@@ -31,7 +31,7 @@ class Retention:
             if self.commits < 0:
                 raise ValueError(f"commits are a number from 0, not {self.commits}")
         if self.age is not None:
-            if not isinstance(self.age, timedelta | int | float) or isinstance(self.age, bool):
+            if isinstance(self.age, bool) or not isinstance(self.age, timedelta | int | float):
                 raise TypeError(f"an age is a timedelta or a number of seconds, not {self.age!r}")
             if not self.seconds >= 0:  # nor is it NaN
                 raise ValueError(f"an age is not negative: {self.age!r}")

@@ -50,6 +50,7 @@ from ._postgresql_scan import Scanner
 from ._postgresql_server import Server, parse
 from ._postgresql_tail import Listener, Tail
 from ._postgresql_writing import LIMITS
+from ._retention import Retention
 from ._scans import COPIES, Range, Rows, Scans
 from ._steps import Steps
 from ._store import Store
@@ -109,6 +110,7 @@ class PostgreSQLStore(Store, Protocol):
 def open_postgresql_store(
     url: str,
     *,
+    retention: Retention | None = None,
     read_only: bool = False,
     connect_timeout: float = 10.0,
     statement_timeout: float = 30.0,
@@ -119,6 +121,7 @@ def open_postgresql_store(
     `postgresql://[user[:password]@][host][:port][/database][?schema=SCHEMA&OPTION=VALUE...]`: all options are libpq's,
     but for `schema`, where the tables are; without it that is where the `search_path` of the user leads.
 
+    `retention`: what of the log is kept; without it all, until `compact`.
     `read_only`: for a process or a user who may only read; `commit` and `compact` are a `StoreError` then.
     `connect_timeout`: seconds to wait for a connection before it is a `StoreError`; if the URL has one, too, that
     counts.
@@ -135,7 +138,7 @@ def open_postgresql_store(
         raise ValueError(f"poll_interval is a number of seconds above 0, not {poll_interval}")
     parsed = parse(url)
     server = Server(parsed, connect_timeout=connect_timeout, statement_timeout=statement_timeout)
-    return _open(Database(server, parsed.schema, read_only=read_only), poll_interval)
+    return _open(Database(server, parsed.schema, read_only=read_only, retention=retention), poll_interval)
 
 
 @asynccontextmanager

@@ -105,14 +105,12 @@ async def test_commits_that_a_promotion_has_lost_are_told(own_server: Server, st
         async with open_store(url_of_both(own_server, standby)) as store:
             await commit_each(store, "a")
             await until_it_has(own_server, standby)
-            standby.sql("SELECT pg_wal_replay_pause()")
             standby.sql("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
             while standby.sql("SELECT count(*) FROM pg_stat_wal_receiver") != [(0,)]:
                 await anyio.lowlevel.checkpoint()
             await commit_each(store, "b")
             lost = (await store.head()).cursor
             own_server.kill()
-            standby.sql("SELECT pg_wal_replay_resume()")
             standby.promote()
             after = await until_it_works(store.head)
             assert (after.index, after.epoch == lost.epoch) == (1, False)
