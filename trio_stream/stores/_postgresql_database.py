@@ -396,7 +396,9 @@ class Database:
     def _write_on(self, connection: Connection, drafts: Sequence[Draft | Exception]) -> Group:
         group = Group(self.tables, self.server.name, drafts, self._anchors.known)
         begin = Statement("BEGIN ISOLATION LEVEL READ COMMITTED")
-        group.decide(self.send(connection, [begin, *group.locking()])[1:])
+        rows = self.send(connection, [begin, *group.locking()])[1:]
+        doubt = group.doubt(rows)
+        group.decide(rows, None if doubt is None else self.send(connection, [doubt])[0])
         writing = group.writing()
         try:
             if writing:

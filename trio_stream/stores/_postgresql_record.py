@@ -124,7 +124,8 @@ class _Recording:
 
     def decide(self, rows: Sequence[Sequence[Any]]) -> EpochIndex:
         """The index, given what was found; raises why there is none."""
-        self.group.decide(rows)
+        self.group.doubt(rows)  # nothing is known here of earlier commits
+        self.group.decide(rows, None)
         if self.group.head.recorded == self.group.head.transaction:
             raise ValueError("record was called before in this transaction: give it all operations at once")
         (outcome,) = self.group.outcomes

@@ -141,6 +141,8 @@ class Connection(psycopg.Connection[TupleRow]):
 
     patience: float = 30.0
     """Seconds without a word of the server."""
+    is_near: bool = False
+    """Whether the server is on this machine."""
     stop: threading.Event | None = None
     """Set when nobody wants the answer of what is done now."""
 
@@ -179,6 +181,11 @@ def is_lost(connection: Connection, error: psycopg.Error) -> bool:
     return connection.closed or error.sqlstate in _ENDS
 
 
+def is_near(connection: Connection) -> bool:
+    """Whether the server is on this machine."""
+    return connection.info.host.startswith("/") or connection.info.hostaddr in {"127.0.0.1", "::1"}
+
+
 class Server:
     """Where the store is, and what was found out about it."""
 
@@ -209,6 +216,7 @@ class Server:
         except psycopg.Error as error:
             raise self._unconnected(error) from None
         connection.patience = self._statement_timeout
+        connection.is_near = is_near(connection)
         try:
             self._check(connection)
         except BaseException:
@@ -234,8 +242,11 @@ class Server:
         return f"{reason} ({text})" if reason else f"{text}{code}"
 
     def pipeline(self, connection: Connection) -> AbstractContextManager[object]:
-        """Statements inside are sent together; where that is not possible, one after the other."""
-        if self.is_pooled or not psycopg.Pipeline.is_supported():
+        """Statements inside are sent together, where that is possible and saves time.
+
+        On the same machine a round trip takes less than what psycopg does for a pipeline (0.1 ms and more).
+        """
+        if self.is_pooled or connection.is_near or not psycopg.Pipeline.is_supported():
             return nullcontext()
         return connection.pipeline()
 

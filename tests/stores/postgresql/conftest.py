@@ -52,3 +52,10 @@ async def other(url: str, store: Store) -> AsyncIterator[Store]:
     """The same store, opened once more, as another process would have it."""
     async with open_store(url) as other:
         yield other
+
+
+@pytest.fixture(params=["near", "far"])
+def distance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server on this machine, and one for which it is taken to be elsewhere: statements are sent together."""
+    if request.param == "far":
+        monkeypatch.setattr("trio_stream.stores._postgresql_server.is_near", lambda _: False)

@@ -83,7 +83,7 @@ class Server:
         """Runs it, and waits until it can be connected to."""
         options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
         place = ["-D", str(self.data), "-k", str(self.directory), "-p", str(self.port)]
-        with (self.directory / "log").open("ab") as log:
+        with (self.directory / "log").open("wb") as log:
             self._guard = subprocess.Popen(
                 ["sh", "-c", _GUARD, "sh", str(self._bin / "postgres"), *place, *options],
                 stdin=subprocess.PIPE,

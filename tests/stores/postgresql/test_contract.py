@@ -10,6 +10,7 @@ from trio_stream.testing import STORE_CHECKS, StoreCheck
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.usefixtures("distance")
 @pytest.mark.parametrize("check", STORE_CHECKS, ids=lambda check: check.__name__)
 async def test_the_engine_keeps(check: StoreCheck, url: str) -> None:
     with anyio.fail_after(5 * PATIENCE):

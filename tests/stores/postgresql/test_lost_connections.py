@@ -21,7 +21,7 @@ def network(server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def distant_url(server: Server, network: Proxy) -> str:
+def distant_url(server: Server, network: Proxy, distance: None) -> str:
     """Of a store behind that network."""
     return f"{server.tcp_url(port=network.port)}?sslmode=disable&schema={server.new_schema()}"
 
