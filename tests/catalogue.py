@@ -91,13 +91,22 @@ class Catalogue:
         topic: Topic[Health] = HEALTH,
         namespace: str = "default",
         finish: Sequence[str] = (),
+        reopen: Sequence[str] = (),
     ) -> int:
-        """One commit of (key, value) changes, after which these keys are finished; None deletes. Returns its index."""
+        """One commit of (key, value) changes, after which these keys are finished; None deletes. Returns its index.
+
+        Before them keys are reopened.
+        """
         events = [event(self.index + 1, k, v, topic=topic, namespace=namespace) for k, v in changes]
-        return self.commit_events(events, finish=[(topic, Subject(key, namespace)) for key in finish])
+        finished, reopened = ([(topic, Subject(key, namespace)) for key in keys] for keys in (finish, reopen))
+        return self.commit_events(events, finish=finished, reopen=reopened)
 
     def commit_events(
-        self, events: Iterable[Event[Health]], *, finish: Sequence[tuple[Topic[Health], Subject]] = ()
+        self,
+        events: Iterable[Event[Health]],
+        *,
+        finish: Sequence[tuple[Topic[Health], Subject]] = (),
+        reopen: Sequence[tuple[Topic[Health], Subject]] = (),
     ) -> int:
         commit = list(events)
         states = {topic: dict(state) for topic, state in self.states[self.index].items()}
@@ -107,8 +116,8 @@ class Catalogue:
             self.modified[single.topic, single.payload.subject] = single.index
         self.index = commit[0].index if commit else self.index + 1
         self.states[self.index] = states
-        if self.publisher is not None and finish:
-            self.publisher.publish(commit, index=self.index, finish=finish)
+        if self.publisher is not None and (finish or reopen):
+            self.publisher.publish(commit, index=self.index, finish=finish, reopen=reopen)
         elif self.publisher is not None:
             self.publisher.publish(commit)
         return self.index

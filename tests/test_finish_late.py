@@ -155,8 +155,8 @@ async def test_late_events_that_have_left_the_history_do_not_hide_the_end(receiv
         assert await to_the_end(reader, receive) == ([], 2)
 
 
-async def test_a_snapshot_that_is_ahead_of_a_finish_without_events_is_followed_by_the_end() -> None:
-    """D2."""
+async def test_a_snapshot_that_is_ahead_of_a_finish_is_followed_by_the_end_when_that_is_published() -> None:
+    """D2: before that nobody knows whether it was reopened."""
     store = Catalogue()
     async with open_publisher({HEALTH: store.snapshot}) as publisher:
         for value in ("1", "2", "3"):
@@ -164,6 +164,11 @@ async def test_a_snapshot_that_is_ahead_of_a_finish_without_events_is_followed_b
         reader = publisher.subscribe(WEB)
         await until_live(reader)
         publisher.publish((), index=1, finish=[(HEALTH, "web")])
+        publisher.publish([event(2, "db")])
+        with pytest.raises(WouldBlock):
+            reader.receive_nowait()
+        assert (reader.state, reader.horizon) == (SubscriptionState.LIVE, 3)
+        publisher.publish([event(3, "db")])
         assert await to_the_end(reader) == ([], 3)
 
 
@@ -183,6 +188,9 @@ async def test_a_reader_that_waits_behind_a_snapshot_that_is_ahead_is_woken_by_t
             tasks.start_soon(read)
             await quiet()
             publisher.publish([event(2, "web", "2")], finish=[(HEALTH, "web")])
+            await quiet()
+            assert ended == []
+            publisher.publish([event(3, "db")])
             await quiet()
             assert ended == [([], 3)]
 
@@ -245,12 +253,15 @@ async def test_a_resume_at_the_finish_or_after_it_ends_at_once(receive: Receive,
         assert await to_the_end(reader, receive) == ([], index)
 
 
-async def test_a_resume_from_ahead_ends_when_the_finish_is_published() -> None:
+async def test_a_resume_from_ahead_ends_when_the_publisher_has_come_there() -> None:
     """D7: a client of another replica, which was ahead; older events are never sent."""
     async with opened(index=1, epoch="e") as (store, publisher):
         reader = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=4, epoch="e"))
         store.commit(("web", "1"))
         store.commit(("web", "2"), finish=["web"])
+        with pytest.raises(WouldBlock):
+            reader.receive_nowait()
+        store.commit(("db", "3"))
         assert await to_the_end(reader) == ([], 4)
 
 

@@ -31,6 +31,8 @@ class Finished(NamedTuple):
     at: int
     is_published: bool
     """Whether the commit was published that says so; if not, a snapshot or replay function did."""
+    reopened: int = 0
+    """The index of a later commit from which on there is more, in another feed; 0 if there is none."""
 
 
 class Reached(NamedTuple):
@@ -64,6 +66,7 @@ class Feed(Lot):
         "items",
         "latest",
         "readers",
+        "reopened",
         "replaced",
         "sequel",
         "start",
@@ -90,6 +93,8 @@ class Feed(Lot):
         self.latest: Latest | None = None
         # What follows the last item; None for more of the same.
         self.sequel: Sequel | None = None
+        # The newest commit that reopened what it is of: that this is finished since an older one is not so any more.
+        self.reopened: int = 0
 
     def append(self, event: Event[Any]) -> None:
         self.items.append(event)
@@ -106,10 +111,14 @@ class Feed(Lot):
             del self.items[:gone]
             self.base = self.start
 
-    def drop_through(self, index: int) -> None:
-        """Forgets all up to this index, also what is not here yet."""
+    def drop_items(self, index: int) -> None:
+        """Forgets the items up to this index."""
         while self.start < self.end and self.items[self.start - self.base].index <= index:
             self.drop_oldest()
+
+    def drop_through(self, index: int) -> None:
+        """Forgets all up to this index, also what is not here yet."""
+        self.drop_items(index)
         if index > self.dropped:
             self.dropped = index
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from inspect import getattr_static, ismemberdescriptor
 from operator import is_
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from ._arguments import check_index
 from ._errors import InvalidCommitError
@@ -129,25 +129,27 @@ def split(events: Iterable[Event[Any]]) -> tuple[Pairs, dict[Topic[Any], Groups]
 
 
 Ending: TypeAlias = Mapping[Topic[Any], Collection[Subject]]
-"""The subjects that a commit finishes, by topic, each once."""
+"""The subjects that a commit finishes, or reopens, by topic, each once."""
 NO_END: Final[Ending] = MappingProxyType({})
 
 
-def subjects_to_finish(finish: object) -> Ending:
+def subjects_to(what: Literal["finish", "reopen"], given: object) -> Ending:
     """What `publish` was given; raises unless they are pairs of a topic and one key of it."""
-    if isinstance(finish, str) or not isinstance(finish, Iterable):
-        raise TypeError(f"finish is an iterable of (topic, subject), not {type(finish).__name__}")
-    ending: dict[Topic[Any], dict[Subject, None]] = {}
-    for pair in finish:
+    if given == ():
+        return NO_END
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{what} is an iterable of (topic, subject), not {type(given).__name__}")
+    subjects: dict[Topic[Any], dict[Subject, None]] = {}
+    for pair in given:
         if not (isinstance(pair, tuple) and len(pair) == 2):
-            raise TypeError(f"finish is an iterable of (topic, subject); {type(pair).__name__} is none")
-        topic, given = pair
+            raise TypeError(f"{what} is an iterable of (topic, subject); {type(pair).__name__} is none")
+        topic, named = pair
         check_topic(topic)
-        subject = subject_of(given)
+        subject = subject_of(named)
         if not subject.key:
-            raise ValueError("all keys of a namespace cannot be finished: finish each by its name")
-        ending.setdefault(topic, {})[subject] = None
-    return {**ending}
+            raise ValueError(f"all keys of a namespace cannot be {what}ed: {what} each by its name")
+        subjects.setdefault(topic, {})[subject] = None
+    return {**subjects}
 
 
 def _add(groups: dict[Subject, list[Event[Any]]], subject: Subject, event: Event[Any]) -> None:

@@ -6,6 +6,8 @@ No part waits for another: one that has had its end-of-snapshot goes on with the
 When the last part has had its end-of-snapshot, the greatest index that any part has come to is that of the whole; the
 parts are brought there by the commits up to it, once they are published.
 
+A part whose subject is finished does not end: if that is reopened, it goes on.
+
 The parts cannot wait where they are: a history has to keep the commits that are published while the slowest snapshot
 function of them works.
 If it does not, the snapshot is given up, and who reads it has fallen off.
@@ -22,8 +24,9 @@ from typing import Any, Final, TypeAlias
 import anyio
 import anyio.lowlevel
 
+from ._buffer import Finished
 from ._course import Course, Phase, Policy
-from ._errors import EndOfSubject, SnapshotFailed, SubscriptionForceClosed
+from ._errors import SnapshotFailed, SubscriptionForceClosed
 from ._events import Event
 from ._passages import Made, Passages
 from ._request import SubscribeRequest
@@ -95,19 +98,15 @@ class _Composition:
         for part in self._parts:
             if not await self._finish(part, index):
                 return None
-        finished = [part for part in self._parts if part._end or (part._feed.sequel and part._is_done())]
+        finished = [part for part in self._parts if _is_finished(part, index)]
         return Made(index, finished=[part.request.interests[0] for part in finished])
 
-    async def _reach(self, index: int) -> None:  # noqa: ASYNC910 - there are several parts
+    async def _reach(self, index: int) -> None:
         """Waits until the index is published."""
-        open_ = [part for part in self._parts if part._end is None]
-        for part in open_[:1]:  # those whose subject is finished cannot say
-            await part.wait_published(index)
+        await self._parts[0].wait_published(index)
 
     async def _finish(self, part: Subscription[Any], index: int) -> bool:  # noqa: ASYNC910 - there may be nothing
         """Puts what comes up to the index; False if the part begins anew, or the publisher stops."""
-        if part._end is not None:  # its subject is finished: every other end was raised
-            return True  # noqa: ASYNC910 - as above
         timeline = part._passages.timeline
         while part._phase is not Phase.LIVE and not timeline.is_stopped:
             # It has to be filled, or its snapshot was ahead, and another commit may have come in its place.
@@ -131,8 +130,6 @@ class _Composition:
                 received = await self._receive(part)
                 state = [event for event in received if not event.is_framing]
                 await self._put(state, found(state, replaced))
-            except EndOfSubject:  # it has come to its end before, and stands as it is
-                return  # noqa: ASYNC910 - a task, not awaited
             except SubscriptionForceClosed as error:
                 self._ended = self._ended or error
                 everything.cancel()
@@ -158,6 +155,12 @@ class _Composition:
         return ()
 
 
+def _is_finished(part: Subscription[Any], index: int) -> bool:
+    """Whether the subject of a live part is finished at this index; a later finish is for whoever reads on."""
+    sequel = part._feed.sequel
+    return isinstance(sequel, Finished) and sequel.at <= index and part._is_at_end()
+
+
 def _up_to(part: Subscription[Any], index: int) -> Iterator[Event[Any]]:
     """What comes up to this index, which is published, one by one, to a live part.
 
@@ -168,6 +171,9 @@ def _up_to(part: Subscription[Any], index: int) -> Iterator[Event[Any]]:
         if part._end is None and feed.dropped <= part._index:
             # Behind late events `_take` would go on to what is newer than `index`.
             part._pass_late()
+            if part._is_to_go_on():
+                part._go_further()
+                continue
             if part._position >= feed.after(index):
                 return
         event = part._take()

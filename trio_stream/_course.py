@@ -31,6 +31,10 @@ overtakes whatever is queued (D9).
 The publisher may write that end into very many readers at once; letting go of what they read from follows later.
 When the publisher has stopped, the timeline says so: the reader goes on to the last event, and ends there (D5).
 
+Who reads a subject that is finished, and was reopened since, comes to its end: its feed is a former one.
+If its snapshot or its cursor turns out to be from after the reopening, it goes on in the feed of now.
+Who is ahead of what is published cannot know whether the subject was reopened before that: it is JUDGED first.
+
 While the reader is live, `index` is at once the index reached and the bound at or below which nothing may come.
 That drops late events which the snapshot had already seen, and those before the index of a resume from the future (D2).
 """
@@ -252,17 +256,52 @@ class Course(Slot, Generic[P]):
 
     def _is_over(self) -> bool:
         """Whether there will be no more of its source, which has a sequel, and of which it has had what there is."""
-        return self._phase is REPLAYING or self._is_done()
+        return self._phase is REPLAYING or self._is_done() or self._is_to_go_on()
 
     def _is_done(self) -> bool:
-        """Whether its subject is finished, and it has had all of it."""
+        """Whether its subject is finished, and it has had all of it; a part of a snapshot does not end."""
+        return self._policy is not Policy.PART and self._is_at_end()
+
+    def _is_at_end(self) -> bool:
+        """Whether its subject is finished, as far as it has come, and it has had all of it."""
         sequel, timeline = self._feed.sequel, self._passages.timeline
         return (
             isinstance(sequel, Finished)
             and self._phase is LIVE
             and self._position == self._feed.end
             and sequel.at <= max(self._index, timeline.index)
+            and not self._is_to_go_on()
         )
+
+    def _is_to_go_on(self) -> bool:
+        """Whether it has had all of a subject that was finished, and does not end there.
+
+        It is behind a reopening, or ahead of what is published, where nobody knows whether there was one.
+        """
+        sequel = self._feed.sequel
+        if not isinstance(sequel, Finished) or self._phase is not LIVE or self._position != self._feed.end:
+            return False
+        if sequel.reopened:
+            return self._index >= sequel.reopened or self._policy is Policy.PART
+        return self._index > max(sequel.at, self._passages.timeline.index)
+
+    def _is_past_end(self, index: int) -> bool:
+        """Whether who comes from there has had all of a subject that was finished, before it was reopened."""
+        sequel = self._feed.sequel
+        return isinstance(sequel, Finished) and sequel.at <= index < sequel.reopened
+
+    @property
+    def _all_had(self) -> int:
+        """The index up to which it has had everything, if it is live and has taken what there is."""
+        sequel = self._feed.sequel
+        if isinstance(sequel, Finished) and sequel.reopened:
+            return max(self._index, sequel.at)
+        return max(self._index, self._passages.timeline.index)
+
+    @property
+    def _mark(self) -> str:
+        """Of the commit that it has come to, if it is remembered; if not, ""."""
+        return self._known.mark if self._known is not None and self._known.at == self._index else ""
 
     def _lag(self) -> int:
         """How many deliveries are there that were not taken; those behind a snapshot count once it is complete."""
@@ -324,7 +363,7 @@ class Course(Slot, Generic[P]):
                 self._leave_passage()
                 # A resume that the history has passed meanwhile is stale; who has stopped has no floor any more.
                 floor = 0 if self._index or self._passages.timeline.is_stopped else self._floor
-                is_good = gate.mark == mark and index >= floor
+                is_good = mark in ("", gate.mark) and index >= floor
                 if not self._index:
                     self._count_beginning("resumed" if is_good else "stale")
                 if is_good:
@@ -373,6 +412,9 @@ class Course(Slot, Generic[P]):
         self._known = Place(index, mark) if mark else None
         self._index = index
         self._tell_watchers()
+        if self._is_past_end(index):
+            self._stand_in(feed, feed.end)
+            return
         dropped = self._passages.feeds.reach(feed) if index < feed.born else feed.dropped
         if dropped > index and self._can_replay():
             self._replay(index, mark, is_accepted=True)
@@ -383,10 +425,41 @@ class Course(Slot, Generic[P]):
             self._leap(0)
             if not self._source.end:
                 return
+        # If the history has passed a snapshot that was kept, the reader stands before what is gone.
+        self._stand_in(feed, feed.after(index) - (feed.dropped > index))
+
+    def _stand_in(self, feed: Feed, position: int) -> None:
+        """Is live there."""
         self._source = feed
         self._phase = LIVE
-        # If the history has passed a snapshot that was kept, the reader stands before what is gone.
-        self._leap(feed.after(index) - (feed.dropped > index))
+        self._leap(position)
+
+    def _change_to(self, feed: Feed) -> None:
+        """Reads from now on what comes in this feed, in which it is counted already."""
+        feeds, former = self._passages.feeds, self._feed
+        if self._uses_map:
+            feeds.relax(former)
+            feeds.conflate(feed)
+        self._feed = feed
+        feeds.leave(former)
+
+    def _go_further(self) -> Event[P] | None:
+        """At the end of a feed that has a sequel: ends the reading if the subject is finished, or goes on elsewhere."""
+        if self._is_done():
+            self._finish_subject()
+            raise self._error()
+        if not self._is_to_go_on():
+            return None
+        index, passages = self._index, self._passages
+        assert isinstance(self._feed.sequel, Finished)
+        if not self._feed.sequel.reopened:
+            self._wait_for(Place(index, self._mark))
+        elif passages.feeds.newest_dropped(self._feed) > index:
+            return self._fall_off(1)
+        else:
+            self._change_to(passages.feeds.enter(self.request.interests))
+            self._go_live(index, self._mark)
+        return None
 
     def _can_replay(self) -> bool:
         """Whether commits that the history no longer has can be read from where they are kept."""
@@ -400,7 +473,11 @@ class Course(Slot, Generic[P]):
     def _replay(self, index: int, mark: str, *, is_accepted: bool) -> None:
         """Reads the commits after this one from where they are kept."""
         cursor = Cursor(index, self.epoch, mark)
-        self._source = page = self._passages.replays.join(self._feed.interests, cursor, is_judged=is_accepted)
+        sequel = self._feed.sequel
+        until = sequel.at if isinstance(sequel, Finished) and index < sequel.reopened else 0
+        self._source = page = self._passages.replays.join(
+            self._feed.interests, cursor, is_judged=is_accepted, until=until
+        )
         self._phase = REPLAYING
         self._awaited = None if is_accepted else Place(index, mark)
         self._leap(page.after(index))
@@ -442,9 +519,8 @@ class Course(Slot, Generic[P]):
 
     def _go_on(self) -> None:
         """Behind a page: live, if the history has what is newer."""
-        timeline, index = self._passages.timeline, self._index
-        mark = self._known.mark if self._known is not None and self._known.at == index else ""
-        if index < self._floor:
+        timeline, index, mark = self._passages.timeline, self._index, self._mark
+        if index < self._floor and not self._is_past_end(index):
             if timeline.is_stopped:
                 self._finish(End(CloseReason.STOPPED))
                 raise self._error()
@@ -502,18 +578,18 @@ class Course(Slot, Generic[P]):
     def _learn_of_end(self, sequel: Finished) -> None:
         """Its snapshot, or a replay, says that the subject is finished."""
         feed, timeline = self._feed, self._passages.timeline
-        if feed.sequel is None:
+        known = feed.sequel
+        assert known is None or isinstance(known, Finished)
+        if known is None and sequel.at >= feed.reopened:
             feed.sequel = sequel
             if sequel.at > timeline.index:
                 timeline.call(sequel.at, feed)
             else:
                 self._passages.parking.wake((feed,))
-
-    def _finish_if_done(self) -> None:
-        """Ends the reading, if the subject is finished and there is no more."""
-        if self._feed.sequel is not None and self._is_done():
-            self._finish_subject()
-            raise self._error()
+        elif self._policy is not Policy.PART and (known is None or 0 < known.reopened <= sequel.at):
+            # It was reopened since, for those who come now; or it was, and has been finished again.
+            sequel = sequel._replace(reopened=0 if known else feed.reopened)
+            self._change_to(self._passages.feeds.ended(self.request.interests, sequel))
 
     def _stop_if_done(self) -> None:
         """The publisher has stopped: ends the reading, if there is nothing more to read and it has not ended yet."""
@@ -534,8 +610,7 @@ class Course(Slot, Generic[P]):
         elif self._phase is REPLAYING:
             self._stop_replaying()
         elif self._phase is LIVE and self._position == self._feed.end:
-            horizon = max(self._index, self._passages.timeline.index)
-            self._finish(End(CloseReason.STOPPED, horizon=horizon))
+            self._finish(End(CloseReason.STOPPED, horizon=self._all_had))
 
     def _stop_replaying(self) -> None:
         page = self._source
@@ -546,7 +621,7 @@ class Course(Slot, Generic[P]):
     def _finish_subject(self) -> None:
         """Ends at the commit that says so, which may have had no event: a resume from there is not too old."""
         assert isinstance(self._feed.sequel, Finished)
-        at, is_published = self._feed.sequel
+        at, is_published, _ = self._feed.sequel
         self._index = max(self._index, at)
         self._finish(End(None, is_finished=True, is_published=is_published))
 

@@ -11,6 +11,9 @@ meanwhile.
 
 A commit is looked up in `Routes`, by one dict for each shape of interest in use, and is one delivery in each feed that
 it touches, its events in published order, however many interests cover them.
+A union of single keys is finished when all of them are; if one of them is reopened, it follows that again.
+One that was finished as a whole is over then, and stays with its readers; who comes now gets a new one.
+
 When a history drops a commit, the commit is looked up again, and the wide feeds that it touches forget everything up to
 it: what several topics have together reaches back as far as the one that reaches least.
 """
@@ -46,7 +49,7 @@ class WideFeed(Feed):
         super().__init__(_ORIGIN)
         self.interests = interests
         self.histories: tuple[History, ...] = histories
-        # Those that it is in, one for each history.
+        # Those that it is in, one for each history; none if it is over.
         self.routes: tuple[Routes, ...] = tuple([history.routes for history in histories])
         replaced = [history.replaced for history in histories]
         self.replaced: Replaced = replaced[0] if len(replaced) == 1 else ChainMap(*replaced)
@@ -58,7 +61,7 @@ class WideFeed(Feed):
         if all(map(is_single, interests)):
             self.open = set(interests)
         # The feeds of those that a commit has finished: it reads them so that this is remembered.
-        self.finished: list[PlainFeed] = []
+        self.finished: dict[PlainFeed, None] = {}
 
     def finish(self, interest: Interest, sequel: Finished, plain: PlainFeed | None = None) -> bool:
         """One of its keys is finished, and this is the feed of that; whether it was the last one."""
@@ -67,10 +70,28 @@ class WideFeed(Feed):
         self.open.discard(interest)
         if plain is not None:
             plain.readers += 1
-            self.finished.append(plain)
+            self.finished[plain] = None
         if not self.open:
             self.sequel = sequel
         return not self.open
+
+    def reopen(self, interest: Interest, index: int, plain: PlainFeed | None) -> int | None:
+        """One of its keys is reopened by this commit, and this is the feed of that.
+
+        If all of them were finished it is over; then returns where that was.
+        """
+        if self.open is None:
+            return None
+        self.reopened = index
+        if plain in self.finished:
+            assert plain is not None
+            del self.finished[plain]
+            plain.readers -= 1
+        if isinstance(self.sequel, Finished):
+            self.sequel = self.sequel._replace(reopened=index)
+            return self.sequel.at
+        self.open.add(interest)
+        return None
 
     @property
     def is_current(self) -> bool:
@@ -121,12 +142,37 @@ class Feeds:
                     rows[id(event)] = None
         return rows
 
-    def check_open(self, parts: Mapping[Topic[Any], Groups]) -> None:
-        """Raises `InvalidCommitError` if one of the subjects is known to be finished by a commit."""
+    def check_open(self, parts: Mapping[Topic[Any], Groups], reopening: Ending = NO_END) -> None:
+        """Raises `InvalidCommitError` if one of the subjects is known to be finished, and not `reopening`."""
         for topic, groups in parts.items():
             history = self.histories[topic]
             if history.finals:
-                history.check_open(groups)
+                history.check_open(groups, reopening.get(topic, ()))
+
+    def reopen(self, reopening: Ending, index: int) -> dict[Interests, tuple[Feed, int] | None]:
+        """Has there be more of these subjects, from this commit on, which is about to be appended.
+
+        Returns what is concerned, with the feed that is over, if there is one, and the index where it was finished.
+        """
+        concerned: dict[Interests, tuple[Feed, int] | None] = {}
+        for topic, subjects in reopening.items():
+            history = self.histories[topic]
+            for subject in subjects:
+                interest = _interest_in(topic, subject)
+                concerned[interest,] = None
+                for wide in list(history.routes.find(subject)):
+                    assert isinstance(wide, WideFeed)
+                    at = wide.reopen(interest, index, history.feeds.get(subject))
+                    if at is not None:
+                        concerned[wide.interests] = wide, at
+                        self._retire(wide)
+            for plain, at in history.reopen(subjects, index):
+                concerned[_interests_of(plain)] = plain, at
+        for interests, over in concerned.items():
+            if over is not None and over[0].readers:
+                for each in interests:
+                    self.histories[each.topic].routes.retire(each, over[0], index)
+        return concerned
 
     def append(
         self,
@@ -222,9 +268,23 @@ class Feeds:
                 self._discard(feed)
                 self._parking.release(feed.drop_all(and_more=False), size)
         sequel = feed.sequel
-        if not feed.readers and isinstance(sequel, Finished) and not sequel.is_published:
+        if feed.readers or not isinstance(sequel, Finished):
+            return
+        if sequel.reopened:
+            for each in _interests_of(feed):
+                self.histories[each.topic].routes.forget(each, feed)
+            self._parking.release(feed.drop_all(and_more=False), size)
+        elif not sequel.is_published:
             feed.sequel = None  # it is for the snapshot or replay function to say it again
             self._timeline.recall(sequel.at, feed)
+
+    def ended(self, interests: Interests, sequel: Finished) -> Feed:
+        """A feed without items, for one reader of these who alone knows that they are finished."""
+        feed = WideFeed(interests, self.histories_of(interests), 0)
+        feed.routes = ()
+        feed.sequel = sequel
+        feed.readers = 1
+        return feed
 
     def conflate(self, feed: Feed) -> None:
         """One more reader of it conflates."""
@@ -249,6 +309,10 @@ class Feeds:
         if isinstance(feed, PlainFeed):
             return feed.history.floor
         return max([history.floor for history in self._histories_in(feed)])
+
+    def newest_dropped(self, feed: Feed) -> int:
+        """The newest commit of its topics that is no longer in their histories."""
+        return max([history.dropped for history in self._histories_in(feed)])
 
     def floor_of(self, interests: Interests) -> int:
         """The lowest index that one can resume from in all topics of these."""
@@ -330,9 +394,7 @@ class Feeds:
         for subject in subjects:
             for feed in history.routes.find(subject):
                 assert isinstance(feed, WideFeed)
-                interest = Interest(
-                    topic, subject.key, namespace=subject.namespace, partition=subject.partition
-                )
+                interest = _interest_in(topic, subject)
                 if feed.finish(interest, Finished(index, is_published=True), history.feeds.get(subject)):
                     yield feed
 
@@ -378,6 +440,11 @@ class Feeds:
     def _discard(self, feed: Feed) -> None:
         """Nobody reads it any more."""
         assert isinstance(feed, WideFeed)
+        if feed.routes:
+            self._retire(feed)
+
+    def _retire(self, feed: WideFeed) -> None:
+        """It gets nothing any more."""
         if self._wide.get(feed.interests) is feed:
             del self._wide[feed.interests]
         routes = dict(zip(feed.histories, feed.routes, strict=True))
@@ -385,12 +452,21 @@ class Feeds:
             routes[self.histories[each.topic]].remove(each, feed)
         for each_routes in feed.routes:
             each_routes.count -= 1
-        finished, feed.finished = feed.finished, []
-        self._parking.in_slices(map(_leave, finished), len(finished))
+        feed.routes = ()
+        finished, feed.finished = feed.finished, {}
+        self._parking.in_slices(map(self.leave, finished), len(finished))
 
 
-def _leave(feed: PlainFeed) -> None:
-    feed.history.leave(feed)
+def _interests_of(feed: Feed) -> Interests:
+    """Those of a plain feed, which may not have them yet, or of a wide one."""
+    if isinstance(feed, PlainFeed):
+        return (_interest_in(feed.history.topic, feed.subject),)
+    return feed.interests
+
+
+def _interest_in(topic: Topic[Any], subject: Subject) -> Interest:
+    """That in just this."""
+    return Interest(topic, subject.key, namespace=subject.namespace, partition=subject.partition)
 
 
 def _conflate(touched: Iterable[Feed], index: int, rows: Rows) -> None:
@@ -407,6 +483,8 @@ def _drop(history: History) -> None:
         for _, subject in events_of((kept,)):
             for feed in history.routes.find(subject):
                 feed.drop_through(kept[0])
+            for feed in history.routes.former.find(subject) if history.routes.former else ():
+                feed.drop_items(kept[0])
 
 
 def _parted(pairs: Pairs) -> dict[Topic[Any], tuple[Pairs, Sequence[int]]]:

@@ -230,7 +230,7 @@ class Appender(SnapshotAppender[Any]):
 class PageAppender(SnapshotAppender[Any]):
     """The appender of one run of a replay function."""
 
-    __slots__ = ("_finishes", "_is_closed", "_page", "_passages", "cut", "is_finished")
+    __slots__ = ("_finishes", "_is_closed", "_page", "_passages", "cut", "is_finished", "is_over")
 
     def __init__(self, passages: Passages, page: Page, *, finishes: bool) -> None:
         """`finishes`: the function may say that the subject is finished."""
@@ -241,6 +241,8 @@ class PageAppender(SnapshotAppender[Any]):
         self.is_finished: bool = False
         # The last commit that there was room for, once something came behind it.
         self.cut: Event[Any] | None = None
+        # Whether something came that its readers do not want any more.
+        self.is_over: bool = False
 
     @override
     async def append(self, events: Iterable[Event[Any]], /) -> bool:
@@ -255,12 +257,14 @@ class PageAppender(SnapshotAppender[Any]):
             raise ClosedResourceError("the replay function of this appender has returned")
         if group and page.is_full and self.cut is None:
             self.cut = page.items[-1] if page.items else Event(group[0].topic, page.cursor.index, None)
-        if self.cut is None:
+        if self.cut is None and 0 < page.until < index:
+            self.is_over = True
+        elif self.cut is None:
             page.last = index
             page.replace(replacements)
             if kept:
                 self._passages.replays.append(page, delivery(kept))
-        return not page.is_full
+        return not (page.is_full or self.is_over)
 
     @override
     def finish(self) -> None:
@@ -390,9 +394,11 @@ class SnapshotMaker:
             raise ValueError(f"the replay has come to {index}, and appended commit {page.last}")
         if index == page.cursor.index < self._passages.feeds.floor_of(interests):
             raise ValueError(f"the replay stands still at {index}")
-        if appender.cut is not None:  # what came behind it was not taken
+        if appender.is_over or (appender.cut is None and 0 < page.until < index):
+            index, mark = max(page.until, page.last), ""
+        elif appender.cut is not None:  # what came behind it was not taken
             index, mark = page.last, appender.cut.mark if appender.cut.index == page.last else ""
-        is_finished = appender.is_finished and appender.cut is None
+        is_finished = appender.is_finished and appender.cut is None and not page.until
         self._passages.replays.end(page, Reached(index, mark, is_finished))
 
     def _give_up(self, passage: Snapshot | Page) -> None:

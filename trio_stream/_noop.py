@@ -60,6 +60,7 @@ class NoOpEventPublisher:
         index: int | None = None,
         mark: str = "",
         finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
+        reopen: Iterable[tuple[Topic[Any], Subject | str]] = (),
     ) -> None:
         """Does nothing."""
 
@@ -70,6 +71,7 @@ class NoOpEventPublisher:
         index: int | None = None,
         mark: str = "",
         finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
+        reopen: Iterable[tuple[Topic[Any], Subject | str]] = (),
     ) -> None:
         """Does nothing."""
 

@@ -23,6 +23,7 @@ its own in it.
 
 It is *evicted* from the cache when its time is over, *retired* when nobody reads it any more, and *given up* before its
 readers have had it.
+One that is being made when what it is of is reopened, or that says that this is finished, is evicted too.
 `whole` is the gate where those wait who need to know which of the last three it will be.
 
 *Ageing*: when a history has dropped a commit that is newer than the snapshot, there would be a gap behind it.
@@ -45,6 +46,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from ._buffer import Feed, Finished, Passage
+from ._commit import Ending
 from ._events import END_OF_SNAPSHOT, Event, Subject, Topic, size
 from ._feeds import Feeds, WideFeed, is_wide
 from ._interest import Interest
@@ -262,7 +264,8 @@ class Passages:
             self._let_go(snapshot)  # the history had passed the point at which it was started, and no more
             self.feeds.fill_after(snapshot.interests, index)  # a publisher that stops forgets what is older
             self._remember_age(snapshot)
-            snapshot.is_cached = cache and len(snapshot.interests) == 1
+            is_shared = self.shared.get(snapshot.interests) is snapshot
+            snapshot.is_cached = cache and is_shared and len(snapshot.interests) == 1
             if not snapshot.is_cached:
                 self._unshare(snapshot)
         self._tell(snapshot)
@@ -291,6 +294,21 @@ class Passages:
             snapshot.is_cached = False
             if not snapshot.readers:
                 self._retire(snapshot)
+
+    def reopen(self, reopening: Ending, index: int) -> None:
+        """Has there be more of these subjects, from this commit on, which is about to be appended.
+
+        Who comes now gets no snapshot, and no page, that may say that they are finished.
+        """
+        concerned = self.feeds.reopen(reopening, index)
+        for interests, over in concerned.items():
+            snapshot = self.shared.get(interests)
+            if snapshot is not None and not (
+                snapshot.is_complete and (snapshot.sequel is None or snapshot.index >= index)
+            ):
+                self.evict(snapshot)
+            self.replays.reopen(interests, 0 if over is None else over[1])
+        self.parking.wake([over[0] for over in concerned.values() if over is not None])
 
     def expire(self, history: History) -> None:
         """Lets go of every snapshot that the history has passed."""

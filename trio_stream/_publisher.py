@@ -25,7 +25,6 @@ from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_handler, check_index, check_integer, check_seconds
 from ._commit import (
-    NO_END,
     Ending,
     Groups,
     Pairs,
@@ -34,7 +33,7 @@ from ._commit import (
     is_ordinary,
     plain_subject_of,
     split,
-    subjects_to_finish,
+    subjects_to,
     without_previous,
 )
 from ._compose import Composer
@@ -56,6 +55,7 @@ from ._tokens import Tokens, check_digest
 from ._wait import Lot, Parking
 
 P = TypeVar("P", default=Any)
+T = TypeVar("T")
 
 HISTORY_EVENTS: Final = 65_536
 
@@ -182,6 +182,7 @@ class EventPublisher:
         index: int | None = None,
         mark: str = "",
         finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
+        reopen: Iterable[tuple[Topic[Any], Subject | str]] = (),
     ) -> None:
         """Publishes one commit: all its events, over one or more topics and subjects, with one index.
 
@@ -199,6 +200,11 @@ class EventPublisher:
         A later event of a finished subject is refused, as long as the history keeps this commit or somebody reads the
         key.
         To finish a subject twice is allowed.
+        `reopen` names finished subjects that can have events again, from this commit on; it comes before the events of
+        the commit, and before `finish`.
+        Who read one of them by its key alone, or all of a union that was finished, comes to its end all the same;
+        whoever comes later, or resumes, goes on.
+        A subject that is not known to be finished may be named.
         After the publisher has stopped, it takes close events only, as long as somebody still reads.
 
         It raises, and then has changed nothing:
@@ -206,7 +212,7 @@ class EventPublisher:
         - `InvalidCommitError` unless this is one commit, with a greater index than the last, of subjects that are not
           finished, and each `previous` is a payload of the same subject that has `withdrawn`;
         - `UnknownTopicError`;
-        - `ValueError` for a blank key that is to be finished;
+        - `ValueError` for a blank key that is to be finished or reopened;
         - `RuntimeError` in another thread;
         - `ClosedResourceError` after the publisher has stopped.
         """
@@ -215,6 +221,7 @@ class EventPublisher:
         if (
             index is None
             and not mark
+            and finish is reopen
             and finish == ()
             and (type(events) is list or type(events) is tuple)
             and len(events) == 1
@@ -223,7 +230,7 @@ class EventPublisher:
             if self._publish_single(event):
                 return
         if self._timeline.is_stopped:
-            events = _only_closing(events, finish)
+            events = _only_closing(events, is_more=finish != () or reopen != ())
         commit, closing = checked(events)
         replacements: list[Replacement] = []
         # A list takes a third of the time.
@@ -231,19 +238,20 @@ class EventPublisher:
             mark, commit = _marked(commit, mark)
             commit, replacements = without_previous(commit)
         pairs, parts = split(commit)
-        ending = NO_END
-        if finish != ():
-            ending = subjects_to_finish(finish)
-            parts |= {topic: {} for topic in ending if topic not in parts}
-        for topic in parts:
+        ending = subjects_to("finish", finish)
+        reopening = subjects_to("reopen", reopen)
+        parts |= {topic: {} for topic in ending if topic not in parts}
+        for topic in (*parts, *reopening):
             self._check_topic(topic)
         rows = self._feeds.rows(commit, parts)  # which asks functions that may publish
-        self._feeds.check_open(parts)
-        next_index = self._next_index(commit, index, ends=bool(ending))
+        self._feeds.check_open(parts, reopening)
+        next_index = self._next_index(commit, index, ends=bool(ending or reopening))
         if closing:
             self._revoke(closing, self.index if next_index is None else next_index)
         if next_index is not None:
             self._timeline.advance(next_index, mark)
+            if reopening:
+                self._passages.reopen(reopening, next_index)
             self._feeds.replace(replacements)
             self._append(next_index, pairs, parts, ending, rows)
 
@@ -254,6 +262,7 @@ class EventPublisher:
         index: int | None = None,
         mark: str = "",
         finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
+        reopen: Iterable[tuple[Topic[Any], Subject | str]] = (),
     ) -> None:
         """`publish` for any thread: returns when it is done, raises what it raises, keeps each caller's order.
 
@@ -261,11 +270,9 @@ class EventPublisher:
         """
         check_events("publish_from_thread", events)
         commit = tuple(events)
-        given: object = finish
-        finish = (
-            finish if isinstance(given, str) else tuple(finish)
-        )  # a string is refused when it is published
-        publish = partial(self.publish, commit, index=index, mark=mark, finish=finish)
+        publish = partial(
+            self.publish, commit, index=index, mark=mark, finish=_listed(finish), reopen=_listed(reopen)
+        )
         if self._parking.thread == threading.get_ident():
             publish()
         else:
@@ -518,7 +525,7 @@ class EventPublisher:
             raise UnknownTopicError(f"no handler is registered for topic {str(topic)!r}")
 
     def _next_index(self, commit: list[Event[Any]], index: int | None, *, ends: bool) -> int | None:
-        """The index of the commit; None if it is none. `ends`: it finishes a subject."""
+        """The index of the commit; None if it is none. `ends`: it finishes or reopens a subject."""
         given = index
         if commit:
             index = check_one_index(commit)
@@ -526,7 +533,9 @@ class EventPublisher:
                 raise InvalidCommitError(f"events of index {index} in commit {given}")
         elif index is None:
             if ends:
-                raise InvalidCommitError("a commit without events that finishes a subject needs an index")
+                raise InvalidCommitError(
+                    "a commit without events that finishes or reopens a subject needs an index"
+                )
             return None
         if given is not None:
             check_index(given)
@@ -632,13 +641,15 @@ def _named(end: CloseReason | bool) -> str:
     return "finished" if end else "closed"
 
 
-def _only_closing(events: Iterable[Event[Any]], finish: object) -> tuple[Event[Any], ...]:
+def _listed(pairs: Iterable[T]) -> Iterable[T]:
+    """As they are now; a string is refused when it is published."""
+    given: object = pairs
+    return pairs if isinstance(given, str) else tuple(pairs)
+
+
+def _only_closing(events: Iterable[Event[Any]], *, is_more: bool) -> tuple[Event[Any], ...]:
     closing = tuple(events)
-    if (
-        finish != ()
-        or not closing
-        or not all(isinstance(each.payload, CloseSubscriptions) for each in closing)
-    ):
+    if is_more or not closing or not all(isinstance(each.payload, CloseSubscriptions) for each in closing):
         raise ClosedResourceError("this publisher has stopped")
     return closing
 

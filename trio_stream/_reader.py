@@ -83,8 +83,10 @@ class Reader(Course[P]):
         if self._conflation is not None and (feed.end - position > 1 or feed.dropped > self._index):
             return self._take_conflated(feed, self._conflation)
         if position == feed.end:
-            self._finish_if_done()
-            return None
+            if feed.sequel is None:
+                return None
+            event = self._go_further()
+            return event if self._feed is feed else self._take()
         if self._rights is not None:
             return self._take_shown(feed, self._rights)
         return self._take_next(feed, position)

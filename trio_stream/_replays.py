@@ -38,10 +38,12 @@ WINDOW: Final = 1024  # events in a page; one commit more than that, if it is la
 class Page(Passage):
     """The commits after a cursor, perhaps still being read."""
 
-    __slots__ = ("cancel", "cursor", "is_void", "last", "size")
+    __slots__ = ("cancel", "cursor", "is_void", "last", "size", "until")
 
-    def __init__(self, interests: Interests, cursor: Cursor) -> None:
+    def __init__(self, interests: Interests, cursor: Cursor, until: int) -> None:
         super().__init__()
+        # The last commit that its readers want: what they ask for was finished there, and reopened since. 0 if all.
+        self.until: int = until
         self.interests: Interests = interests
         self.cursor: Cursor = cursor
         self.dropped: int = cursor.index
@@ -71,14 +73,15 @@ class Replays:
         # {interests: those that can be joined, by where they begin}, without empty entries.
         self._pages: dict[Interests, list[Page]] = {}
 
-    def join(self, interests: Interests, cursor: Cursor, *, is_judged: bool) -> Page:
+    def join(self, interests: Interests, cursor: Cursor, *, is_judged: bool, until: int = 0) -> Page:
         """The page to read after this cursor, for one more reader.
 
         `is_judged`: it is known that the cursor lies on the timeline.
+        `until`: see `Page.until`.
         """
-        page = self._found(interests, cursor, may_begin_before=is_judged or not cursor.mark)
+        page = self._found(interests, cursor, until, may_begin_before=is_judged or not cursor.mark)
         if page is None:
-            page = Page(interests, cursor)
+            page = Page(interests, cursor, until)
             insort(self._pages.setdefault(interests, []), page, key=_BEGIN)
             self._start(page)
         page.readers += 1
@@ -111,16 +114,25 @@ class Replays:
                 self._note(page, sequel.at)
             self._parking.wake((page,))
 
+    def reopen(self, interests: Interests, until: int) -> None:
+        """Whoever asks for these from now on wants all of it; the others, if it was finished, up to this commit."""
+        for page in self._pages.pop(interests, ()):
+            page.until = until
+
     def forget(self, topics: Container[Topic[Any]]) -> None:
         """Nobody joins a page of these any more: their state was replaced, or the publisher stops."""
         for interests in [each for each in self._pages if any(one.topic in topics for one in each)]:
             for page in self._pages.pop(interests):
                 page.is_void = True
 
-    def _found(self, interests: Interests, cursor: Cursor, *, may_begin_before: bool) -> Page | None:
+    def _found(
+        self, interests: Interests, cursor: Cursor, until: int, *, may_begin_before: bool
+    ) -> Page | None:
         pages = self._pages.get(interests, ())
         for place in range(bisect_right(pages, cursor.index, key=_BEGIN) - 1, -1, -1):
             page = pages[place]
+            if page.until != until:
+                continue
             if may_begin_before and _brings_on(page, cursor.index):
                 return page
             if page.cursor == cursor and not may_begin_before:  # it is to be judged, whatever follows

@@ -7,6 +7,9 @@ So what a publish costs grows with the shapes in use and with the feeds that mat
 When a history drops a commit it is looked for once more, so that the feeds which have it drop it too; not if no feed
 got it when it was published, and none was filled with it later.
 The commits do not say which feeds have them: those come and go while a quiet topic keeps its commits.
+
+*Former* feeds get nothing any more: what they are of was finished, and reopened since.
+They are looked for in the same way, only when a commit is dropped that they may have.
 """
 
 from collections import deque
@@ -27,7 +30,7 @@ _Place: TypeAlias = tuple[str, Name, Name]
 class Routes:
     """The wide feeds that events of one topic get into."""
 
-    __slots__ = ("count", "filled", "routed", "shapes")
+    __slots__ = ("count", "filled", "former", "routed", "shapes")
 
     def __init__(self) -> None:
         # How many feeds there are. Written by `Feeds`; any thread may look.
@@ -38,6 +41,8 @@ class Routes:
         self.filled: int = 0
         # {shape: {place: the feeds that have such an interest}}, without empty entries.
         self.shapes: dict[_Shape, dict[_Place, dict[Feed, None]]] = {}
+        # The former feeds that somebody reads, which may have the commits up to `filled`; None if there never was one.
+        self.former: Routes | None = None
 
     def add(self, interest: Interest, feed: Feed) -> None:
         shape, place = _located(interest)
@@ -80,7 +85,24 @@ class Routes:
         if self.routed and self.routed[0] == index:
             self.routed.popleft()
             return True
-        return index <= self.filled and bool(self.shapes)
+        return index <= self.filled and bool(self.shapes or (self.former and self.former.shapes))
+
+    def retire(self, interest: Interest, feed: Feed, index: int) -> None:
+        """The feed is a former one from this commit on."""
+        if self.former is None:
+            self.former = Routes()
+        self.former.add(interest, feed)
+        self.filled = max(self.filled, index)
+
+    def forget(self, interest: Interest, feed: Feed) -> None:
+        """Nobody reads the former feed any more, which may not be known here."""
+        if self.former is not None and feed in self.former.find_exactly(interest):
+            self.former.remove(interest, feed)
+
+    def find_exactly(self, interest: Interest) -> Collection[Feed]:
+        """The feeds that have this interest."""
+        shape, place = _located(interest)
+        return self.shapes.get(shape, {}).get(place, ())
 
 
 def _located(interest: Interest) -> tuple[_Shape, _Place]:

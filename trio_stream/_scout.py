@@ -63,7 +63,9 @@ class Scout(Reader[P]):
             return not self._source.end and 0 < self._index >= index
         if self._phase is REPLAYING:
             return self._awaited is None and self._index >= index
-        return self._phase is LIVE and (self._index >= index or self._position == self._feed.end)
+        if self._phase is not LIVE or self._is_to_go_on():
+            return self._phase is LIVE and self._index >= index
+        return self._index >= index or self._position == self._feed.end
 
     def retire(self) -> None:
         """Leaves, if it has neither ended nor been followed."""
@@ -90,8 +92,8 @@ class Scout(Reader[P]):
         reader._peak_lag = max(reader._peak_lag, self._peak_lag)
         if self._uses_map:
             self._passages.feeds.relax(reader._feed)
-        reader._feed.readers -= 1
-        self._feed = NOWHERE  # its places are those of the reader now
+        self._passages.feeds.leave(reader._feed)
+        reader._feed, self._feed = self._feed, NOWHERE  # its places are those of the reader now
         reader._tell_watchers()
 
 

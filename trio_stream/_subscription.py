@@ -157,7 +157,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         if self._end is not None:
             return max(self._index, self._end.horizon)
         if self._phase is Phase.LIVE and self._position == self._feed.end:
-            return max(self._index, self._passages.timeline.index)
+            return self._all_had
         return self._index
 
     @property

@@ -10,13 +10,16 @@ Two bounds say what is gone.
 `floor` is the lowest index that one can resume from; it is also raised by a publisher that starts, or is refreshed, at
 some index, and never falls on one timeline.
 
+A subject that is finished and then *reopened* has a new feed.
+It begins with the same items, and the log lists it in the place of the old one, which stays with its readers.
+
 Most commits have one event.
 They are kept without a list around it, and take half of the time.
 """
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -172,11 +175,11 @@ class History:
         """The commits that are kept, oldest first; a copy."""
         return list(self._log)
 
-    def check_open(self, subjects: Iterable[Subject]) -> None:
-        """Raises `InvalidCommitError` if one of these is known to be finished by a commit."""
+    def check_open(self, subjects: Iterable[Subject], reopening: Collection[Subject] = ()) -> None:
+        """Raises `InvalidCommitError` if one of these is known to be finished by a commit, and not `reopening`."""
         for subject in subjects:
             feed = self.feeds.get(subject)
-            if feed is not None and feed.sequel is not None:
+            if feed is not None and feed.sequel is not None and subject not in reopening:
                 feed.check_open()
 
     def append(
@@ -206,6 +209,29 @@ class History:
             self._log.append((index, pairs, feeds, places, ending))
             self._more += len(pairs) + len(ending) - 1
         return feeds + ending
+
+    def reopen(self, subjects: Iterable[Subject], index: int) -> list[tuple[PlainFeed, int]]:
+        """Has there be more of these that are finished, from this commit on.
+
+        Returns the feeds that are over, and where they were finished; who reads those comes to their end.
+        In their place there are new ones, with what the history still has.
+        """
+        over: dict[PlainFeed, PlainFeed] = {}
+        ended: list[tuple[PlainFeed, int]] = []
+        for subject in subjects:
+            feed = self.feeds.get(subject)
+            if feed is None:
+                continue
+            feed.reopened = index
+            if isinstance(feed.sequel, Finished) and feed.sequel.at < index:
+                ended.append((feed, feed.sequel.at))
+                feed.sequel = feed.sequel._replace(reopened=index)
+                over[feed] = self._renewed(feed)
+        if any(feed.is_ending or feed.start < feed.end for feed in over):
+            self._log = deque([self._relisted(kept, over) for kept in self._log])
+        for renewed in over.values():
+            self._discard_if_unused(renewed)
+        return ended
 
     def append_single(self, index: int, event: Event[Any], subject: Subject) -> PlainFeed:
         """`append` for a commit of one event; returns the feed of its subject, which knows that of the blank key.
@@ -304,6 +330,27 @@ class History:
         feed.is_ending = True
         self.finals += 1
         return feed
+
+    def _renewed(self, feed: PlainFeed) -> PlainFeed:
+        """A feed in the place of this one, which is over."""
+        self.finals -= feed.is_final
+        renewed = PlainFeed(self, feed.subject, feed.blank)
+        renewed.items = list(feed.items)
+        renewed.base, renewed.start, renewed.end = feed.base, feed.start, feed.end
+        renewed.dropped = feed.dropped
+        renewed.reopened = feed.reopened
+        self.feeds[feed.subject] = renewed
+        return renewed
+
+    def _relisted(self, kept: Kept, over: Mapping[PlainFeed, PlainFeed]) -> Kept:
+        """What is kept of a commit, with new feeds in the place of those that are over; it finishes none of these."""
+        if len(kept) == 3:
+            index, event, feed = kept
+            return (index, event, over[feed]) if feed in over else kept
+        index, pairs, feeds, places, ending = kept
+        left = tuple([feed for feed in ending if feed not in over])
+        self._more -= len(ending) - len(left)
+        return index, pairs, tuple([over.get(feed, feed) for feed in feeds]), places, left
 
     def _discard_if_unused(self, feed: PlainFeed) -> None:
         if (

@@ -1,6 +1,7 @@
 """list --prefix, topics and status."""
 
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,12 @@ def test_status_says_how_far_and_how_large_the_store_is(command: Command, folder
         command("put", "jobs", f"{number}", f'"{"x" * 9000}"')
     command("compact", "2")
     (fields,) = command("status", "--json").objects
-    epoch = fields.pop("epoch")
+    epoch, mark = fields.pop("epoch"), fields.pop("mark")
     assert re.fullmatch(r"[0-9a-f]{32}", epoch)
+    assert re.fullmatch(r"[0-9a-f]{16}", mark)
     assert fields == {
         "engine": "sqlite",
+        "version": sqlite3.sqlite_version,
         "file": str(folder / "trio-stream.db"),
         "head": 5,
         "floor": 2,
@@ -53,19 +56,20 @@ def test_status_says_how_far_and_how_large_the_store_is(command: Command, folder
     }
     shown = dict(line.split(None, 1) for line in command("status").out.splitlines())
     assert shown == {
-        "engine": "sqlite",
+        "engine": f"sqlite {sqlite3.sqlite_version}",
+        "mark": mark,
         "file": str(folder / "trio-stream.db"),
         "epoch": epoch,
         "head": "5",
         "floor": "2",
         "commits": "3 in the log",
-        "size": f"{size('trio-stream.db') / 1024:.1f} KiB, and 0 bytes of write-ahead log",
+        "size": f"{size('trio-stream.db') / 1024:.1f} KiB of file, 0 bytes of write ahead log",
     }
 
 
 @pytest.mark.parametrize("name", ["with space", "new\nline", "\udcff", "é"])
 def test_status_names_any_file_in_one_line(command: Command, folder: Path, name: str) -> None:
     command("--store", f"sqlite:{name}", "put", "jobs", "a", "0")
-    assert command("--store", f"sqlite:{name}", "status").out.count("\n") == 7
+    assert command("--store", f"sqlite:{name}", "status").out.count("\n") == 8
     (fields,) = command("--store", f"sqlite:{name}", "status", "--json").objects
     assert fields["file"] == str(folder / name)

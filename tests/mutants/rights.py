@@ -391,10 +391,10 @@ RIGHTS = (
         "a commit that is refused revokes",
         "D18, D20",
         "_publisher.py",
-        "        next_index = self._next_index(commit, index, ends=bool(ending))\n",
+        "        next_index = self._next_index(commit, index, ends=bool(ending or reopening))\n",
         "        if closing:\n"
         "            self._revoke(closing, self.index)\n"
-        "        next_index = self._next_index(commit, index, ends=bool(ending))\n",
+        "        next_index = self._next_index(commit, index, ends=bool(ending or reopening))\n",
         ("test_revoked_cursors.py",),
     ),
     Mutant(

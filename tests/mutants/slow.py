@@ -299,8 +299,8 @@ SLOW = (
         "a full page is as good as what the function says",
         "D3, D6",
         "_handlers.py",
-        "        if appender.cut is not None:  # what",
-        "        if False:  # what",
+        "        elif appender.cut is not None:  # what",
+        "        elif False:  # what",
         REPLAY,
     ),
     Mutant(

@@ -6,7 +6,7 @@ import click
 
 from trio_stream.stores import StoreError
 
-from ._changing import compact, delete, put, txn
+from ._changing import compact, delete, put, revoke, txn
 from ._copying import backup, restore
 from ._following import demo, demo_writer, wait, watch
 from ._importing import import_
@@ -26,7 +26,8 @@ _STORE: Final = "sqlite:trio-stream.db"
     show_default=True,
     envvar="TRIO_STREAM_STORE",
     show_envvar=True,
-    help="The store: sqlite:PATH. `put`, `txn`, `import`, `watch` and `wait` make it if there is none.",
+    help="The store: sqlite:PATH or postgresql://... `put`, `txn`, `import`, `watch` and `wait` make it if there is"
+    " none.",
 )
 @click.version_option(package_name="trio-stream")
 @click.pass_context
@@ -47,6 +48,7 @@ _COMMANDS: Final = (
     put,
     delete,
     txn,
+    revoke,
     import_,
     get,
     list_,

@@ -2,13 +2,14 @@
 
 import click
 
-from trio_stream.stores import Delete, Name, Operation, Put
+from trio_stream.stores import Change, Delete, Name, Put, Revoke
 
 from . import _arguments as arguments
 from ._lines import json_line
 from ._opening import opening_of
 from ._output import Output
 from ._run import run_async
+from ._tokens import read_tokens
 from ._transaction import Transaction, read_transaction
 from ._value import read_value
 
@@ -18,6 +19,12 @@ from ._value import read_value
 @arguments.key
 @click.argument("value", metavar="VALUE")
 @click.option("--raw", "is_raw", is_flag=True, help="VALUE is a text, taken as it is, and not JSON.")
+@click.option(
+    "--final",
+    "is_final",
+    is_flag=True,
+    help="It is the last value of KEY: who watches just that is done with it.",
+)
 @arguments.namespace
 @arguments.expect
 @arguments.as_json
@@ -29,6 +36,7 @@ def put(
     key: str,
     value: str,
     is_raw: bool,
+    is_final: bool,
     namespace: str,
     expect: int | None,
     as_json: bool,
@@ -40,9 +48,11 @@ def put(
 
     With --raw VALUE is a text; one that begins with "@" comes from standard input, or as JSON: '"@home"'.
 
+    After --final KEY cannot be put again; `delete` frees it.
+
     Prints the index of the commit.
     """
-    operation = Put(topic, key, read_value(value, is_raw=is_raw), namespace)
+    operation = Put(topic, key, read_value(value, is_raw=is_raw), namespace, final=is_final)
     _commit(url, _single(operation, expect), makes_store=True, as_json=as_json)
 
 
@@ -85,6 +95,7 @@ def txn(url: str, *, file: str, topic: str | None, namespace: str, as_json: bool
       {"type": "put", "topic": ..., "key": ..., "value": ..., "expect": INDEX}
       {"type": "delete", "topic": ..., "key": ...}
 
+    "final": true makes it the last value of its key.
     "type" is "put" by default, so that lines of `list --json` do; their "index" is ignored.
     "expect" is the index at which the key must have been put last, 0 if it must not exist. If one is not so nothing
     is changed, and the exit code is 1. "namespace" may be there as well.
@@ -95,7 +106,7 @@ def txn(url: str, *, file: str, topic: str | None, namespace: str, as_json: bool
     _commit(url, transaction, makes_store=True, as_json=as_json)
 
 
-def _single(operation: Operation, expect: int | None) -> Transaction:
+def _single(operation: Change, expect: int | None) -> Transaction:
     return Transaction([operation], {} if expect is None else {Name(*operation.name): expect})
 
 
@@ -103,6 +114,28 @@ def _commit(url: str, transaction: Transaction, *, makes_store: bool, as_json: b
     async def main() -> None:
         async with opening_of(url, makes_store=makes_store) as store:
             index = await store.commit(transaction.operations, expect=transaction.expect)
+        await Output().write(json_line({"index": index}) if as_json else f"{index}\n")
+
+    run_async(main)
+
+
+@click.command()
+@click.argument("file", metavar="[FILE]", default="-")
+@arguments.as_json
+@click.pass_obj
+def revoke(url: str, *, file: str, as_json: bool) -> None:
+    """Close every subscription made with a token, in all processes of the store.
+
+    FILE has the tokens, one in a line; "-", the default, is standard input: on a command line anybody could read them.
+    Cursors that were reached with one of them are stale from then on.
+
+    Prints the index of the commit.
+    """
+    tokens = read_tokens(file)
+
+    async def main() -> None:
+        async with opening_of(url) as store:
+            index = await store.commit([Revoke(token) for token in tokens])
         await Output().write(json_line({"index": index}) if as_json else f"{index}\n")
 
     run_async(main)

@@ -7,7 +7,7 @@ from trio_stream.stores.sqlite import backup_sqlite_store, restore_sqlite_store
 
 from . import _arguments as arguments
 from ._lines import json_line, key_text
-from ._opening import check_store_exists, path_of
+from ._opening import check_store_exists, file_of
 from ._output import Output
 from ._run import run_async
 
@@ -47,7 +47,7 @@ def restore(url: str, *, file: str, as_json: bool) -> None:
     """
 
     async def main() -> None:
-        head = await restore_sqlite_store(file, str(path_of(url)))
+        head = await restore_sqlite_store(file, str(file_of(url)))
         text = f"the store is as of {head.index}, with epoch {head.epoch}\n"
         await Output().write(_head_line(head) if as_json else text)
 

@@ -16,13 +16,22 @@ import anyio.lowlevel
 import click
 
 from trio_stream import EventPublisher, SubscribeRequest
-from trio_stream.stores import Delete, Head, Put, Store, open_store, open_store_publisher, topic as topic_of
+from trio_stream.stores import (
+    Delete,
+    DescribedStore,
+    Head,
+    Put,
+    Store,
+    open_store_publisher,
+    topic as topic_of,
+)
 
 from ._audit import Truth, View, replay
 from ._demo_writer import Task
 from ._display import Display, open_display
 from ._followers import CLOSED, Follower, Leaver, Revoked
 from ._kept import Kept
+from ._opening import patient_opening_of
 from ._run import Backend, open_tasks
 from ._services import Services, load_services
 
@@ -53,12 +62,15 @@ class Demo:
         services = load_services(self._file)
         with nullcontext() if self._url else TemporaryDirectory(prefix="trio-stream-") as folder:
             url = self._url or f"sqlite:{folder}/demo.db"
-            click.echo(
-                f"{len(services.entries)} services of {services.source} in {url}, topic {self._topic}; "
-                f"{_WRITERS} processes change them for {self._seconds:g} s ({self._backend})."
-            )
-            async with open_store(url, busy_timeout=30) as store:
-                before = await store.head()
+            async with patient_opening_of(url) as store:
+                assert isinstance(store, DescribedStore)  # as all are that a URL can name
+                status = await store.status()
+                click.echo(
+                    f"{len(services.entries)} services of {services.source} in {status.engine} {status.place}, "
+                    f"topic {self._topic}; "
+                    f"{_WRITERS} processes change them for {self._seconds:g} s ({self._backend})."
+                )
+                before = status.head
                 try:
                     commits = await self._load(store, services)
                     followers, outcome = await self._follow(store, url, services)
@@ -133,13 +145,13 @@ class Demo:
         try:
             async with anyio.create_task_group() as tasks:
                 for seed in range(_WRITERS):
-                    task = Task(url, self._topic, key, deadline, seed)
-                    tasks.start_soon(self._run_writer, task, reading, outcome)
+                    task = Task(self._topic, key, deadline, seed)
+                    tasks.start_soon(self._run_writer, url, task, reading, outcome)
         finally:
             os.close(reading)
             os.close(writing)
 
-    async def _run_writer(self, task: Task, stdin: int, outcome: _Outcome) -> None:
+    async def _run_writer(self, url: str, task: Task, stdin: int, outcome: _Outcome) -> None:
         """When this is cancelled, the process is killed and waited for."""
         command = [
             sys.executable,
@@ -150,8 +162,12 @@ class Demo:
             "--backend",
             self._backend,
         ]
+        # The URL may have a password in it, and anybody can read the arguments of a process.
+        environment = {**os.environ, "TRIO_STREAM_STORE": url}
         # In a session of its own: Ctrl-C on the terminal is for us alone.
-        process = await anyio.run_process(command, stdin=stdin, check=False, start_new_session=True)
+        process = await anyio.run_process(
+            command, stdin=stdin, check=False, start_new_session=True, env=environment
+        )
         if process.returncode == 0:
             outcome.acknowledged += int(process.stdout)
         else:

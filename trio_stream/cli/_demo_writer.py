@@ -9,8 +9,9 @@ from typing import Final, Self
 
 import anyio
 
-from trio_stream.stores import JSON, Delete, Operation, Put, open_store
+from trio_stream.stores import JSON, Delete, Operation, Put
 
+from ._opening import patient_opening_of
 from ._run import open_tasks
 
 _PAUSE: Final = 0.004  # seconds between two commits, on the average
@@ -20,7 +21,6 @@ _PAUSE: Final = 0.004  # seconds between two commits, on the average
 class Task:
     """What a writer is told."""
 
-    url: str
     topic: str
     key: str
     """Changed more often than others, and never deleted: somebody follows it."""
@@ -71,13 +71,13 @@ class Changes:
         return Put(self._task.topic, key, {**service, "status": status, "at": time.time()})
 
 
-async def write(task: Task) -> int:
+async def write(url: str, task: Task) -> int:
     """Commits changes until the deadline, or until standard input ends: then the process that started this is gone.
 
     Returns how many commits were acknowledged.
     """
     commits = 0
-    async with open_store(task.url, busy_timeout=30) as store:
+    async with patient_opening_of(url) as store:
         async with store.list(task.topic) as entries:
             changes = Changes(task, {key: entry.value async for key, entry in entries})
         async with open_tasks() as tasks:

@@ -260,6 +260,7 @@ def demo(context: click.Context, *, file: str | None, seconds: float, backend: B
 @click.command("demo-writer", hidden=True)
 @click.argument("argument")
 @arguments.backend
-def demo_writer(*, argument: str, backend: Backend) -> None:
+@click.pass_obj
+def demo_writer(url: str, *, argument: str, backend: Backend) -> None:
     """A process of the demonstration that changes its catalogue; prints how many commits were acknowledged."""
-    click.echo(run_async(partial(write, Task.from_argument(argument)), backend=backend))
+    click.echo(run_async(partial(write, url, Task.from_argument(argument)), backend=backend))

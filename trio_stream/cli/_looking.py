@@ -4,12 +4,11 @@ from typing import Final
 
 import click
 
-from trio_stream.stores import JSON, Head
-from trio_stream.stores.sqlite import Sizes
+from trio_stream.stores import JSON, DescribedStore, StoreStatus
 
 from . import _arguments as arguments
 from ._lines import entry_fields, entry_line, json_line, key_text, value_text
-from ._opening import opening_of, path_of
+from ._opening import opening_of
 from ._output import Output
 from ._run import run_async
 
@@ -103,46 +102,57 @@ def topics(url: str, *, as_json: bool) -> None:
 def status(url: str, *, as_json: bool) -> None:
     """Say how far and how large the store is.
 
-    The newest index (head), the newest commit that the log no longer has (floor), the epoch that they belong to, the
-    commits in the log, and the bytes of the file and of the write-ahead log beside it.
+    The engine and its version, where the store is, the newest index (head) and the mark of that commit, the newest
+    commit that the log no longer has (floor), the epoch that they belong to, the commits in the log, and the bytes:
+    of the file and of the write-ahead log beside it, or of the tables on the server.
 
     \b
     With --json:
-      {"engine", "file", "epoch", "head", "floor", "commits",
-       "bytes", "log_bytes"}
+      {"engine", "version", "file" or "place", "epoch", "head", "mark",
+       "floor", "commits", "bytes", "log_bytes"}
+    place      of a store on a server: without a password
+    log_bytes  of a store in a file only
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
 
     async def main() -> None:
         async with opening_of(url, reads=True) as store:
-            head, sizes = await store.head(), await store.sizes()
-        fields = _status(str(path_of(url)), head, sizes)
-        await Output().write(json_line(fields) if as_json else _status_text(fields, sizes))
+            assert isinstance(store, DescribedStore)  # as all are that a URL can name
+            status = await store.status()
+        await Output().write(json_line(_fields(status)) if as_json else _text(status))
 
     run_async(main)
 
 
-def _status(file: str, head: Head, sizes: Sizes) -> dict[str, JSON]:
-    return {
-        "engine": "sqlite",
-        "file": file,
+def _fields(status: StoreStatus) -> dict[str, JSON]:
+    head, sizes = status.head, status.sizes
+    fields: dict[str, JSON] = {
+        "engine": status.engine,
+        "version": status.version,
+        "file" if "file" in sizes else "place": status.place,
         "epoch": head.epoch,
         "head": head.index,
+        "mark": head.mark,
         "floor": head.floor,
-        "commits": sizes.commits,
-        "bytes": sizes.file,
-        "log_bytes": sizes.write_ahead_log,
+        "commits": status.commits,
     }
+    if "file" in sizes:
+        return {**fields, "bytes": sizes["file"], "log_bytes": sizes["write_ahead_log"]}
+    return {**fields, "bytes": sum(sizes.values())}
 
 
-def _status_text(fields: dict[str, JSON], sizes: Sizes) -> str:
+def _text(status: StoreStatus) -> str:
+    head = status.head
     rows = {
-        "engine": fields["engine"],
-        "file": key_text(str(fields["file"])),
-        "epoch": key_text(str(fields["epoch"])),
-        "head": f"{fields['head']}",
-        "floor": f"{fields['floor']}",
-        "commits": f"{sizes.commits:,} in the log",
-        "size": f"{_size(sizes.file)}, and {_size(sizes.write_ahead_log)} of write-ahead log",
+        "engine": f"{status.engine} {status.version}",
+        "file" if "file" in status.sizes else "place": key_text(status.place),
+        "epoch": key_text(head.epoch),
+        "head": f"{head.index}",
+        "mark": head.mark or "none",
+        "floor": f"{head.floor}",
+        "commits": f"{status.commits:,} in the log",
+        "size": ", ".join(
+            f"{_size(size)} of {what.replace('_', ' ')}" for what, size in status.sizes.items()
+        ),
     }
     return "".join(f"{name:<8} {text}\n" for name, text in rows.items())
 

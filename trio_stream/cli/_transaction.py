@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from trio_stream.stores import JSON, Delete, Name, Operation, Put
+from trio_stream.stores import JSON, Change, Delete, Name, Put
 
 from ._formats import Record, format_of, missing, read_json, read_ndjson
 from ._input import name_of, open_input
@@ -14,13 +14,13 @@ from ._records import Line, check_values, key_of
 from ._text import RecordError, TextReader
 
 # "index" is that of a line of `list --json`.
-_MEMBERS: Final = ("type", "topic", "namespace", "key", "value", "expect", "index")
+_MEMBERS: Final = ("type", "topic", "namespace", "key", "value", "final", "expect", "index")
 
 
 class Transaction(NamedTuple):
     """What to do as a whole or not at all."""
 
-    operations: list[Operation]
+    operations: list[Change]
     expect: dict[Name, int]
 
 
@@ -59,7 +59,7 @@ def _transaction(records: Iterator[tuple[int, Record]], topic: str | None, names
     return Transaction([line.operation for line in lines], expect)
 
 
-def _operation(number: int, record: Record, topic: str | None, namespace: str) -> Operation:
+def _operation(number: int, record: Record, topic: str | None, namespace: str) -> Change:
     for member in record:
         if member not in _MEMBERS:
             raise RecordError(number, f"{value_text(member)} is no member of an operation")
@@ -74,10 +74,10 @@ def _operation(number: int, record: Record, topic: str | None, namespace: str) -
         case "put":
             if "value" not in record:
                 raise missing(number, "value", record, "")
-            return Put(where, key, record["value"], within)
+            return Put(where, key, record["value"], within, final=_final(number, record))
         case "delete":
-            if record.get("value") is not None:
-                raise RecordError(number, "a delete has no value")
+            if record.get("value") is not None or _final(number, record):
+                raise RecordError(number, "a delete has no value, and is not final")
             return Delete(where, key, within)
         case kind:
             raise RecordError(number, f'the type is {value_text(kind)}, neither "put" nor "delete"')
@@ -93,3 +93,10 @@ def _index(number: int, index: JSON) -> int:
     if isinstance(index, bool) or not isinstance(index, int) or index < 0:
         raise RecordError(number, f"expects {value_text(index)}, which is no index")
     return index
+
+
+def _final(number: int, record: Record) -> bool:
+    final = record.get("final", False)
+    if not isinstance(final, bool):
+        raise RecordError(number, f"final is true or false, not {value_text(final)}")
+    return final

@@ -14,6 +14,7 @@ from ._errors import (
 from ._feed import open_store_publisher
 from ._open import open_store
 from ._retention import Retention
+from ._status import DescribedStore, StoreStatus
 from ._store import Store
 from ._values import (
     JSON,
@@ -45,6 +46,7 @@ __all__ = [
     "CommitUnknownError",
     "ConflictError",
     "Delete",
+    "DescribedStore",
     "Entry",
     "EpochIndex",
     "Head",
@@ -60,6 +62,7 @@ __all__ = [
     "Revoke",
     "Store",
     "StoreError",
+    "StoreStatus",
     "UnreadableCommitError",
     "open_store",
     "open_store_publisher",

@@ -69,6 +69,7 @@ class _StorePublisher(EventPublisher):
         index: int | None = None,
         mark: str = "",
         finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
+        reopen: Iterable[tuple[Topic[Any], Subject | str]] = (),
     ) -> NoReturn:
         _refuse("publish")
 
@@ -80,6 +81,7 @@ class _StorePublisher(EventPublisher):
         index: int | None = None,
         mark: str = "",
         finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
+        reopen: Iterable[tuple[Topic[Any], Subject | str]] = (),
     ) -> NoReturn:
         _refuse("publish_from_thread")
 

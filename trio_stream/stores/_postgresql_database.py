@@ -29,11 +29,13 @@ from ._orders import Draft, Order, Outcome, draft
 from ._postgresql_schema import VERSION, create, prefix
 from ._postgresql_server import Connection, MayNotWriteError, Pool, Server, is_lost
 from ._postgresql_writing import CHANNEL, LIMITS, Group, Statement, Tables, mark_at
-from ._retention import EVERY, Retention
+from ._retention import Retention
+from ._status import StoreStatus
 from ._values import JSON, Entry, EpochIndex, Head, Name, Revocations
 
 _READERS: Final = 3  # connections that read something small
 _SETTLING: Final = 5.0  # seconds in which to find out what became of a commit
+_EVERY: Final = 64  # commits of a process, of which the first one sees to the retention
 _SHORTENED: Final = 2048  # commits that one commit removes beside, at most
 _LONGEST_AGE: Final = 1e9  # seconds; more is as good as for ever
 IDS_KEPT: Final = 600.0
@@ -149,11 +151,16 @@ class Database:
         )
         return Revocations(salt, floor, dict(found))
 
-    def sizes(self, stop: threading.Event | None = None) -> tuple[int, int]:
-        """Commits of the log, and bytes of all tables with their indexes."""
-        sql = "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) AS name"
-        row, (((size,),),) = self.read([Statement(sql, [self.tables.names])], stop)
-        return row.index - row.floor, int(size)
+    def status(self, stop: threading.Event | None = None) -> StoreStatus:
+        """What the store says of itself."""
+        size = "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) AS name"
+        row, (((size_,),), ((version,),)) = self.read(
+            [Statement(size, [self.tables.names]), Statement("SELECT current_setting('server_version')")],
+            stop,
+        )
+        return StoreStatus(
+            "postgresql", version, self.server.name, row.head, row.index - row.floor, {"tables": int(size_)}
+        )
 
     def read(
         self, found: Sequence[Statement], stop: threading.Event | None = None
@@ -360,7 +367,7 @@ class Database:
     def _retain(self, made: int) -> None:
         """Applies the retention now and then; what fails is done by the next one."""
         before, self._made = self._made, self._made + made
-        is_due = before == 0 or before // EVERY < self._made // EVERY
+        is_due = before == 0 or before // _EVERY < self._made // _EVERY
         if self._retention is not None and made and is_due:
             with suppress(StoreError):
                 self.shorten(self._retention)

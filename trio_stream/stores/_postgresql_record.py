@@ -120,7 +120,7 @@ class _Recording:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected):
-            raise _OvertakenError(self._names[0] if self._names else Name("", ""), 0, 0) from None
+            raise _OvertakenError(Name(*self._names[0]) if self._names else Name("", ""), 0, 0) from None
 
     def decide(self, rows: Sequence[Sequence[Any]]) -> EpochIndex:
         """The index, given what was found; raises why there is none."""

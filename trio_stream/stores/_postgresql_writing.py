@@ -18,8 +18,8 @@ from uuid import UUID
 
 from ._anchors import Anchor, Known, is_forked
 from ._errors import StoreError
-from ._orders import Draft, Effects, Outcome, Present, settle
-from ._values import MOST_REVOKED, EpochIndex, Limits, Name, Put, token_digest
+from ._orders import Draft, Effects, Key, Outcome, Present, settle
+from ._values import MOST_REVOKED, EpochIndex, Limits, Put, token_digest
 
 LIMITS: Final = Limits(operations=100_000, commit=64 << 20, key=512, value=16 << 20)
 """A row of an index has at most a third of a page of 8 KiB, and the three parts of a name are in one."""
@@ -77,8 +77,8 @@ class Group:
         ]
         # The fields below are written by `decide`.
         self._head = Head("", 0, "", 0, "", b"", "", "")
-        self._present: dict[Name, Present] = {}
-        self._touched: dict[Name, None] = {}
+        self._present: dict[Key, Present] = {}
+        self._touched: dict[Key, None] = {}
         self._made: dict[UUID, EpochIndex] = {}
         self._revoked: dict[str, int] = {}
         self._entries: list[tuple[int, str, list[str], str, str]] = []  # rows of the log
@@ -139,7 +139,7 @@ class Group:
         if doubt is not None:
             self._look_for_fork(dict(doubt))
         self._newest = EpochIndex(self._head.index, self.epoch, self._head.mark)
-        self._present = {Name(*row[:3]): Present(*row[3:]) for row in rows[1]}
+        self._present = {row[:3]: Present(*row[3:]) for row in rows[1]}
         for id_, index, mark in rows[2] if self._ids else ():
             self._made[id_] = EpochIndex(index, self.epoch, mark)
         self.outcomes = [self._outcome(each) for each in self._drafts]
@@ -182,7 +182,7 @@ class Group:
         digests = [token_digest(token, self._head.salt) for token in effects.tokens]
         for digest in digests:
             self._revoked[digest] = int(made)
-        topics = list(dict.fromkeys(each.name.topic for each in effects.changes))
+        topics = list(dict.fromkeys(each.change.topic for each in effects.changes))
         self._entries.append((int(made), made.mark, topics, effects.text, " ".join(digests)))
         if id_ is not None:
             self._made[id_] = made

@@ -8,9 +8,7 @@ Every transaction looks whether the farthest commit that this process knows of i
 import json
 import reprlib
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from time import perf_counter
 from types import MappingProxyType
@@ -19,7 +17,9 @@ from typing import Final, NamedTuple, TypeVar
 from ._anchors import Anchor, Anchors, Known, is_forked
 from ._errors import BusyError, StoreError, again
 from ._orders import Draft, Order, Outcome, draft
+from ._retention import Retention
 from ._sqlite_file import Connection, SQLiteFile, new_epoch
+from ._sqlite_retention import Retaining, give_back, trim
 from ._sqlite_schema import mark_text
 from ._sqlite_statements import first_row, rows_of, run
 from ._sqlite_write import LIMITS, Writer
@@ -28,16 +28,6 @@ from ._values import JSON, Entry, EpochIndex, Head, Name, Revocations
 T = TypeVar("T")
 
 READ_CHARACTERS: Final = 1 << 20  # of JSON, after which no further commit or row is read in the same go
-
-_TRIM: Final = (
-    "DELETE FROM ts_log WHERE idx IN"
-    " (SELECT idx FROM ts_log WHERE idx <= (SELECT floor FROM ts_head) ORDER BY idx LIMIT ?)"
-)
-_TRIM_IDS: Final = (
-    "DELETE FROM ts_ids WHERE id IN"
-    " (SELECT id FROM ts_ids WHERE idx <= (SELECT floor FROM ts_head) AND at < ? ORDER BY idx LIMIT ?)"
-)
-_SHORTEST_MEMORY: Final = 600  # seconds that an id is remembered at least
 
 _HEAD: Final = (
     "SELECT epoch, idx, floor, floor_mark, at,"
@@ -81,8 +71,9 @@ class Step(NamedTuple):
 class Database:
     """The transactions; any number of threads may call them, and those of one connection take turns."""
 
-    def __init__(self, file: SQLiteFile) -> None:
+    def __init__(self, file: SQLiteFile, retention: Retention | None = None) -> None:
         self.file = file
+        self._retaining = None if retention is None else Retaining(retention)
         self._writer = Connection(file)
         self._reader = Connection(file)
         self._cleaner = Connection(file)
@@ -150,8 +141,10 @@ class Database:
             with self._writer.use() as connection:
                 run(connection, "BEGIN IMMEDIATE")
                 writer = self._begin_commits(connection, known)
-                outcomes = [each if isinstance(each, Exception) else writer.write(each) for each in drafts]
+                outcomes = writer.write(drafts)
                 writer.finish()
+                if self._retaining is not None and writer.count:
+                    self._retaining.work(connection, writer.count)
                 is_ending = True
                 run(connection, "COMMIT")
                 self._writer.confirm()
@@ -217,12 +210,9 @@ class Database:
         with self._writer.use() as connection:
             run(connection, "BEGIN IMMEDIATE")
             begin = perf_counter()
-            with closing(connection.execute(_TRIM, (most,))) as cursor:
-                is_last = cursor.rowcount < most
-            with closing(connection.execute(_TRIM_IDS, (time.time() - _SHORTEST_MEMORY, most))) as cursor:
-                is_last = is_last and cursor.rowcount < most
+            is_more = trim(connection, most)
             run(connection, "COMMIT")
-            return Step(perf_counter() - begin, is_last)
+            return Step(perf_counter() - begin, not is_more)
 
     def shrink(self, most: int) -> Step:
         """Gives some pages of the file back, at most so many."""
@@ -230,9 +220,7 @@ class Database:
             run(connection, "BEGIN IMMEDIATE")
             begin = perf_counter()
             (free,) = first_row(connection, "PRAGMA freelist_count")
-            with rows_of(connection, f"PRAGMA incremental_vacuum({most:d})") as pages:
-                for _ in pages:
-                    pass
+            give_back(connection, most)
             (left,) = first_row(connection, "PRAGMA freelist_count")
             run(connection, "COMMIT")
             # A file of the first edition keeps its free pages, for what is written next.

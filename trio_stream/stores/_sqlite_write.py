@@ -7,29 +7,38 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import Final
+from itertools import chain
+from typing import Any, Final
 
 from ._errors import ConflictError, LimitExceededError
-from ._orders import Draft, Effects, Present, settle
+from ._orders import Draft, Effects, Key, Present, settle
 from ._sqlite_statements import first_row, run, run_for_each
-from ._values import MOST_REVOKED, Delete, EpochIndex, Limits, Name, Put, token_digest
+from ._values import MOST_REVOKED, EpochIndex, Limits, Put, token_digest
 
 LIMITS: Final = Limits(operations=1_000_000, commit=256 << 20, key=64 << 10, value=64 << 20)
 """SQLite takes 1 GB in one text, and the log has what a commit replaces beside what it puts."""
 
+_FEW: Final = 16  # names of a commit that are looked up together with those of others
+_MOST_COLLECTED: Final = 4 << 20  # characters of the log, in one go
+
 # Names that are looked up by one statement. SQLite before 3.32 takes 999 parameters, and each name is three.
 _LOOKS: Final = (256, 16, 1)
 
-_LOOK: Final = {
-    size: "SELECT topic, key, namespace, CAST(value AS BLOB), idx, final FROM ts_state"
-    " WHERE topic = ? AND key = ? AND namespace = ?"
-    if size == 1
-    else f"WITH names (t, k, n) AS (VALUES {', '.join(['(?, ?, ?)'] * size)})"  # noqa: S608 - question marks
-    " SELECT topic, key, namespace, CAST(value AS BLOB), idx, final FROM names"
-    " CROSS JOIN ts_state ON topic = t AND namespace = n AND key = k"
-    for size in _LOOKS
-}
 
+def _looks(value: str) -> dict[int, str]:
+    """{number of names: the statement}."""
+    columns = f"topic, key, namespace, {value}, idx, final"
+    return {
+        size: f"WITH names (t, k, n) AS (VALUES {', '.join(['(?, ?, ?)'] * size)}) SELECT {columns}"  # noqa: S608
+        " FROM names CROSS JOIN ts_state ON topic = t AND namespace = n AND key = k"
+        if size > 1
+        else f"SELECT {columns} FROM ts_state WHERE topic = ? AND key = ? AND namespace = ?"  # noqa: S608
+        for size in _LOOKS
+    }
+
+
+_LOOK: Final = _looks("value")
+_LOOK_AT_BYTES: Final = _looks("CAST(value AS BLOB)")
 _PUT: Final = (
     "INSERT OR REPLACE INTO ts_state (topic, namespace, key, value, idx, final) VALUES (?, ?, ?, ?, ?, ?)"
 )
@@ -40,7 +49,10 @@ _FORGET: Final = "SELECT idx, rowid FROM ts_revoked ORDER BY idx DESC, rowid DES
 
 
 class Writer:
-    """The commits of one transaction, one after the other. Whoever begins the transaction has the lock for writing."""
+    """The commits of one transaction, one after the other. Whoever begins the transaction has the lock for writing.
+
+    What they put and log is collected, and written in few statements; each sees what those before it have done.
+    """
 
     def __init__(
         self, connection: sqlite3.Connection, store: str, *, epoch: str, index: int, mark: str, at: float
@@ -56,37 +68,57 @@ class Writer:
         self.at = max(at, time.time())
         self._salt = b""  # read when it is needed
         self._has_revoked = False
-
-    @property
-    def count(self) -> int:
-        """Commits that were made."""
-        return self.index - self._first
+        # What is there under the names that were looked at, with what was collected; None: nothing is.
+        self._present: dict[Key, Present | None] = {}
+        # What was collected: {name: its row, None to delete it}, rows of the log, and how many characters that is.
+        self._state: dict[Key, Sequence[object] | None] = {}
+        self._log: list[Sequence[object]] = []
+        self._characters = 0
 
     @property
     def newest(self) -> EpochIndex:
         """The newest commit, as the transaction has it."""
         return EpochIndex(self.index, self._epoch, self.mark)
 
-    def write(self, draft: Draft) -> EpochIndex | ConflictError | LimitExceededError:
-        """Its index, or that of the commit before which did it; why it is refused, and then nothing was changed."""
+    @property
+    def count(self) -> int:
+        """Commits that were made."""
+        return self.index - self._first
+
+    def write(self, drafts: Sequence[Draft | Exception]) -> list[EpochIndex | Exception]:
+        """For each its index, or that of the commit before which did it; why it is refused, as which it came or now.
+
+        What is refused changes nothing.
+        """
+        few = [
+            name
+            for each in drafts
+            if not isinstance(each, Exception) and len(each.names) <= _FEW
+            for name in each.names
+        ]
+        self._look(few)
+        return [each if isinstance(each, Exception) else self._write(each) for each in drafts]
+
+    def finish(self) -> None:
+        """Writes down what there is left to write; must be called before the transaction ends."""
+        self._flush()
+        if self.count:
+            run(self._connection, "UPDATE ts_head SET idx = ?, at = ?", (self.index, self.at))
+        if self._has_revoked:
+            self._forget_revocations()
+
+    def _write(self, draft: Draft) -> EpochIndex | ConflictError | LimitExceededError:
         made = self._made(draft)
         if made is not None:
             return made
+        self._look(draft.names)
         try:
-            present = look(self._connection, draft.names)
-            effects = settle(draft, present, self._epoch, LIMITS, self._store)
+            effects = settle(draft, self._present, self._epoch, LIMITS, self._store)
         except (ConflictError, LimitExceededError) as error:
             return error
         if effects is not None:
             self._make(draft, effects)
         return self.newest
-
-    def finish(self) -> None:
-        """Writes down how far it came; must be called before the transaction ends."""
-        if self.count:
-            run(self._connection, "UPDATE ts_head SET idx = ?, at = ?", (self.index, self.at))
-        if self._has_revoked:
-            self._forget_revocations()
 
     def _made(self, draft: Draft) -> EpochIndex | None:
         """The commit that had the same id, if there was one."""
@@ -100,31 +132,48 @@ class Writer:
         return None if found is None else EpochIndex(found[0], self._epoch, (found[1] or b"").hex())
 
     def _make(self, draft: Draft, effects: Effects) -> None:
-        connection = self._connection
-        self.index += 1
+        self.index = index = self.index + 1
         mark = os.urandom(8)
         self.mark = mark.hex()
-        puts: list[Sequence[object]] = []
-        deletes: list[Sequence[object]] = []
-        for each in effects.changes:
-            topic, key, namespace = each.name
-            match each.change:
-                case Put() as put:
-                    puts.append((topic, namespace, key, each.value, self.index, put.final))
-                case Delete():
-                    deletes.append((topic, namespace, key))
-        if puts:
-            run_for_each(connection, _PUT, puts)
-        if deletes:
-            run_for_each(connection, _DELETE, deletes)
+        for change, name, value, _ in effects.changes:
+            if isinstance(change, Put):
+                self._present[name] = Present(value, index, change.final)
+                self._state[name] = (name[0], name[2], name[1], value, index, change.final)
+            else:
+                self._present[name] = self._state[name] = None
         revoked = self._revoke(effects.tokens) if effects.tokens else ""
-        run(connection, _LOG, (self.index, mark, effects.text, self.at, revoked))
+        self._log.append((index, mark, effects.text, self.at, revoked))
         if draft.order.id is not None:
             run(
-                connection,
+                self._connection,
                 "INSERT INTO ts_ids (id, idx, at) VALUES (?, ?, ?)",
-                (draft.order.id.bytes, self.index, self.at),
+                (draft.order.id.bytes, index, self.at),
             )
+        self._characters += len(effects.text)
+        if self._characters > _MOST_COLLECTED:
+            self._flush()
+
+    def _look(self, names: Sequence[Key]) -> None:
+        """Reads what is there under those of them that are not known yet."""
+        unknown = list(dict.fromkeys([name for name in names if name not in self._present]))
+        if unknown:
+            self._present |= dict.fromkeys(unknown)
+            self._present |= look(self._connection, unknown)
+
+    def _flush(self) -> None:
+        """Writes what was collected, and forgets it."""
+        puts = [row for row in self._state.values() if row is not None]
+        if puts:
+            run_for_each(self._connection, _PUT, puts)
+        if len(puts) < len(self._state):
+            deletes = [(name[0], name[2], name[1]) for name, row in self._state.items() if row is None]
+            run_for_each(self._connection, _DELETE, deletes)
+        if self._log:
+            run_for_each(self._connection, _LOG, self._log)
+        self._state.clear()
+        self._log.clear()
+        self._present.clear()
+        self._characters = 0
 
     def _revoke(self, tokens: Sequence[str]) -> str:
         if not self._salt:
@@ -151,29 +200,38 @@ class Writer:
             run(self._connection, "UPDATE ts_head SET revoked_floor = ?", (index,))
 
 
-def look(connection: sqlite3.Connection, names: Sequence[Name]) -> dict[Name, Present]:
+def look(connection: sqlite3.Connection, names: Sequence[Key]) -> dict[Key, Present]:
     """What is there under these names."""
-    present: dict[Name, Present] = {}
+    present: dict[Key, Present] = {}
     begin = 0
     for size in _LOOKS:
         while len(names) - begin >= size:
-            some = names[begin : begin + size]
+            parameters = list(chain.from_iterable(names[begin : begin + size]))
+            try:
+                rows = _look(connection, _LOOK[size], parameters)
+            except sqlite3.OperationalError:
+                rows = _look_at_damaged(connection, size, parameters)
+            for row in rows:
+                present[row[:3]] = Present(*row[3:])
             begin += size
-            if size == 1:
-                row = first_row(connection, _LOOK[1], some[0])
-                if row is not None:
-                    present[some[0]] = _present(*row[3:])
-                continue
-            parameters = [part for name in some for part in name]
-            cursor = connection.execute(_LOOK[size], parameters)
-            for topic, key, namespace, *rest in cursor.fetchall():
-                present[Name(topic, key, namespace)] = _present(*rest)
-            cursor.close()
     return present
 
 
-def _present(value: bytes, index: int, final: int) -> Present:
-    try:
-        return Present(value.decode(), index, final != 0)
-    except UnicodeDecodeError:  # what is damaged can be overwritten
-        return Present("", index, final != 0)
+def _look(connection: sqlite3.Connection, sql: str, parameters: Sequence[str]) -> Sequence[Any]:
+    cursor = connection.execute(sql, parameters)
+    rows = cursor.fetchall()
+    cursor.close()
+    return rows
+
+
+def _look_at_damaged(connection: sqlite3.Connection, size: int, parameters: Sequence[str]) -> Sequence[Any]:
+    """The same where a value is no UTF-8: it can be overwritten."""
+
+    def text(value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return ""
+
+    rows = _look(connection, _LOOK_AT_BYTES[size], parameters)
+    return [(*row[:3], text(row[3]), *row[4:]) for row in rows]

@@ -29,7 +29,6 @@ except ImportError as error:
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
@@ -52,6 +51,7 @@ from ._postgresql_tail import Listener, Tail
 from ._postgresql_writing import LIMITS
 from ._retention import Retention
 from ._scans import COPIES, Range, Rows, Scans
+from ._status import DescribedStore, StoreStatus
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
@@ -75,7 +75,6 @@ from ._wide import WideStore
 
 __all__ = [
     "PostgreSQLStore",
-    "Sizes",
     "arecord",
     "create_tables",
     "open_postgresql_store",
@@ -89,22 +88,8 @@ _GROUP: Final = 256  # events of a snapshot that are appended at once, at most
 _SMALL_SCANS: Final = 2  # that read although all places of the large ones are taken
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How large a store is."""
-
-    commits: int
-    """Commits in the log: those that `changes` can give."""
-    tables: int
-    """Bytes of its tables, with their indexes."""
-
-
-class PostgreSQLStore(Store, Protocol):
+class PostgreSQLStore(Store, DescribedStore, Protocol):
     """What a store in PostgreSQL can do beside `Store`."""
-
-    async def sizes(self) -> Sizes:
-        """How large the store is now."""
-        ...
 
 
 def open_postgresql_store(
@@ -232,8 +217,8 @@ class _PostgreSQLStore(PostgreSQLStore, PagedLog, WideStore):
         return await self._ask(self._database.topics)
 
     @override
-    async def sizes(self) -> Sizes:
-        return Sizes(*await self._ask(self._database.sizes))
+    async def status(self) -> StoreStatus:
+        return await self._ask(self._database.status)
 
     @override
     async def revocations(self) -> Revocations:

@@ -52,6 +52,7 @@ What to know about the file:
   If none runs nobody can know: restore the copy as above instead.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -74,6 +75,7 @@ from trio_stream import (
 
 from ._group_commit import CommitLine
 from ._orders import Order
+from ._retention import Retention
 from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database
@@ -82,6 +84,7 @@ from ._sqlite_log import HIGHEST, Log, Position
 from ._sqlite_scan import Range, Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_write import LIMITS
+from ._status import DescribedStore, StoreStatus
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
@@ -126,7 +129,7 @@ class Sizes:
     """Bytes of the `-wal` beside it."""
 
 
-class SQLiteStore(Store, Protocol):
+class SQLiteStore(Store, DescribedStore, Protocol):
     """What a store in a SQLite file can do beside `Store`."""
 
     @override
@@ -153,6 +156,7 @@ def open_sqlite_store(
     busy_timeout: float = 5.0,
     poll_interval: float = 0.005,
     read_only: bool = False,
+    retention: Retention | None = None,
 ) -> AbstractAsyncContextManager[SQLiteStore]:
     """Opens the store in the file `path`; makes it if there is none, but not its directory.
 
@@ -164,6 +168,7 @@ def open_sqlite_store(
     `commit` and `compact` are a `StoreError` then.
     Where nobody writes to the file, so that it has no `-wal`, it is read without locks, and again if a writer comes
     meanwhile; a `list` or a snapshot that has begun to give rows ends with a `StoreError` in that case.
+    `retention`: how much of the log is kept; see `Retention`.
     `poll_interval`: seconds between two looks for the commits of others, where the system does not tell of them,
     as Linux does.
     While somebody waits and nothing comes the looks become rarer, down to one in 10 `poll_interval`; on Linux,
@@ -173,15 +178,19 @@ def open_sqlite_store(
         raise ValueError(f"synchronous is one of {get_args(Synchronous)}, not {synchronous!r}")
     if not busy_timeout >= 0:
         raise ValueError(f"busy_timeout is a number of seconds from 0, not {busy_timeout}")
+    if retention is not None and not isinstance(retention, Retention):
+        raise TypeError(f"retention is a Retention, not {retention!r}")
     if not poll_interval > 0:
         raise ValueError(f"poll_interval is a number of seconds above 0, not {poll_interval}")
     file = SQLiteFile(path, synchronous=synchronous, busy_timeout=busy_timeout, read_only=read_only)
-    return _open(file, busy_timeout, poll_interval)
+    return _open(file, busy_timeout, poll_interval, retention)
 
 
 @asynccontextmanager
-async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> AsyncIterator[SQLiteStore]:
-    store = _SQLiteStore(file, busy_timeout, poll_interval)
+async def _open(
+    file: SQLiteFile, busy_timeout: float, poll_interval: float, retention: Retention | None
+) -> AsyncIterator[SQLiteStore]:
+    store = _SQLiteStore(file, busy_timeout, poll_interval, retention)
     try:
         await store.open()
         yield store
@@ -192,8 +201,10 @@ async def _open(file: SQLiteFile, busy_timeout: float, poll_interval: float) -> 
 class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
     """See `SQLiteStore`."""
 
-    def __init__(self, file: SQLiteFile, busy_timeout: float, poll_interval: float) -> None:
-        self._database = Database(file)
+    def __init__(
+        self, file: SQLiteFile, busy_timeout: float, poll_interval: float, retention: Retention | None
+    ) -> None:
+        self._database = Database(file, retention)
         self._threads = Threads(busy_timeout)
         self._commits = CommitLine(self._database.commit, self._threads, patience=busy_timeout)
         self._compacting = anyio.Lock()
@@ -269,6 +280,18 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
     @override
     async def sizes(self) -> Sizes:
         return Sizes(*await self._threads.run(self._database.sizes))
+
+    @override
+    async def status(self) -> StoreStatus:
+        head, sizes = await self.head(), await self.sizes()
+        return StoreStatus(
+            "sqlite",
+            sqlite3.sqlite_version,
+            str(self._database.file.path),
+            head,
+            sizes.commits,
+            {"file": sizes.file, "write_ahead_log": sizes.write_ahead_log},
+        )
 
     @override
     async def snapshot(
