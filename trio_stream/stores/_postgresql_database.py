@@ -334,7 +334,11 @@ class Database:
     def send(self, connection: Connection, statements: Sequence[Statement]) -> Sequence[Sequence[Any]]:
         """The rows of each; sent together where that is possible."""
         with self.server.pipeline(connection):
-            cursors = [connection.execute(sql, parameters) for sql, parameters in statements]
+            # What has no parameters is not prepared: it is parsed in no time.
+            cursors = [
+                connection.execute(sql, parameters, prepare=None if parameters else False)
+                for sql, parameters in statements
+            ]
         return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
     def _find_schema(self, connection: Connection) -> str | None:

@@ -60,8 +60,6 @@ _REASONS: Final = {
 }
 _NOT_WRITABLE: Final = frozenset({"25006", "42501"})
 _ENDS: Final = frozenset({"57P01", "57P02", "57P03"})
-# Those of statements that were prepared on another connection than they are used on.
-_POOLED: Final = frozenset({"26000", "42P05"})
 
 
 class PostgreSQLURL(NamedTuple):
@@ -195,7 +193,10 @@ class Server:
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
         self.is_pooled = False
-        """Whether another server connection may do what comes next: then nothing is prepared."""
+        """Whether a pooler is between, so that any connection of its may do what comes next.
+
+        Then nothing is prepared, which another client may have prepared by the same name, and nobody listens.
+        """
 
     def error(self, cause: str) -> StoreError:
         """A `StoreError` that names the store."""
@@ -210,7 +211,7 @@ class Server:
             connection = Connection.connect(
                 self._url.conninfo,
                 autocommit=True,
-                prepare_threshold=None if self.is_pooled else 2,
+                prepare_threshold=2,
                 **options,
             )
         except psycopg.Error as error:
@@ -219,6 +220,9 @@ class Server:
         connection.is_near = is_near(connection)
         try:
             self._check(connection)
+        except psycopg.Error as error:
+            connection.close()
+            raise self._unconnected(error) from None
         except BaseException:
             connection.close()
             raise
@@ -262,6 +266,11 @@ class Server:
             raise self.error(
                 f"the server is PostgreSQL {version // 10_000}: older than {OLDEST}, the oldest that can hold a store"
             )
+        # A pooler does not know which server process it will lend, and tells of one that is not there.
+        ((pid,),) = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchall()
+        if pid != connection.info.backend_pid:
+            self.is_pooled = True
+            connection.prepare_threshold = None
         encoding = connection.info.parameter_status("server_encoding")
         if encoding not in (None, "UTF8"):
             raise self.error(f"the database has the encoding {encoding}: a store needs UTF8")
@@ -321,9 +330,7 @@ class Pool:
 
     def _is_old(self, connection: Connection, error: psycopg.Error) -> bool:
         """Whether a new connection may do what this one did not; forgets those that are as old."""
-        if error.sqlstate in _POOLED and not self._server.is_pooled:
-            self._server.is_pooled = True
-        elif not is_lost(connection, error):
+        if not is_lost(connection, error):
             return False
         connection.close()
         self._drop_idle()

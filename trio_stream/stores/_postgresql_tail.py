@@ -8,9 +8,9 @@ No thread waits for one; the event loop watches the socket.
 
 Every `_NET` seconds the head is looked at all the same, a net for what no notice tells of: a connection that is dead
 without a word, a store whose tables were made anew.
-When the net catches a commit, notices may not come at all, as behind a pooler that lends a connection for each
-transaction: then the head is looked at every `poll_interval`, up to the next notice.
-A standby cannot listen: there the head is looked at as often.
+When the net catches a commit, notices may not come at all: then the head is looked at every `poll_interval`, up to
+the next notice.
+On a standby, and behind a pooler, nobody can listen: there the head is looked at as often.
 While nothing comes the looks become rarer, down to one in `_LONGEST` times that.
 """
 
@@ -57,7 +57,7 @@ class Listener:
     def open(self, stop: threading.Event) -> Row:
         """Begins to listen, where that is possible; blocks, in a worker thread. The head as it is then."""
         row = self._database.look(stop)
-        connection = None if row.is_standby else self._listen(row.channel)
+        connection = None if row.is_standby or self._database.server.is_pooled else self._listen(row.channel)
         with self._lock, self._socket_in_use:
             if self._is_closed:
                 if connection is not None:

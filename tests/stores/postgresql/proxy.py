@@ -8,6 +8,7 @@ from typing import Final, Self
 
 _CHUNK: Final = 1 << 16
 _NOTIFICATION: Final = b"A"  # "Message Formats" in PostgreSQL's documentation of its protocol
+_PROCESS: Final = b"K"
 _HEADER: Final = 5  # bytes of a message before its content
 
 
@@ -32,7 +33,9 @@ class Proxy:
         self.refuses_when_failing = False
         """Whether new connections are refused from the failure on."""
         self.is_deaf = False
-        """Whether notifications get lost, as behind a pooler."""
+        """Whether notifications get lost."""
+        self.is_pooler = False
+        """Whether it tells of another server process than there is, as a pooler does."""
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def fail_after(self, requests: int, *, loses_answer: bool) -> None:
@@ -108,7 +111,7 @@ class Proxy:
             if source is link.client:
                 self._request(link, chunk)
             else:
-                link.client.sendall(link.heard(chunk) if self.is_deaf else chunk)
+                link.client.sendall(link.heard(chunk, self) if self.is_deaf or self.is_pooler else chunk)
         except OSError:
             link.is_over = True
 
@@ -140,17 +143,19 @@ class _Link:
         self.is_over = False
         self._rest = b""  # of a message that has not come whole yet
 
-    def heard(self, chunk: bytes) -> bytes:
-        """What is left of it without notifications."""
+    def heard(self, chunk: bytes, proxy: Proxy) -> bytes:
+        """What the client is to hear of it."""
         text = self._rest + chunk
         passed = b""
         while len(text) >= _HEADER:
             size = 1 + int.from_bytes(text[1:_HEADER], "big")
             if len(text) < size:
                 break
-            if text[:1] != _NOTIFICATION:
-                passed += text[:size]
-            text = text[size:]
+            message, text = text[:size], text[size:]
+            if proxy.is_pooler and message[:1] == _PROCESS:
+                message = message[:_HEADER] + b"\0\0\0\1" + message[_HEADER + 4 :]
+            if not (proxy.is_deaf and message[:1] == _NOTIFICATION):
+                passed += message
         self._rest = text
         return passed
 

@@ -65,7 +65,7 @@ async def test_a_listener_that_is_ended_listens_again(server: Server, store: Sto
 async def test_where_notices_get_lost_the_head_is_looked_at(
     server: Server, network: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As behind a pooler that lends a connection for each transaction."""
+    """And perhaps a new listener hears more."""
     monkeypatch.setattr("trio_stream.stores._postgresql_tail._NET", 0.05)
     network.is_deaf = True
     schema = server.new_schema()
@@ -81,6 +81,29 @@ async def test_where_notices_get_lost_the_head_is_looked_at(
                 await anyio.wait_all_tasks_blocked()
                 await commit_each(other, f"{n}")
     assert found == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("by_notice_only")
+async def test_behind_a_pooler_nobody_listens_and_the_head_is_looked_at(
+    server: Server, network: Proxy
+) -> None:
+    """One that lends a connection for each transaction: who hears what was listened to there is a matter of luck."""
+    network.is_deaf = network.is_pooler = True
+    schema = server.new_schema()
+    found: list[int] = []
+    distant = f"{server.tcp_url(port=network.port)}?sslmode=disable&schema={schema}"
+    async with (
+        open_store(distant, poll_interval=0.01) as store,
+        open_store(server.url(schema=schema)) as other,
+    ):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow, store, 0, 3, found)
+            for n in range(3):
+                await anyio.wait_all_tasks_blocked()
+                await commit_each(other, f"{n}")
+        assert found == [1, 2, 3]
+        listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'"
+        assert server.sql(listening) == [(0,)]
 
 
 async def test_a_reader_that_is_far_behind_is_told_of_a_compaction(store: Store, other: Store) -> None:
