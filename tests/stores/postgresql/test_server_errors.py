@@ -86,7 +86,10 @@ async def test_a_server_that_is_too_old(url: str, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_database_of_another_encoding(server: Server) -> None:
-    server.sql("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    server.sql(
+        "DROP DATABASE IF EXISTS latin",
+        "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'",
+    )
     assert "LATIN1" in str(await refusal(server.url("latin")))
 
 
