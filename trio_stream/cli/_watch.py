@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final, Literal, assert_never
 
 import anyio
@@ -24,8 +25,6 @@ from ._output import Output, ReaderLeftError
 from ._run import open_tasks
 from ._watched import Watched
 
-_HISTORY: Final = 4096  # commits that who reads our output may be behind before there is a new snapshot
-_MOST_HISTORY: Final = 100_000  # commits that are loaded to go on from an old cursor without a snapshot
 _BATCH: Final = 64  # events that are written in one go
 _ATTEMPTS: Final = 5  # at a snapshot: one that falls into the replacing of the store's file fails
 
@@ -63,23 +62,16 @@ class Watch:
         is_done = False
         async with (
             opening as store,
-            open_store_publisher(
-                store, self._watched.topics, history=await self._history(store)
-            ) as publisher,
+            open_store_publisher(store, self._watched.topics) as publisher,
         ):
             async with open_tasks() as tasks:
                 tasks.start_soon(self._end_with_reader, tasks.cancel_scope)
+                if self._request.epoch == publisher.epoch and not self._request.mark:
+                    self._request = replace(self._request, epoch=None)  # written by hand: it is trusted
                 await self._follow(publisher)
                 is_done = True
         if not is_done:
             raise ReaderLeftError
-
-    async def _history(self, store: Store) -> int:
-        """How many commits are loaded at the start: none but to go on from a cursor."""
-        head = await store.head()
-        if not self._request.index or self._request.epoch != head.epoch:
-            return 0
-        return min(max(head.index - self._request.index, _HISTORY), _MOST_HISTORY)
 
     async def _end_with_reader(self, scope: anyio.CancelScope) -> None:
         await self._output.wait_until_reader_leaves()
