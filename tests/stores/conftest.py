@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from stores.connections import Connections
+from stores.houses import HOUSES, House
 from stores.storehouse import open_at
 
 from trio_stream.stores import Store
@@ -28,6 +29,14 @@ async def other(path: Path, store: Store) -> AsyncIterator[Store]:
     """The same store, opened once more, as another process would have it."""
     async with open_at(path) as other:
         yield other
+
+
+@pytest.fixture(params=list(HOUSES.values()), ids=list(HOUSES))
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
+    """A store of every engine."""
+    made = request.param(tmp_path)
+    assert isinstance(made, House)
+    return made
 
 
 @pytest.fixture

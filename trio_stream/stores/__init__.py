@@ -16,6 +16,7 @@ from ._open import open_store
 from ._retention import Retention
 from ._status import DescribedStore, StoreStatus
 from ._store import Store
+from ._topic_log import PagedLog, TopicLog
 from ._values import (
     JSON,
     MAX_DEPTH,
@@ -36,6 +37,7 @@ from ._values import (
     token_digest,
     topic,
 )
+from ._wide import WideStore
 
 __all__ = [
     "JSON",
@@ -55,6 +57,7 @@ __all__ = [
     "Limits",
     "Name",
     "Operation",
+    "PagedLog",
     "Put",
     "Record",
     "Retention",
@@ -63,7 +66,9 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreStatus",
+    "TopicLog",
     "UnreadableCommitError",
+    "WideStore",
     "open_store",
     "open_store_publisher",
     "token_digest",

@@ -344,15 +344,6 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
         return await self._threads.run(partial(self._log.page_of, request.interests, _position(after), upto))
 
     @override
-    async def reach(self, topics: frozenset[str], *, after: int, upto: int, characters: int) -> int:
-        while True:
-            upto, characters = await self._threads.run(
-                partial(self._log.reach, topics, after, upto, characters)
-            )
-            if upto <= after or characters < 0:
-                return upto
-
-    @override
     async def revocations(self) -> Revocations:
         return await self._threads.run(self._database.revocations)
 
