@@ -8,9 +8,9 @@ import anyio
 import pytest
 from stores.connections import tapped
 from stores.first_edition import EPOCH, MARKS, cursor, write_first_edition
-from stores.storehouse import commit_each, open_at, put, python, sql, state, take
+from stores.storehouse import JOBS, commit_each, open_at, put, python, receive, sql, state, take
 
-from trio_stream import Cursor
+from trio_stream import Cursor, SubscribeRequest
 from trio_stream.stores import (
     Delete,
     Entry,
@@ -20,6 +20,7 @@ from trio_stream.stores import (
     Put,
     Revoke,
     StoreError,
+    open_store_publisher,
 )
 from trio_stream.stores.sqlite import backup_sqlite_store, restore_sqlite_store
 
@@ -48,7 +49,9 @@ def move(source: Path, target: Path) -> None:
 
 async def test_everything_is_as_it_was(path: Path) -> None:
     async with open_at(path) as store:
-        assert await store.head() == Head(5, 1, EPOCH, MARKS[5])
+        head = await store.head()
+        assert head == Head(5, 1, EPOCH, MARKS[5])
+        assert head.unmarked == 5
         assert await state(store) == {"a": {"n": 2}, "b": 2}
         assert await store.get("users", "\u00fc", namespace="team") == Entry(["x", None], 1)
         assert await store.topics() == ["jobs", "users"]
@@ -94,6 +97,19 @@ async def test_it_does_all_that_a_new_one_does(path: Path) -> None:
         entry = await store.get("jobs", "b")
         assert entry is not None
         assert (entry.value, entry.index, entry.final) == (3, 6, True)
+
+
+async def test_clients_of_the_first_edition_go_on_although_their_cursors_have_no_marks(path: Path) -> None:
+    async with open_at(path) as store, open_store_publisher(store, ["jobs"]) as publisher:
+        for index in range(1, 4):
+            request = SubscribeRequest(JOBS).after(Cursor(index, EPOCH))
+            async with publisher.subscribe(request) as subscription:
+                assert (await receive(subscription)).index == index + 1
+        assert await store.commit([put("new")]) == 6
+        assert (await store.head()).unmarked == 5
+    async with open_at(path.with_name("new.db")) as store:
+        await commit_each(store, "a")
+        assert (await store.head()).unmarked == 0
 
 
 async def test_an_upgraded_file_has_the_tables_of_a_new_one(path: Path, tmp_path: Path) -> None:
