@@ -1,14 +1,19 @@
 """A store passes the conformance kit, and one that lies about its index is found."""
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
-from trio_stream.stores import Name, Operation, Store, open_store
+from trio_stream.stores import Operation, Store, open_store
 from trio_stream.testing import STORE_CHECKS, PromiseBroken, check_store
+
+# Leave `checks` out for all of them, which takes half a minute.
+NAMES = ("indexes_increase", "writers_share_one_order", "an_older_copy_is_told_from_the_newer_one")
+A_FEW = [check for check in STORE_CHECKS if check.__name__ in NAMES]
 
 
 @asynccontextmanager
@@ -18,11 +23,9 @@ async def open_cached(url: str) -> AsyncIterator[Store]:
         known = (await store.head()).index
         commit = store.commit
 
-        async def cached_commit(
-            operations: Sequence[Operation], *, expect: Mapping[Name, int] | None = None
-        ) -> int:
+        async def cached_commit(operations: Sequence[Operation], **options: Any) -> int:
             nonlocal known
-            await commit(operations, expect=expect)
+            await commit(operations, **options)
             known += 1  # somebody else may have committed too
             return known
 
@@ -33,15 +36,15 @@ async def open_cached(url: str) -> AsyncIterator[Store]:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:{Path(folder) / 'checked.db'}"
-        with trio.fail_after(50):
-            await check_store(lambda: open_store(url))
-        print("SQLite passes", "all" if len(STORE_CHECKS) > 20 else "some", "checks")
+        report = await check_store(lambda: open_store(url), checks=A_FEW)
+        print("SQLite keeps", len(report.kept), "of", len(A_FEW), "promises")
+        for name, reason in report.not_run.items():
+            print(f"{name}: not checked, {reason}")
 
-        check = next(c for c in STORE_CHECKS if c.__name__ == "writers_share_one_order")
         try:
-            await check(lambda: open_cached(url))
-        except* PromiseBroken as group:
-            print("the other one:", str(group.exceptions[0]).partition(" at ")[0])
+            await check_store(lambda: open_cached(url), checks=A_FEW)
+        except PromiseBroken as broken:
+            print("the other one breaks a promise:", broken.promise)
 
 
 trio.run(main)

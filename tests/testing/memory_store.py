@@ -41,12 +41,13 @@ from trio_stream.stores import (
     Revocations,
     Revoke,
     Store,
+    StoreError,
     token_digest,
 )
 
 T = TypeVar("T")
 
-LIMITS = Limits(operations=20_000, commit=64 << 20, key=32 << 10, value=16 << 20)
+LIMITS = Limits(operations=10_000, commit=16 << 20, key=32 << 10, value=4 << 20)
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Disk:
     salt: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     revoked: dict[str, int] = field(default_factory=dict)
     revoked_floor: int = 0
+    restarts: int = 0
     # Set at each change; another one after it.
     changed: anyio.Event = field(default_factory=anyio.Event)
 
@@ -126,6 +128,7 @@ class MemoryStore(Store):
         self.disk = disk
         # The epoch that this handle has seen last, in which indexes without one are taken to have been read.
         self.epoch = disk.epoch
+        self.is_dead = False
 
     @property
     @override
@@ -139,7 +142,16 @@ class MemoryStore(Store):
 
     async def begin(self) -> None:
         """What each call begins with; there is no other checkpoint in most of them."""
+        restarts = self.disk.restarts
         await anyio.lowlevel.checkpoint()
+        self.check_alive(restarts)
+
+    def check_alive(self, restarts: int) -> None:
+        """Raises if its process was killed, or the server was restarted since."""
+        if self.is_dead:
+            raise StoreError("memory: killed")
+        if self.disk.restarts != restarts:
+            raise StoreError("memory: the connection was lost")
 
     @override
     async def head(self) -> Head:
@@ -399,12 +411,14 @@ class Follower(Steps[Commit]):
     def __init__(self, store: MemoryStore, after: Cursor) -> None:
         super().__init__()
         self.store = store
+        self.restarts = store.disk.restarts
         self.after = after  # the commit that was given last, in the epoch of the beginning
 
     @override
     async def step(self) -> Commit:
         while (commit := self.next()) is None:
             await self.store.disk.changed.wait()
+            self.store.check_alive(self.restarts)
         return commit
 
     def next(self) -> Commit | None:
@@ -417,11 +431,19 @@ class Follower(Steps[Commit]):
 
 
 class MemoryFactory:
-    """Opens handles of one store, which is made at the first opening; a `StoreFactory`."""
+    """Opens handles of one store, which is made at the first opening; a `StoreFactory` with all hooks."""
 
-    def __init__(self, kind: Callable[[Disk], Store] = MemoryStore, *, has_gaps: bool = False) -> None:
+    def __init__(
+        self,
+        kind: Callable[[Disk], Store] = MemoryStore,
+        *,
+        has_gaps: bool = False,
+        rewinds_are_noticed: bool = False,
+    ) -> None:
         self.kind = kind
         self.has_gaps = has_gaps
+        self.rewinds_are_noticed = rewinds_are_noticed
+        """Whether an older copy gets a new epoch."""
         self._disk: Disk | None = None
 
     @property
@@ -435,6 +457,29 @@ class MemoryFactory:
     async def __call__(self) -> AsyncIterator[Store]:
         await anyio.lowlevel.checkpoint()
         yield self.kind(self.disk)
+
+    async def kill(self, store: Store) -> None:
+        """See `KillsStore`."""
+        await anyio.lowlevel.checkpoint()
+        assert isinstance(store, MemoryStore)
+        store.is_dead = True
+        self.disk.announce()
+
+    async def restart(self) -> None:
+        """See `RestartsStore`."""
+        await anyio.lowlevel.checkpoint()
+        self.disk.restarts += 1
+        self.disk.announce()
+
+    async def save(self) -> Disk:
+        """See `RewindsStore`."""
+        await anyio.lowlevel.checkpoint()
+        return self.disk.copy()
+
+    async def rewind(self, saved: Disk) -> None:
+        """See `RewindsStore`."""
+        await anyio.lowlevel.checkpoint()
+        self.disk.put_back(saved, epoch=secrets.token_hex(4) if self.rewinds_are_noticed else None)
 
 
 def factory_of(kind: Callable[[Disk], Store]) -> MemoryFactory:

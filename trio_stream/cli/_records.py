@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from trio_stream.stores import JSON, Delete, Operation, Put
+from trio_stream.stores import JSON, Change, Delete, Put
 
 from ._formats import Record, missing
 from ._json import fault_of
@@ -21,7 +21,7 @@ class Line(NamedTuple):
     """What a record asks for, and the number of its line."""
 
     number: int
-    operation: Operation
+    operation: Change
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class Reader:
             return Snapshot(keys, only, prefix)
         return None
 
-    def _events(self, number: int, events: JSON) -> Iterator[Operation]:
+    def _events(self, number: int, events: JSON) -> Iterator[Change]:
         for event in events if isinstance(events, list) else [events]:
             match event:
                 case {"type": "put", "key": str(key), "value": value}:
