@@ -482,7 +482,11 @@ class Course(Slot, Generic[P]):
         sequel = self._feed.sequel
         until = sequel.at if isinstance(sequel, Finished) and index < sequel.reopened else 0
         self._source = page = self._passages.replays.join(
-            self._feed.interests, cursor, is_judged=is_accepted, until=until
+            self._feed.interests,
+            cursor,
+            is_judged=is_accepted,
+            is_ahead=index > self._passages.timeline.index,
+            until=until,
         )
         self._phase = REPLAYING
         self._awaited = None if is_accepted else Place(index, mark)
