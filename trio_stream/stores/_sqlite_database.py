@@ -309,7 +309,8 @@ class Database:
                 marked,
             ):
                 epoch = self._renamed.get(epoch, epoch)
-                row = Row(epoch, index, floor, mark_text(floor_mark), at, unmarked, mark_text(newest) or None)
+                newest_mark = mark_text(newest) or None
+                row = Row(epoch, index, floor, mark_text(floor_mark), at, unmarked, newest_mark)
                 if index == floor:
                     row = replace(row, newest_mark=row.floor_mark)
             case None:

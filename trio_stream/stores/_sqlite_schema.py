@@ -64,7 +64,6 @@ ALTER TABLE ts_head ADD COLUMN at REAL NOT NULL DEFAULT {now};
 ALTER TABLE ts_head ADD COLUMN salt BLOB NOT NULL DEFAULT x'{salt}';
 ALTER TABLE ts_head ADD COLUMN revoked_floor INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE ts_head ADD COLUMN unmarked INTEGER NOT NULL DEFAULT 0;
-UPDATE ts_head SET unmarked = idx;
 ALTER TABLE log RENAME TO ts_log;
 ALTER TABLE ts_log RENAME COLUMN "index" TO idx;
 ALTER TABLE ts_log ADD COLUMN at REAL NOT NULL DEFAULT {now};
@@ -100,7 +99,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
         return
     _run_all(connection, _UPGRADE.format(now=time.time(), salt=os.urandom(32).hex()))
     _run_all(connection, SCHEMA)  # the other tables
-    run(connection, "UPDATE ts_head SET version = ?", (VERSION,))
+    run(connection, "UPDATE ts_head SET version = ?, unmarked = idx", (VERSION,))
     run(connection, _OLD_READERS)
 
 
