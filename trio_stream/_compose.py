@@ -18,7 +18,7 @@ What came last is right: each part ends in the state at that index, and its even
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
-from operator import methodcaller
+from operator import attrgetter, methodcaller
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -93,13 +93,15 @@ class _Composition:
             raise self._ended
         if self._is_void:
             return None
-        index = max([part.index for part in self._parts])
+        furthest = max(self._parts, key=attrgetter("index"))
+        index = furthest.index
+        mark = furthest._cursor_at(index).mark  # which nobody may remember later
         await self._reach(index)
         for part in self._parts:
             if not await self._finish(part, index):
                 return None
         finished = [part for part in self._parts if _is_finished(part, index)]
-        return Made(index, finished=[part.request.interests[0] for part in finished])
+        return Made(index, mark, [part.request.interests[0] for part in finished])
 
     async def _reach(self, index: int) -> None:
         """Waits until the index is published."""

@@ -34,6 +34,8 @@ When the publisher has stopped, the timeline says so: the reader goes on to the 
 Who reads a subject that is finished, and was reopened since, comes to its end: its feed is a former one.
 If its snapshot or its cursor turns out to be from after the reopening, it goes on in the feed of now.
 Who is ahead of what is published cannot know whether the subject was reopened before that: it is JUDGED first.
+Who resumes at a key of which the history has nothing is REPLAYING first, where a replay says whether it is finished:
+that may have been before all that is remembered here.
 
 While the reader is live, `index` is at once the index reached and the bound at or below which nothing may come.
 That drops late events which the snapshot had already seen, and those before the index of a resume from the future (D2).
@@ -218,7 +220,7 @@ class Course(Slot, Generic[P]):
         verdict = timeline.judge(index, request.epoch, request.mark)
         if verdict is Verdict.STALE or timeline.revocations.has(request.token, index):
             self._begin_anew()
-        elif verdict is Verdict.GOOD and index >= self._floor:
+        elif verdict is Verdict.GOOD and index >= self._floor and not self._may_be_finished():
             self._go_live(index, request.mark)
         elif self._can_replay() and self._passages.feeds.leads_on(self._feed, index):
             self._replay(index, request.mark, is_accepted=False)
@@ -226,6 +228,10 @@ class Course(Slot, Generic[P]):
             self._wait_for(Place(index, request.mark))
         else:
             self._begin_anew()
+
+    def _may_be_finished(self) -> bool:
+        """Whether it must ask if its subject was finished before everything that the publisher knows of it."""
+        return self._passages.feeds.may_be_finished(self._feed) and self._can_replay()
 
     @property
     def _delivered(self) -> int:

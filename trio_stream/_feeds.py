@@ -121,10 +121,11 @@ class Feeds:
         *,
         row: RowFunc | None = None,
         replay: Callable[..., Any] | None = None,
+        finishes: bool = False,
     ) -> None:
         """A topic more; it begins at the newest index."""
         floor = self._timeline.index
-        self.histories[topic] = History(topic, *self._limits, floor, replay=replay)
+        self.histories[topic] = History(topic, *self._limits, floor, replay=replay, finishes=finishes)
         if row is not None:
             self.row_functions[topic] = row
 
@@ -327,6 +328,17 @@ class Feeds:
         histories = self._histories_in(feed)
         first = histories[0].replay
         return first is not None and all(each.replay == first for each in histories)
+
+    def may_be_finished(self, feed: Feed) -> bool:
+        """Whether it is of one key that may be finished since before the history, which a replay would say."""
+        return (
+            isinstance(feed, PlainFeed)
+            and feed.history.finishes
+            and feed.subject.key != ""
+            and feed.start == feed.end
+            and feed.sequel is None
+            and not feed.reopened
+        )
 
     def leads_on(self, feed: Feed, index: int) -> bool:
         """Whether commits lead from this index to the present state; who has read since the refresh need not ask."""

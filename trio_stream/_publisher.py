@@ -171,7 +171,7 @@ class EventPublisher:
             raise TypeError(f"row is a function of a payload, not {type(source.row).__name__}")
         if topic in self._maker.sources:
             raise ValueError(f"topic {str(topic)!r} has a handler already")
-        self._feeds.add(topic, row=source.row, replay=source.replay)
+        self._feeds.add(topic, row=source.row, replay=source.replay, finishes=source.finishes)
         self._maker.sources[topic] = source
 
     @enable_ki_protection

@@ -89,6 +89,7 @@ class History:
         "farthest",
         "feeds",
         "finals",
+        "finishes",
         "floor",
         "folds",
         "limit",
@@ -107,15 +108,17 @@ class History:
         floor: int,
         *,
         replay: Callable[..., Any] | None = None,
+        finishes: bool = False,
     ) -> None:
         """`limit` in commits, `most_events` in events; the newest commit is kept in any case.
 
-        `replay` reads older commits from where they are kept.
+        `replay` reads older commits from where they are kept; `finishes`: it says, too, when a subject is finished.
         """
         self.topic: Topic[Any] = topic
         self.limit: int = limit
         self._most_events: int = most_events
         self.replay: Callable[..., Any] | None = replay
+        self.finishes: bool = finishes
         # How many feeds that its events get into have such a map as readers who conflate need.
         self.folds: int = 0
         self.floor: int = floor

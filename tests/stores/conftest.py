@@ -3,12 +3,21 @@
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from backends import USUAL
 from stores.connections import Connections
+from stores.houses import HOUSES, House
 from stores.storehouse import open_at
 
 from trio_stream.stores import Store
+
+
+@pytest.fixture(params=USUAL)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """A name and the options, as anyio's pytest plugin wants them."""
+    return request.param
 
 
 @pytest.fixture
@@ -28,6 +37,14 @@ async def other(path: Path, store: Store) -> AsyncIterator[Store]:
     """The same store, opened once more, as another process would have it."""
     async with open_at(path) as other:
         yield other
+
+
+@pytest.fixture(params=list(HOUSES.values()), ids=list(HOUSES))
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
+    """A store of every engine."""
+    made = request.param(tmp_path)
+    assert isinstance(made, House)
+    return made
 
 
 @pytest.fixture

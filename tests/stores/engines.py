@@ -2,20 +2,39 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from uuid import UUID
 
 import anyio
 from stores.storehouse import PATIENCE
 from typing_extensions import override
 
 from trio_stream import Cursor, SnapshotAppender, SubscribeRequest
-from trio_stream.stores import Commit, Entry, Head, Name, Operation, Record, Store, StoreError
+from trio_stream.stores import (
+    Change,
+    Commit,
+    Entry,
+    Head,
+    Limits,
+    Name,
+    Operation,
+    Record,
+    Revocations,
+    Store,
+    StoreError,
+)
 
 
 class Plain(Store):
-    """What every store must have, and no more: its log cannot be read by topic."""
+    """What every store must have, and no more: its log cannot be read by topic, nor by pages."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+
+    @property
+    @override
+    def limits(self) -> Limits:
+        return self.store.limits
 
     @override
     async def head(self) -> Head:
@@ -23,9 +42,14 @@ class Plain(Store):
 
     @override
     async def commit(
-        self, operations: Sequence[Operation], *, expect: Mapping[Name, int] | None = None
+        self,
+        operations: Sequence[Operation],
+        *,
+        expect: Mapping[Name, int] | None = None,
+        id: UUID | None = None,
+        if_changed: bool = False,
     ) -> int:
-        return await self.store.commit(operations, expect=expect)
+        return await self.store.commit(operations, expect=expect, id=id, if_changed=if_changed)
 
     @override
     async def get(self, topic: str, key: str, *, namespace: str = "default") -> Entry | None:
@@ -33,12 +57,18 @@ class Plain(Store):
 
     @override
     def list(
-        self, topic: str, *, namespace: str = "default"
+        self, topic: str, *, namespace: str = "default", prefix: str = ""
     ) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, Entry]]]:
-        return self.store.list(topic, namespace=namespace)
+        return self.store.list(topic, namespace=namespace, prefix=prefix)
 
     @override
-    async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
+    async def topics(self) -> Sequence[str]:
+        return await self.store.topics()
+
+    @override
+    async def snapshot(
+        self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
+    ) -> int | Cursor:
         return await self.store.snapshot(request, snapshot)
 
     @override
@@ -48,6 +78,57 @@ class Plain(Store):
     @override
     async def compact(self, index: int) -> None:
         await self.store.compact(index)
+
+    @override
+    async def revocations(self) -> Revocations:
+        return await self.store.revocations()
+
+
+class FirstEdition:
+    """A store of the first edition: it knows no marks, tokens, final values, and not what a commit replaces."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def head(self) -> Head:
+        head = await self._store.head()
+        return Head(head.index, head.floor, head.epoch)
+
+    async def commit(
+        self, operations: Sequence[Operation], *, expect: Mapping[Name, int] | None = None
+    ) -> int:
+        return int(await self._store.commit(operations, expect=expect))
+
+    async def get(self, topic: str, key: str, *, namespace: str = "default") -> Entry | None:
+        entry = await self._store.get(topic, key, namespace=namespace)
+        return entry and Entry(entry.value, int(entry.index))
+
+    def list(
+        self, topic: str, *, namespace: str = "default"
+    ) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, Entry]]]:
+        return self._store.list(topic, namespace=namespace)
+
+    async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
+        reached = await self._store.snapshot(request, snapshot)
+        return reached.index if isinstance(reached, Cursor) else int(reached)
+
+    @asynccontextmanager
+    async def changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
+        assert type(after) is int
+        async with self._store.changes(after) as commits:
+
+            async def step() -> Commit:
+                commit = await anext(commits)
+                return Commit(commit.index, tuple([_plain(each) for each in commit.operations]))
+
+            yield Steps(step)
+
+    async def compact(self, index: int) -> None:
+        await self._store.compact(index)
+
+
+def _plain(operation: Change) -> Change:
+    return replace(operation, previous=None, replaces=False)
 
 
 class Steps(AsyncIterator[Commit]):
@@ -77,17 +158,17 @@ class Stepping(Plain):
 
     @override
     def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
-        assert isinstance(after, int)  # the feed asks by index
         return self._changes(after)
 
     @asynccontextmanager
-    async def _changes(self, after: int) -> AsyncIterator[AsyncIterator[Commit]]:
+    async def _changes(self, after: int | Cursor) -> AsyncIterator[AsyncIterator[Commit]]:
         self.rounds += 1
         self._asked.set()
         self._asked = anyio.Event()
-        self.enter(after)
+        index = after.index if isinstance(after, Cursor) else after
+        self.enter(index)
         async with self.store.changes(after) as commits:
-            yield Steps(lambda: self.step(commits, after))
+            yield Steps(lambda: self.step(commits, index))
 
     async def wait_rounds(self, count: int) -> None:
         with anyio.fail_after(PATIENCE):
@@ -126,7 +207,9 @@ class Unreliable(Stepping):
         return await self.store.head()
 
     @override
-    async def snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
+    async def snapshot(
+        self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
+    ) -> int | Cursor:
         self.check()
         return await self.store.snapshot(request, snapshot)
 

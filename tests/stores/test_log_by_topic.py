@@ -1,9 +1,9 @@
-"""U10: a publisher reads of the log what concerns its topics, in small pages, and begins with a bounded part of it."""
+"""U10: a publisher reads of the log what concerns its topics, in small pages."""
 
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -12,13 +12,22 @@ from typing import Any, ClassVar
 import anyio
 import anyio.lowlevel
 import pytest
-from stores.engines import Plain, Stepping
-from stores.storehouse import ALL_JOBS, PATIENCE, commit_each, kinds, put, receive, sql, until_live
+from stores.engines import Stepping
+from stores.storehouse import ALL_JOBS, JOBS, PATIENCE, commit_each, kinds, put, receive, sql, until_live
 from stretches import Stretches, stretches
 from typing_extensions import override
 
-from trio_stream import SubscribeRequest
-from trio_stream.stores import Commit, Operation, Put, Store, open_store_publisher, topic
+from trio_stream import Cursor, SubscribeRequest
+from trio_stream.stores import (
+    Change,
+    Commit,
+    PagedLog,
+    Put,
+    Store,
+    TopicLog,
+    open_store_publisher,
+    topic,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +78,7 @@ async def test_commits_of_other_topics_are_not_decoded(store: Store, decoder: De
             assert kinds([await receive(subscription)]) == ["7:c=x"]
             with anyio.fail_after(PATIENCE):
                 await subscription.wait_published(8)
-        resumed = replace(ALL_JOBS, index=1, epoch=publisher.epoch)
+        resumed = replace(ALL_JOBS, index=1)
         async with publisher.subscribe(resumed) as subscription:
             assert kinds([await receive(subscription), await receive(subscription)]) == ["3:b=x", "7:c=x"]
     assert decoder.topics == [{"jobs"}, {"jobs", "users"}, {"jobs"}]
@@ -102,7 +111,7 @@ async def test_any_number_of_topics(store: Store, many: int) -> None:
         for subscription in subscriptions:
             assert kinds([await receive(subscription)]) == ["1:a=1"]
             subscription.unsubscribe()
-        never = SubscribeRequest(topic("t0"), index=9, epoch=publisher.epoch)
+        never = SubscribeRequest(topic("t0"), index=9)
         if many:
             async with publisher.subscribe(never) as subscription:
                 with anyio.fail_after(PATIENCE):
@@ -138,37 +147,80 @@ def insert(path: Path, count: int, *operations: Put) -> None:
     )
 
 
-LARGE = "x" * 400_000  # of which ten are about as much as a publisher begins with
+LARGE = "x" * 400_000  # characters, of which three are a page
 
 
-async def test_a_publisher_begins_with_a_bounded_part_of_the_log(store: Store) -> None:
-    """And nobody resumes from before it."""
-    for n in range(20):
-        await store.commit([put(f"{n}", LARGE)])
-    async with open_store_publisher(store, ["jobs"]) as publisher:
-        statistics = publisher.statistics()
-        assert statistics.index == 20
-        assert statistics.topics["jobs"].commits == 10
-        assert statistics.topics["jobs"].floor == 10
-        async with publisher.subscribe(replace(ALL_JOBS, index=9, epoch=publisher.epoch)) as subscription:
-            assert kinds([await receive(subscription)]) == ["marker"]
-        async with publisher.subscribe(replace(ALL_JOBS, index=10, epoch=publisher.epoch)) as subscription:
-            assert (await receive(subscription)).index == 11
+async def test_every_commit_comes_with_its_mark_also_those_of_others(store: Store, decoder: Decoder) -> None:
+    """A client may come from a publisher of their topics."""
+    assert isinstance(store, TopicLog)
+    await fill(store, [[put("a")], [user("u")], [user("u"), put("b")], [user("v")]])
+    async with store.changes(0) as commits:
+        marks = [(await anext(commits)).mark for _ in range(4)]
+    decoder.topics.clear()
+    async with store.changes_of(frozenset({"jobs"}), 0) as commits:
+        got = [await anext(commits) for _ in range(4)]
+    assert [(each.index, each.mark) for each in got] == list(enumerate(marks, 1))
+    assert [[operation.key for operation in each.operations] for each in got] == [["a"], [], ["b"], []]
+    assert decoder.topics == [{"jobs"}, {"jobs", "users"}]
 
 
-async def test_what_others_have_committed_does_not_count(store: Store) -> None:
-    for _ in range(20):
+async def pages(
+    store: Store, request: SubscribeRequest[Any], upto: int, start: int = 0
+) -> list[Sequence[Commit]]:
+    """All of them."""
+    assert isinstance(store, PagedLog)
+    cursor = Cursor(start, (await store.head()).epoch)
+    got: list[Sequence[Commit]] = []
+    while cursor.index < upto:
+        got.append(await store.page_of(request, cursor, upto=upto))
+        cursor = Cursor(got[-1][-1].index, cursor.epoch, got[-1][-1].mark)
+    assert not await store.page_of(request, cursor, upto=upto)
+    return got
+
+
+async def test_a_page_of_a_replay_is_bounded_in_bytes(store: Store) -> None:
+    for _ in range(10):
         await store.commit([put("a", LARGE)])
-        await store.commit([user("u")])
-    async with open_store_publisher(store, ["users"]) as publisher:
-        assert publisher.statistics().topics["users"].commits == 20
+        await store.commit([user("u", LARGE)])
+    got = await pages(store, ALL_JOBS, 19)
+    assert [commit.index for page in got for commit in page if commit.operations] == [*range(1, 20, 2)]
+    assert max(sum(len(commit.operations) for commit in page) for page in got) <= 3
 
 
-async def test_one_commit_that_is_too_large_is_not_loaded(store: Store, decoder: Decoder) -> None:
-    await store.commit([put("a", LARGE * 11)])
-    async with open_store_publisher(store, ["jobs"]) as publisher:
-        assert publisher.statistics().topics["jobs"].floor == 1
-    assert decoder.topics == []
+async def test_a_page_is_of_what_is_asked_for_and_of_the_last_commit_that_was_looked_at(
+    store: Store, decoder: Decoder
+) -> None:
+    for number in range(2000):
+        await store.commit([put("ab"[number % 2] * (1 + number % 3), number)])
+    await store.commit([user("a"), Put("jobs", "a", 0, "blue")])
+    await fill(store, [[put("x")], [put("y")]])
+    last = (await store.head()).index
+    for request, count_ in (
+        (SubscribeRequest(JOBS, "a"), 2000 // 6 + 1),
+        (SubscribeRequest(JOBS, "bb", prefix=True), 2 * 2000 // 6),
+        (ALL_USERS, 1),
+        (SubscribeRequest(JOBS, "a") | ALL_USERS, 2000 // 6 + 1),
+    ):
+        decoder.topics.clear()
+        got = [commit for page in await pages(store, request, last) for commit in page]
+        assert got[-1].index == last
+        assert abs(len([each for each in got if each.operations]) - count_) <= 2
+        assert len(decoder.topics) <= count_ + 2
+        assert all(each.operations for each in got[:-1])
+
+
+@pytest.mark.parametrize(
+    "key", ['"', "\\", 'a"b', "\n", "ü", "\U0001f600", "</", "\x7f", "\x01", "%_", "'", "\u2028", "A"]
+)
+async def test_a_key_is_found_however_it_is_written(store: Store, key: str) -> None:
+    """In the text of the log it is quoted, and some characters of it are escaped."""
+    await commit_each(store, "first", key, f"{key}!", "a")
+    for request, indexes in (
+        (SubscribeRequest(JOBS, key), [2, 4]),
+        (SubscribeRequest(JOBS, key, prefix=True), [2, 3, 4]),
+    ):
+        got = [commit.index for page in await pages(store, request, 4) for commit in page]
+        assert [index for index in got if index in {1, *indexes}] == indexes
 
 
 async def test_where_reading_is_slow_it_is_done_in_small_steps(
@@ -181,64 +233,16 @@ async def test_where_reading_is_slow_it_is_done_in_small_steps(
         is_worker = threading.current_thread() is not threading.main_thread()
         return real() + (next(looks) if is_worker else 0)
 
-    for n in range(20):
-        await fill(store, [[put(f"{n}", LARGE)], [user("u")]])
+    for _ in range(20):
+        await fill(store, [[put("a", LARGE)], [user("u")]])
     monkeypatch.setattr("time.monotonic", monotonic)
     async with open_store_publisher(store, ["jobs"]) as publisher:
-        statistics = publisher.statistics()
-        assert (statistics.index, statistics.topics["jobs"].commits) == (40, 10)
-        resumed = replace(ALL_JOBS, index=35, epoch=publisher.epoch)
+        assert publisher.statistics().index == 40
+        resumed = replace(ALL_JOBS, index=35)
         async with publisher.subscribe(resumed) as subscription:
             await fill(store, [[user("u")], [put("a")], [user("u")], [put("b")]])
             indexes = [(await receive(subscription)).index for _ in range(4)]
             assert indexes == [37, 39, 42, 44]
-
-
-async def test_history_stays_the_upper_bound(store: Store) -> None:
-    await commit_each(store, "a", "b", "c", "d")
-    async with open_store_publisher(store, ["jobs"], history=3) as publisher:
-        assert publisher.statistics().topics["jobs"].commits == 3
-
-
-@pytest.mark.parametrize("way", [lambda store: store, Plain], ids=["by topic", "all"])
-async def test_no_history_is_read_where_none_is_asked_for(
-    store: Store, decoder: Decoder, way: Callable[[Store], Store]
-) -> None:
-    """What comes later is kept, for readers that are slow."""
-    await commit_each(store, "a", "b")
-    async with open_store_publisher(way(store), ["jobs"], history=0) as publisher:
-        assert (publisher.index, publisher.statistics().topics["jobs"].floor) == (2, 2)
-        assert decoder.topics == []
-        async with publisher.subscribe(ALL_JOBS) as subscription:
-            assert kinds(await until_live(subscription)) == ["1:a=a", "2:b=b", "eos@2"]
-            await commit_each(store, *"cdefgh")
-            with anyio.fail_after(PATIENCE):
-                await subscription.wait_published(8)
-            assert kinds([await receive(subscription) for _ in range(6)])[-1] == "8:h=h"
-
-
-@pytest.mark.parametrize(("history", "error"), [(-1, ValueError), (True, TypeError), (1.5, TypeError)])
-async def test_a_history_that_is_none_is_refused(store: Store, history: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="history"):
-        async with open_store_publisher(store, ["jobs"], history=history):
-            pass
-
-
-async def test_where_the_log_cannot_be_read_by_topic_the_events_are_counted(store: Store, path: Path) -> None:
-    """Of 100,000 that are in the log the newest are kept; and what is kept begins at a commit."""
-    await store.commit([put("first")])
-    insert(path, 100, *(put(f"{number}") for number in range(1000)))
-    async with open_store_publisher(Plain(store), ["jobs"]) as publisher:
-        statistics = publisher.statistics()
-        assert statistics.index == 101
-        commits = statistics.topics["jobs"].commits
-        assert 0 < commits <= 66
-        assert statistics.topics["jobs"].floor == 101 - commits
-        resumed = replace(ALL_JOBS, index=101 - commits, epoch=publisher.epoch)
-        async with publisher.subscribe(resumed) as subscription:
-            assert (await receive(subscription)).index == 102 - commits
-        async with publisher.subscribe(replace(resumed, index=100 - commits)) as subscription:
-            assert kinds([await receive(subscription)]) == ["marker"]
 
 
 class AllAtOnce(Stepping):
@@ -255,14 +259,14 @@ class AllAtOnce(Stepping):
         return self.ready.pop()
 
 
-class Counted(tuple[Operation, ...]):
+class Counted(tuple[Change, ...]):
     """Operations that are counted when somebody takes them."""
 
     __slots__ = ()
     seen: ClassVar[Stretches] = Stretches()
 
     @override
-    def __iter__(self) -> Iterator[Operation]:
+    def __iter__(self) -> Iterator[Change]:
         for operation in super().__iter__():
             self.seen.count()
             yield operation

@@ -1,17 +1,17 @@
 """A publisher whose store fails, loses history or is replaced: subscribers are told, and never get a wrong state."""
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 from stores.engines import Unreliable
+from stores.readers import cursors, end_of, until_index
 from stores.storehouse import (
     ALL_JOBS,
-    PATIENCE,
     commit_each,
     copy,
     kinds,
@@ -30,7 +30,6 @@ from trio_stream import (
     SnapshotFailed,
     SubscribeRequest,
     Subscription,
-    SubscriptionForceClosed,
 )
 from trio_stream.stores import (
     Commit,
@@ -48,23 +47,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def unreliable(store: Store) -> Unreliable:
     return Unreliable(store)
-
-
-async def published(publisher: EventPublisher, index: int) -> None:
-    """Returns when the publisher has come to this index, of whatever epoch it is in then."""
-    with anyio.fail_after(PATIENCE):
-        while publisher.index != index:
-            never = replace(ALL_JOBS, index=1_000_000, epoch=publisher.epoch)
-            async with publisher.subscribe(never) as subscription:
-                with suppress(SubscriptionForceClosed):
-                    await subscription.wait_published(index)
-
-
-async def end_of(subscription: Subscription[Record]) -> SubscriptionForceClosed:
-    with pytest.raises(SubscriptionForceClosed) as caught, anyio.fail_after(PATIENCE):
-        while True:
-            await subscription.receive()
-    return caught.value
 
 
 async def test_while_the_store_fails_subscribers_wait_and_then_get_everything(
@@ -125,12 +107,13 @@ async def test_the_time_between_two_attempts_grows_up_to_a_bound_and_is_random(
     assert bounds[:9] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
 
-async def lose_history(publisher: EventPublisher, store: Unreliable) -> None:
-    """The feed is held behind commit 1 while more are made, and compacted."""
+async def lose_history(publisher: EventPublisher, store: Unreliable) -> Sequence[Cursor]:
+    """The feed is held behind commit 1 while more are made, and compacted; returns the cursors of all."""
     await commit_each(store, "a")
-    await published(publisher, 1)
+    await until_index(publisher, 1)
     store.open = anyio.Event()
     await commit_each(store, "b", "c", "d", "e")
+    places = await cursors(store.store)
     await store.compact(4)
     held, store.open = store.open, anyio.Event()
     store.open.set()
@@ -138,6 +121,7 @@ async def lose_history(publisher: EventPublisher, store: Unreliable) -> None:
     held.set()
     await store.wait_failures(1)
     store.failing = False
+    return places
 
 
 async def test_when_compaction_overtakes_the_publisher_its_subscribers_start_again(
@@ -162,12 +146,11 @@ async def test_nobody_resumes_from_before_or_between_commits_that_the_publisher_
 ) -> None:
     """A client of another process may come with an index that this publisher never had (etcd #17529)."""
     async with open_store_publisher(unreliable, ["jobs"]) as publisher:
-        await lose_history(publisher, unreliable)
-        await published(publisher, 5)
-        request = replace(ALL_JOBS, index=index, epoch=publisher.epoch)
-        async with publisher.subscribe(request) as subscription:
+        places = await lose_history(publisher, unreliable)
+        await until_index(publisher, 5)
+        async with publisher.subscribe(ALL_JOBS.after(places[index - 1])) as subscription:
             assert kinds(await until_live(subscription))[0] == "marker"
-        async with publisher.subscribe(replace(request, index=4)) as subscription:
+        async with publisher.subscribe(ALL_JOBS.after(places[3])) as subscription:
             assert kinds([await receive(subscription)]) == ["5:e=e"]
 
 
@@ -176,6 +159,7 @@ async def test_a_file_replaced_by_another_store_closes_all_and_changes_the_epoch
 ) -> None:
     async with open_at(tmp_path / "new.db") as new:
         await commit_each(new, "x", "y")
+        places = await cursors(new)
         epoch = (await new.head()).epoch
     await commit_each(store, "a", "b", "c")
     async with open_store_publisher(store, ["jobs"]) as publisher:
@@ -185,11 +169,11 @@ async def test_a_file_replaced_by_another_store_closes_all_and_changes_the_epoch
             (tmp_path / "new.db").replace(path)
             end = await end_of(subscription)
             assert (end.reason, end.index) == (CloseReason.REFRESH, 3)
-        await published(publisher, 2)
+        await until_index(publisher, 2)
         assert publisher.epoch == epoch
         async with publisher.subscribe(stale) as subscription:
             assert kinds(await until_live(subscription)) == ["marker", "1:x=x", "2:y=y", "eos@2"]
-        async with publisher.subscribe(replace(ALL_JOBS, index=1, epoch=epoch)) as subscription:
+        async with publisher.subscribe(ALL_JOBS.after(places[0])) as subscription:
             assert kinds([await receive(subscription)]) == ["2:y=y"]
             await commit_each(store, "z")
             assert kinds([await receive(subscription)]) == ["3:z=z"]
@@ -206,12 +190,13 @@ async def test_an_older_copy_put_in_place_is_a_new_timeline_to_every_process(
             await until_live(first)
             await until_live(second)
             await commit_each(store, "b", "c")
-            await published(one, 3)
-            await published(two, 3)
+            await until_index(one, 3)
+            await until_index(two, 3)
+            lost = one.cursor
             older.replace(path)
             assert [(await end_of(each)).reason for each in (first, second)] == [CloseReason.REFRESH] * 2
         assert one.epoch == two.epoch != before
-        async with two.subscribe(replace(ALL_JOBS, index=3, epoch=before)) as subscription:
+        async with two.subscribe(ALL_JOBS.after(lost)) as subscription:
             assert kinds(await until_live(subscription)) == ["marker", "1:a=a", "eos@1"]
 
 
@@ -231,7 +216,7 @@ async def test_a_snapshot_of_a_timeline_that_the_publisher_does_not_know_fails(
             tasks.start_soon(until_live_or_closed, subscription)
             await anyio.wait_all_tasks_blocked()
             unreliable.open.set()
-        await published(publisher, 1)
+        await until_index(publisher, 1)
 
 
 async def until_live_or_closed(subscription: Subscription[Record]) -> None:
@@ -239,7 +224,10 @@ async def until_live_or_closed(subscription: Subscription[Record]) -> None:
     assert end.reason in {CloseReason.SNAPSHOT_FAILED, CloseReason.REFRESH}
 
 
-async def test_a_snapshot_in_the_middle_of_which_the_store_was_replaced_fails(unreliable: Unreliable) -> None:
+@pytest.mark.parametrize("returned", [0, Cursor(0, "another")], ids=["an index", "a cursor"])
+async def test_a_snapshot_in_the_middle_of_which_the_store_was_replaced_fails(
+    unreliable: Unreliable, returned: int | Cursor
+) -> None:
     class Replaced(Unreliable):
         replaced = False
 
@@ -251,9 +239,10 @@ async def test_a_snapshot_in_the_middle_of_which_the_store_was_replaced_fails(un
         @override
         async def snapshot(
             self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
-        ) -> int:
+        ) -> int | Cursor:
             self.replaced = True
-            return await super().snapshot(request, snapshot)
+            await super().snapshot(request, snapshot)
+            return returned
 
     async with open_store_publisher(Replaced(unreliable.store), ["jobs"]) as publisher:
         async with publisher.subscribe(ALL_JOBS) as subscription:
@@ -267,7 +256,8 @@ async def test_a_snapshot_that_is_older_than_what_was_published_fails(unreliable
         async def snapshot(
             self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
         ) -> int:
-            return await super().snapshot(request, snapshot) - 1
+            await super().snapshot(request, snapshot)
+            return 0
 
     await commit_each(unreliable, "a")
     async with open_store_publisher(Behind(unreliable.store), ["jobs"]) as publisher:
@@ -276,15 +266,14 @@ async def test_a_snapshot_that_is_older_than_what_was_published_fails(unreliable
     assert isinstance(end.__cause__, StoreError)
 
 
-async def test_history_lost_while_it_is_loaded_is_loaded_again(unreliable: Unreliable) -> None:
+async def test_history_lost_while_it_begins_is_no_error(unreliable: Unreliable) -> None:
     class CompactedMeanwhile(Unreliable):
         compacted = False
 
         def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
             if not self.compacted:
                 self.compacted = True
-                assert isinstance(after, int)
-                raise HistoryLostError(after, 2, "another")
+                raise HistoryLostError(3, 3, "another")
             return super().changes(after)
 
     await commit_each(unreliable, "a", "b", "c")
@@ -292,7 +281,7 @@ async def test_history_lost_while_it_is_loaded_is_loaded_again(unreliable: Unrel
         assert publisher.index == 3
 
 
-async def test_a_store_that_fails_while_history_is_loaded_is_an_error_of_the_block(
+async def test_a_store_that_cannot_be_followed_at_the_beginning_is_an_error_of_the_block(
     unreliable: Unreliable,
 ) -> None:
     class FailsToFollow(Unreliable):

@@ -8,7 +8,7 @@ import pytest
 from stores.engines import Plain
 from stores.storehouse import JOBS, Sink, kinds, put, receive, until_live
 
-from trio_stream import ALL, Subject, SubscribeRequest
+from trio_stream import ALL, Cursor, Subject, SubscribeRequest
 from trio_stream.stores import Delete, Put, Record, Store, open_store_publisher, topic
 from trio_stream.view import View, open_view
 
@@ -106,7 +106,7 @@ class Asked(Plain):
         super().__init__(store)
         self.requests: list[SubscribeRequest[Record]] = []
 
-    async def snapshot(self, request: SubscribeRequest[Record], snapshot: Any) -> int:
+    async def snapshot(self, request: SubscribeRequest[Record], snapshot: Any) -> int | Cursor:
         self.requests.append(request)
         return await super().snapshot(request, snapshot)
 

@@ -48,7 +48,7 @@ class ViewWatch:
         try:
             async with (
                 opening as store,
-                open_store_publisher(store, watched.topics, history=0) as publisher,
+                open_store_publisher(store, watched.topics) as publisher,
                 open_view(publisher.subscribe, watched.request, key=self._place) as view,
             ):
                 if self._exits:

@@ -63,7 +63,7 @@ class Condition(NamedTuple):
 async def wait_for(store: Store, request: SubscribeRequest[Record], condition: Condition) -> Entry | None:
     """The first entry of the key that meets the condition, and is seen."""
     async with (
-        open_store_publisher(store, [request.topic.name], history=0) as publisher,
+        open_store_publisher(store, [request.topic.name]) as publisher,
         open_view(publisher.subscribe, request, reducer=_Entries()) as view,
     ):
         state = await view.wait_for(lambda state: condition.is_met(state.get(request.key)))

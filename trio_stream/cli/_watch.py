@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final, Literal, assert_never
 
 import anyio
@@ -11,9 +12,11 @@ import click
 from trio_stream import (
     CloseReason,
     Cursor,
+    EndOfSubject,
     Event,
     EventPublisher,
     Framing,
+    PayloadEvents,
     Subscription,
     SubscriptionForceClosed,
 )
@@ -24,8 +27,6 @@ from ._output import Output, ReaderLeftError
 from ._run import open_tasks
 from ._watched import Watched
 
-_HISTORY: Final = 4096  # commits that who reads our output may be behind before there is a new snapshot
-_MOST_HISTORY: Final = 100_000  # commits that are loaded to go on from an old cursor without a snapshot
 _BATCH: Final = 64  # events that are written in one go
 _ATTEMPTS: Final = 5  # at a snapshot: one that falls into the replacing of the store's file fails
 
@@ -63,27 +64,44 @@ class Watch:
         is_done = False
         async with (
             opening as store,
-            open_store_publisher(
-                store, self._watched.topics, history=await self._history(store)
-            ) as publisher,
+            open_store_publisher(store, self._watched.topics) as publisher,
         ):
             async with open_tasks() as tasks:
                 tasks.start_soon(self._end_with_reader, tasks.cancel_scope)
+                if self._request.epoch == publisher.epoch and not self._request.mark:
+                    self._request = replace(self._request, epoch=None)  # written by hand: it is trusted
+                if self._is_state_known and self._on_lag == "conflate":
+                    await self._catch_up(publisher)
                 await self._follow(publisher)
                 is_done = True
         if not is_done:
             raise ReaderLeftError
 
-    async def _history(self, store: Store) -> int:
-        """How many commits are loaded at the start: none but to go on from a cursor."""
-        head = await store.head()
-        if not self._request.index or self._request.epoch != head.epoch:
-            return 0
-        return min(max(head.index - self._request.index, _HISTORY), _MOST_HISTORY)
-
     async def _end_with_reader(self, scope: anyio.CancelScope) -> None:
         await self._output.wait_until_reader_leaves()
         scope.cancel()
+
+    async def _catch_up(self, publisher: EventPublisher) -> None:  # noqa: ASYNC910 - what follows waits
+        """Writes the newest change of each key since the cursor, from the log, in one line; nothing if it is stale."""
+        async with publisher.subscribe(self._request) as subscription:
+            try:
+                events = await subscription.receive_until_current()
+            except (SubscriptionForceClosed, EndOfSubject):
+                return
+            if any(event.is_framing for event in events):
+                return
+            cursor = subscription.cursor
+        newest: dict[tuple[str, str, str], Event[Record]] = {}
+        for each in (single for event in events for single in event.events):
+            assert isinstance(each.payload, Record)
+            row = (each.topic.name, each.payload.namespace, each.payload.key)
+            newest.pop(row, None)
+            newest[row] = each
+        if newest:
+            last = events[-1]
+            latest = Event(last.topic, last.index, PayloadEvents(newest.values(), True), mark=last.mark)  # noqa: FBT003
+            await self._output.write(self._format(latest, publisher.epoch, is_live=True))
+        self.cursor, self._request = cursor, self._request.after(cursor)
 
     async def _follow(self, publisher: EventPublisher) -> None:
         """Subscribes, and again whenever the publisher has closed the subscription; returns if that is all."""

@@ -1,5 +1,8 @@
 """A publisher that is fed by a store.
 
+It begins at the newest commit, at once, and with nothing in memory.
+Older commits are read from the log of the store when somebody needs them, see `_replay`.
+
 The feed goes on whatever an engine does.
 No round of it is without a wait: after a round that published something the next one may begin at the next turn of
 the event loop, after any other only in a while that grows.
@@ -7,39 +10,56 @@ the event loop, after any other only in a while that grows.
 `Store.head` and `HistoryLostError` may not agree, where an engine asks in several places.
 `head` decides which timeline it is; the higher one of the two floors counts.
 
+It *begins again*, at the newest commit, and ends all subscriptions, when it cannot go on:
+
+| what happened                               | seen by                                                          |
+|---------------------------------------------|------------------------------------------------------------------|
+| the store was replaced                      | another epoch                                                    |
+| an older copy of it was, and nobody noticed | the same epoch, and another mark at the index that was published |
+| a compaction has overtaken the feed         | the floor                                                        |
+
+What was known of the timeline is forgotten then, also where its name stays: which cursors are good is for the log to
+say.
+
 A commit that cannot be read concerns some topics, or all.
 Their subscriptions are closed, and nobody resumes there from before that commit: the state has what it did.
 """
 
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from operator import attrgetter
-from typing import Any, Final, NoReturn, assert_never
+from typing import Final
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
-from typing_extensions import override
 
 from trio_stream import (
-    Event,
+    Cursor,
     EventPublisher,
+    InvalidCommitError,
     SnapshotAppender,
-    SnapshotFunc,
     Source,
-    Subject,
     SubscribeRequest,
     Topic,
+    close_subscription_event,
     running,
 )
 from trio_stream._warn import Warner
 
 from ._errors import HistoryLostError, StoreError, UnreadableCommitError
+from ._handle import Admission, StorePublisher
+from ._pages import changes_behind
+from ._publication import NOTHING, Publication, Publications
+from ._raised import error_of
+from ._replay import Replay
 from ._store import Store
-from ._topic_log import TopicLog
-from ._values import Commit, Delete, Head, Operation, Put, Record, topic
+from ._turns import Turns
+from ._values import Commit, EpochIndex, Head, Record, Revocations, topic
 from ._wide import WideStore
 
 # Seconds until the next attempt after an error of the store: evenly random below a bound that doubles each
@@ -48,78 +68,29 @@ from ._wide import WideStore
 _FIRST_BOUND: Final = 0.1
 _LAST_BOUND: Final = 5.0
 
-_BURST: Final = 64  # events between two checkpoints, unless one commit has more
-_HISTORY: Final = 4096  # commits that are kept
-
-# How much of the log a publisher begins with, at most.
-_MOST_CHARACTERS: Final = 4 << 20  # of JSON, where the log can be read by topic
-_MOST_EVENTS: Final = 65_536  # where not
+_PORTION: Final = 1024  # revocations that are taken over in one stretch of the loop
 
 _warner: Final = Warner("trio_stream.stores")
-
-
-class _StorePublisher(EventPublisher):
-    """A publisher that only its feed feeds."""
-
-    @override
-    def publish(
-        self,
-        events: Iterable[Event[Any]],
-        *,
-        index: int | None = None,
-        mark: str = "",
-        finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
-        reopen: Iterable[tuple[Topic[Any], Subject | str]] = (),
-    ) -> NoReturn:
-        _refuse("publish")
-
-    @override
-    def publish_from_thread(
-        self,
-        events: Iterable[Event[Any]],
-        *,
-        index: int | None = None,
-        mark: str = "",
-        finish: Iterable[tuple[Topic[Any], Subject | str]] = (),
-        reopen: Iterable[tuple[Topic[Any], Subject | str]] = (),
-    ) -> NoReturn:
-        _refuse("publish_from_thread")
-
-    @override
-    def register_handler(self, topic: Topic[Any], handler: SnapshotFunc[Any] | Source) -> NoReturn:
-        _refuse("register_handler")
-
-    @override
-    def refresh(
-        self,
-        topic: Topic[Any] | None = None,
-        *,
-        index: int | None = None,
-        epoch: str | None = None,
-        mark: str = "",
-    ) -> NoReturn:
-        _refuse("refresh")
-
-    @override
-    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> NoReturn:
-        raise RuntimeError("this publisher runs already: open_store_publisher runs it")
-
-
-def _refuse(call: str) -> NoReturn:
-    raise RuntimeError(f"{call} is refused: a store feeds this publisher. Commit to the store instead")
 
 
 class _Feed:
     """Publishes the commits of a store."""
 
     def __init__(
-        self, store: Store, publisher: EventPublisher, topics: Mapping[str, Topic[Record]], history: int
+        self,
+        store: Store,
+        publisher: EventPublisher,
+        topics: Mapping[str, Topic[Record]],
+        admission: Admission,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._topics = topics
-        self._history = history
-        # All that was there at the beginning is published.
+        self._publications = Publications(topics)
+        self._admission = admission
+        self._turns = Turns()
+        # The index at which it has begun, for the last time.
+        self._begun = publisher.index
         self._is_started = False
         # The present round has begun again.
         self._has_restarted = False
@@ -127,16 +98,18 @@ class _Feed:
         self._is_moving = False
         # What the last round has told of the store's floor.
         self._lost: HistoryLostError | None = None
-        # Events since the last checkpoint, and those that were loaded before the start.
-        self._burst = 0
-        self._loaded = 0
-        is_wide = isinstance(store, WideStore) and store.is_wide
-        source = Source(self._snapshot, wide=is_wide, row=attrgetter("namespace", "key"))
+        source = Source(
+            self._snapshot,
+            replay=Replay(store, publisher, topics, self._place),
+            wide=isinstance(store, WideStore) and store.is_wide,
+            row=attrgetter("namespace", "key"),
+            finishes=True,
+        )
         for each in topics.values():
             EventPublisher.register_handler(publisher, each, source)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Until it is cancelled; started when the commits that the store had at the beginning are published.
+        """Until it is cancelled; started when it follows the store.
 
         An error of the store before that is raised; later ones are waited out.
         """
@@ -166,108 +139,172 @@ class _Feed:
         try:
             await self._follow(task_status)
         except (StoreError, BaseExceptionGroup) as raised:
-            error = _error_of(raised)
+            error = error_of(raised)
         else:
             error = _Ended(f"the changes of the store have ended after commit {self._publisher.index}")
         self._lost = error if isinstance(error, HistoryLostError) else None
         if isinstance(error, UnreadableCommitError) and error.index > self._publisher.index:
-            await self._pass_over(error)
+            try:
+                await self._pass_over(error)
+            except (StoreError, BaseExceptionGroup) as raised:
+                error = error_of(raised)
         return error  # noqa: ASYNC910 - the caller waits
 
     async def _follow(self, task_status: anyio.abc.TaskStatus[None]) -> None:
         head = await self._store.head()
-        if self._lost is not None and self._lost.epoch == head.epoch:
-            floor = max(self._lost.floor, head.floor)
-            head = Head(max(floor, head.index), floor, head.epoch)
-        if head.epoch != self._publisher.epoch or head.floor > self._publisher.index:
-            await self._restart(head)
-        async with self._changes() as commits:
+        if self._cannot_go_on(head):
+            await self._begin_again(head)
+        async with changes_behind(
+            self._store, frozenset(self._topics), self._place(self._publisher.cursor)
+        ) as commits:
             now = await self._store.head()
             if now.epoch != self._publisher.epoch:  # and these commits may be of either timeline
                 raise HistoryLostError(self._publisher.index, now.floor, now.epoch)
-            self._tell_whether_started(head, task_status)
+            if not self._is_started:
+                self._is_started = True
+                task_status.started()
             async for commit in commits:
-                await self._publish(commit.index, commit.operations)
-                self._tell_whether_started(head, task_status)
+                await self._publish(commit)
 
-    def _changes(self) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
-        if isinstance(self._store, TopicLog):
-            return self._store.changes_of(frozenset(self._topics), self._publisher.index)
-        return self._store.changes(self._publisher.index)
+    def _place(self, cursor: Cursor) -> int | Cursor:
+        """How the store is asked for what comes behind a cursor: by the index alone, if its commits have no marks."""
+        return cursor if self._publisher.cursor.mark else cursor.index
 
-    def _tell_whether_started(self, head: Head, task_status: anyio.abc.TaskStatus[None]) -> None:
-        if not self._is_started and self._publisher.index >= head.index:
-            self._is_started = True
-            task_status.started()
+    def _cannot_go_on(self, head: Head) -> bool:
+        """Whether what was published does not lead on to this; see the table on top."""
+        index, mark = self._publisher.index, self._publisher.cursor.mark
+        if head.epoch != self._publisher.epoch or self._floor(head) > index:
+            return True
+        if head.index == index:
+            return bool(mark and head.mark) and mark != head.mark
+        # There is nothing else that it can have lost.
+        return mark != "" and self._lost is not None and self._lost.epoch == head.epoch
 
-    async def _restart(self, head: Head) -> None:
-        """Ends all subscriptions, and begins again at the oldest commit that is there and to be kept."""
-        index = await _beginning(self._store, self._topics, head, self._history)
-        if head.epoch == self._publisher.epoch:
-            index = max(index, self._publisher.index)
+    def _floor(self, head: Head) -> int:
+        lost = self._lost
+        return head.floor if lost is None or lost.epoch != head.epoch else max(lost.floor, head.floor)
+
+    async def _begin_again(self, head: Head) -> None:
+        """Ends all subscriptions, and goes on behind the newest commit."""
+        revocations = await _revocations_of(self._store)
+        now = await self._store.head()
+        if now.epoch != head.epoch:  # and the revocations may be of either timeline
+            raise HistoryLostError(self._publisher.index, now.floor, now.epoch)
+        if (floor := self._floor(head)) > head.index:
+            head = replace(head, index=floor, floor=floor, mark="")
         self._has_restarted = True
-        self._loaded = 0
-        EventPublisher.refresh(self._publisher, index=index, epoch=head.epoch)
+        self._begun = head.index
+        # By way of another epoch: what is known of the commits up to here may be of another copy of the store.
+        EventPublisher.refresh(self._publisher)
+        EventPublisher.refresh(self._publisher, index=head.index, epoch=head.epoch, mark=head.mark)
+        await self.begin(head, revocations)
 
-    async def _publish(self, index: int, operations: Sequence[Operation]) -> None:
+    async def begin(  # noqa: ASYNC910 - the caller has waited
+        self, head: Head, revocations: Revocations | None
+    ) -> None:
+        """Takes over what the store knows of cursors, where the publisher begins."""
+        self._admission.unmarked = head.unmarked
+        if revocations is not None and self._admission.salt is not None:
+            self._admission.salt = revocations.salt
+            await self._take_over(self._admission, revocations)
+
+    async def _take_over(  # noqa: ASYNC910 - as above
+        self, admission: Admission, revocations: Revocations
+    ) -> None:
+        """What was revoked before this publisher, or this timeline. No cursor is good before all of it is known."""
+        admission.is_loading = True
+        EventPublisher.remember_revocations(self._publisher, {}, floor=revocations.floor)
+        newest = iter(revocations.newest.items())
+        while not admission.has_own and (portion := dict(islice(newest, _PORTION))):
+            EventPublisher.remember_revocations(self._publisher, portion)
+            await anyio.lowlevel.checkpoint()
+        if admission.has_own:  # of which nobody knows where they stand among these
+            EventPublisher.remember_revocations(self._publisher, {}, floor=self._begun)
+        admission.is_loading = False
+
+    async def _publish(self, commit: Commit) -> None:
+        index, mark = commit.index, commit.mark
         if index <= self._publisher.index:
             raise StoreError(f"the store's commit {index} came after {self._publisher.index}")
-        events = await self._events(index, operations)
-        await self._take_turn(max(1, len(events)))
-        if not (self._is_started or isinstance(self._store, TopicLog)):
-            self._loaded += len(events)
-            if self._loaded > _MOST_EVENTS:  # nobody has subscribed yet: forget those before this commit
-                self._loaded = len(events)
-                EventPublisher.refresh(
-                    self._publisher, index=self._publisher.index, epoch=self._publisher.epoch
-                )
-        EventPublisher.publish(self._publisher, events, index=index)
+        publication = await self._publications.make(index, mark, commit.operations, self._turns)
+        await self._turns.take(max(1, len(publication.events)))
+        revoked = () if self._admission.salt is None else commit.revoked
+        try:
+            self._announce(index, mark, publication, revoked)
+        except InvalidCommitError:  # an engine that puts what is finished
+            _warner.warn(
+                "subscribers must start again: the store's commit %d does not follow from its log", index
+            )
+            concerned = {operation.topic for operation in commit.operations} & self._topics.keys()
+            self._leave_out(concerned, index, mark, NOTHING, revoked)
         self._is_moving = not self._has_restarted
 
     async def _pass_over(self, error: UnreadableCommitError) -> None:  # noqa: ASYNC910 - the caller waits
         """Publishes nothing of the topics concerned; who reads them must start again, from the state."""
         concerned = self._topics.keys() if error.topics is None else self._topics.keys() & error.topics
-        events = await self._events(
-            error.index, [each for each in error.operations if each.topic not in concerned]
-        )
+        others = [each for each in error.operations if each.topic not in concerned]
+        publication = await self._publications.make(error.index, error.mark, others, self._turns)
+        revoked = await self._revoked_up_to(error.index)
         if concerned:
             _warner.warn("subscribers must start again: %s", error)
-        # Between what is before it and its own index: then that is the lowest one to resume from.
-        if concerned and self._publisher.index < error.index - 1:
-            EventPublisher.publish(self._publisher, (), index=error.index - 1)
-        for name in concerned:
-            EventPublisher.refresh(self._publisher, self._topics[name])
-        EventPublisher.publish(self._publisher, events, index=error.index)
+        self._leave_out(concerned, error.index, error.mark, publication, revoked)
         self._is_moving = True
 
-    async def _events(self, index: int, operations: Sequence[Operation]) -> list[Event[Record]]:
-        events: list[Event[Record]] = []
-        for start in range(0, len(operations), _BURST):
-            portion = operations[start : start + _BURST]
-            await self._take_turn(len(portion))
-            events += [
-                Event(self._topics[operation.topic], index, _record(operation))
-                for operation in portion
-                if operation.topic in self._topics
-            ]
-        return events  # noqa: ASYNC910 - `_take_turn` sees to it
+    async def _revoked_up_to(self, index: int) -> Collection[str]:
+        """What was revoked since the newest commit, by one that cannot be read."""
+        revocations = None if self._admission.salt is None else await _revocations_of(self._store)
+        if revocations is None:
+            return ()  # noqa: ASYNC910 - the caller waits
+        begin = self._publisher.index
+        return [  # noqa: ASYNC910 - as above
+            digest for digest, at in revocations.newest.items() if begin < at <= index
+        ]
 
-    async def _take_turn(self, events: int) -> None:  # noqa: ASYNC910 - every _BURST events there is one
-        """A checkpoint, unless so many fit into this stretch of the loop."""
-        if self._burst + events > _BURST:
-            await anyio.lowlevel.checkpoint()
-            self._burst = 0
-        self._burst += events
+    def _leave_out(
+        self,
+        concerned: Collection[str],
+        index: int,
+        mark: str,
+        publication: Publication,
+        revoked: Collection[str],
+    ) -> None:
+        """Publishes a commit, and has the readers of these topics, of which it is not whole, start again."""
+        # Between what is before it and its own index: then that is the lowest one to resume from.
+        if concerned and self._publisher.index < index - 1:
+            EventPublisher.publish(self._publisher, (), index=index - 1)
+        for name in concerned:
+            EventPublisher.refresh(self._publisher, self._topics[name])
+        self._announce(index, mark, publication, revoked)
 
-    async def _snapshot(self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]) -> int:
-        """The store's, unless that has a timeline already of which the publisher does not know."""
-        epoch, published = self._publisher.epoch, self._publisher.index
-        index = await self._store.snapshot(request, snapshot)
-        head = await self._store.head()
-        if head.epoch != epoch:
-            raise StoreError(f"the store was replaced (epoch {epoch!r} by {head.epoch!r}): ask again")
-        if index < published:
-            raise StoreError(f"the store's snapshot of {index} is behind commit {published}: ask again")
+    def _announce(self, index: int, mark: str, publication: Publication, revoked: Collection[str]) -> None:
+        events, finished, opened = publication
+        if len(events) == 1 and not (revoked or finished or opened):  # the common case, in half of the time
+            EventPublisher.publish(self._publisher, events)
+            return
+        closing = (close_subscription_event(revoked),) if revoked else ()
+        EventPublisher.publish(
+            self._publisher, [*closing, *events], index=index, mark=mark, finish=finished, reopen=opened
+        )
+
+    async def _snapshot(
+        self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
+    ) -> int | Cursor:
+        """The store's, unless that has a timeline already of which the publisher does not know.
+
+        It may be a little behind what is published, as that of a replica is: the history has the rest.
+        """
+        epoch, begun = self._publisher.epoch, self._begun
+        try:
+            returned = await self._store.snapshot(request, snapshot)
+            index = returned.cursor if isinstance(returned, EpochIndex) else returned
+            its_epoch = index.epoch if isinstance(index, Cursor) else (await self._store.head()).epoch
+        except BaseExceptionGroup as group:
+            raise error_of(group) from None
+        if its_epoch != epoch:
+            raise StoreError(f"the store was replaced (epoch {epoch!r} by {its_epoch!r}): ask again")
+        reached = index.index if isinstance(index, Cursor) else index
+        if reached < begun:
+            raise StoreError(f"the store's snapshot of {reached} is behind commit {begun}: ask again")
         return index
 
 
@@ -275,71 +312,48 @@ class _Ended(StoreError):
     """The changes of the store have come to an end, which they should not."""
 
 
-def _error_of(raised: StoreError | BaseExceptionGroup) -> StoreError:
-    """The store's error, taken out of its groups; raises what else is in them."""
-    if isinstance(raised, StoreError):
-        return raised
-    _, others = raised.split(StoreError)
-    if others is not None:
-        raise others
-    # The first that tells more than that there was an error.
-    return min(_leaves(raised), key=lambda each: type(each) is StoreError)
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[StoreError]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)
-        else:
-            assert isinstance(each, StoreError)
-            yield each
-
-
-def _record(operation: Operation) -> Record:
-    match operation:
-        case Put():
-            return Record(operation.key, operation.value, "put", operation.namespace)
-        case Delete():
-            return Record(operation.key, None, "delete", operation.namespace)
-        case _:
-            assert_never(operation)
-
-
-async def _beginning(store: Store, topics: Iterable[str], head: Head, history: int) -> int:
-    """The index behind which a publisher begins."""
-    index = max(head.floor, head.index - history)
-    if index < head.index and isinstance(store, TopicLog):
-        return await store.reach(frozenset(topics), after=index, upto=head.index, characters=_MOST_CHARACTERS)
-    return index  # noqa: ASYNC910 - the head was asked for before
+async def _revocations_of(store: Store) -> Revocations | None:
+    """None of a store that does not know of tokens, as one of the first edition does not."""
+    ask: Callable[[], Awaitable[object]] | None = getattr(store, "revocations", None)
+    known = None if ask is None else await ask()
+    return known if isinstance(known, Revocations) else None  # noqa: ASYNC910 - there may be nothing to wait for
 
 
 @asynccontextmanager
 async def open_store_publisher(
-    store: Store, topics: Iterable[str], *, snapshot_cache_ttl: float = 0.0, history: int = 4096
+    store: Store, topics: Iterable[str], *, snapshot_cache_ttl: float = 0.0, history: int = 1024
 ) -> AsyncIterator[EventPublisher]:
     """A running publisher of everything that is committed to these topics of the store, by whomever.
 
-    It has the store's epoch and starts with the last `history` commits of the store's log, so that clients
-    resume by index after a restart of this process, and at any other process of the same store.
-    It starts with fewer where those of its topics have more than about 4 MiB of JSON (with more than 16 topics, the
-    commits of all topics count); with a store other than SQLite's, more than 65,536 events.
-    A client with an older index gets a new snapshot.
-    With 0 it starts at once, with none of them, and keeps up to 4,096 of those that come.
-    A commit is published after it is durable; of those about other topics only the index is, and not of each.
+    It has the store's epoch and begins at the store's newest commit, at once, however long the store's log is.
+    Clients resume by their cursor after a restart of this process, and at any other process of the same store:
+    commits that are not in memory are read from the store's log, as far back as that reaches, by pages.
+    So are those that a slow reader has missed: with `on_lag="close"` and "reset" it gets every commit, at its own pace.
+    A client gets a new snapshot if the log no longer has what it needs, or if its cursor is not on the log, because
+    an older copy of the store has taken the place of that which it has read.
+    `history` is how many of the newest commits are kept in memory, so that those who are up to date need not ask the
+    store; the newest is kept in any case.
 
-    Prefixes can be asked for with any store, but are made from all keys with a store other than SQLite's; `ALL` is a
+    A commit is published after it is durable; of those about other topics only the index and the mark are.
+    Events say what they replace, so that readers with rights or a filter that look at the value are told what they may
+    no longer see.
+    A commit that revokes tokens closes their subscriptions before anything else of it is published, in every process,
+    and cursors that were reached with them before are stale, also after a restart.
+    `close_subscriptions` closes those of this process only, and is remembered as long as this publisher runs.
+    A final value ends the subscriptions of just its key.
+
+    Prefixes can be asked for with any store, but are made from all keys where the store does not know them; `ALL` is a
     `ValueError` there.
     A subscription can have `on_lag="conflate"`: one row is a namespace and a key.
-    Events do not say what they replace: with rights or a filter that look at the value, a reader keeps what it had.
 
-    The feed publishes: `publish`, `publish_from_thread`, `register_handler`, `refresh` and `run` are refused with a
-    `RuntimeError`, and change nothing. Commit to the store.
+    The feed publishes: `publish`, `publish_from_thread`, `register_handler`, `refresh`, `remember_revocations` and
+    `run` are refused with a `RuntimeError`, and change nothing. Commit to the store.
 
     Subscribers share a snapshot while it is made, but it is not kept: another process may have committed since,
     and who comes here may have seen that there.
     `snapshot_cache_ttl` keeps it for so many seconds all the same, where the load matters more.
 
-    When commits that it needs were compacted, or the store was restored or replaced, subscribers are closed
+    When commits that the feed needs were compacted, or the store was restored or replaced, subscribers are closed
     with `CloseReason.REFRESH` and start again.
     So are those of the topics of a commit that cannot be read, which is passed over; the others go on.
     When the store fails, that is tried again within 0.1 s, then twice as much, up to 5 s; subscribers wait, and new
@@ -357,13 +371,18 @@ async def open_store_publisher(
         raise ValueError(f"history is a number of commits from 0, not {history}")
     published = {name: topic(name) for name in topics}
     head = await store.head()
-    publisher = _StorePublisher(
+    revocations = await _revocations_of(store)  # behind the head: what is revoked later, the feed will tell
+    admission = Admission(None if revocations is None else revocations.salt)
+    publisher = StorePublisher(
+        admission,
         snapshot_cache_ttl=snapshot_cache_ttl,
-        history=history or _HISTORY,
-        index=await _beginning(store, published, head, history),
+        history=max(1, history),
+        index=head.index,
         epoch=head.epoch,
+        mark=head.mark,
     )
     async with running(partial(EventPublisher.run, publisher)):
-        feed = _Feed(store, publisher, published, history)
+        feed = _Feed(store, publisher, published, admission)
+        await feed.begin(head, revocations)
         async with running(feed.run):
             yield publisher

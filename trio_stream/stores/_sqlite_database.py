@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from ._anchors import Anchor, Anchors, Known, is_forked
-from ._errors import BusyError, StoreError, again
+from ._errors import BusyError, CommitUnknownError, StoreError, again
 from ._orders import Draft, Order, Outcome, draft
 from ._retention import Retention
 from ._sqlite_file import Connection, SQLiteFile, new_epoch
@@ -149,9 +149,9 @@ class Database:
                 run(connection, "COMMIT")
                 self._writer.confirm()
         except Exception as error:  # noqa: BLE001 - for those who wait
-            if is_ending and isinstance(error.__cause__, sqlite3.Error) and not isinstance(error, BusyError):
+            if is_ending and isinstance(error, StoreError) and not isinstance(error, BusyError):
                 # All of it may be in the log, where a process that recovers after a crash finds it.
-                doubt = StoreError(f"{error}; whether it was committed is not known")
+                doubt = CommitUnknownError(f"{error}; whether it was committed is not known")
                 doubt.__cause__ = error.__cause__
                 return [again(doubt) for _ in orders]
             if len(orders) == 1 or is_ending or isinstance(error, BusyError):

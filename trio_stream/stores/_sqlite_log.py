@@ -2,8 +2,8 @@
 
 Everything here blocks and belongs in a worker thread.
 
-Who asks for some topics gets nothing of the others: SQLite looks for the topic's name, in quotes, in the text of
-each commit, and only a text that has it comes to Python.
+Who asks for some topics gets nothing of the others but their marks: SQLite looks for the topic's name, in quotes, in
+the text of each commit, and only a text that has it comes to Python.
 A replay has SQLite look for the key, too, or for how it begins.
 A text that is no JSON, or does not begin and end as ours, comes too: nobody knows whom it concerns.
 Any other that does not have the name is taken for one of other topics, whatever is in it.
@@ -55,7 +55,7 @@ class Position:
 
 
 class Log:
-    """What `Store.changes` and `TopicLog` give."""
+    """What `Store.changes`, `TopicLog` and `PagedLog` give."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -114,30 +114,6 @@ class Log:
             )
         if is_lost:
             raise HistoryLostError(after.index, row.floor, row.epoch)
-
-    def reach(self, topics: frozenset[str], after: int, upto: int, left: int) -> tuple[int, int]:
-        """A step of `TopicLog.reach`, from `upto` down: the index reached, and how many characters are left.
-
-        They are below 0 when the commit at the index reached was too much.
-        """
-
-        def reach(connection: sqlite3.Connection, _: Row) -> tuple[int, int]:
-            characters = left
-            end = time.monotonic() + _SECONDS
-            ours, names = _ours([(quoted(topic),) for topic in topics])
-            rows = connection.execute(
-                f"SELECT idx, CASE WHEN {ours} THEN length(operations) ELSE 0 END FROM ts_log"  # noqa: S608
-                " WHERE idx > ? AND idx <= ? ORDER BY idx DESC",
-                (*names, after, upto),
-            )
-            with closing(rows):
-                for index, length in rows:
-                    characters -= length
-                    if characters < 0 or time.monotonic() > end:
-                        return (index if characters < 0 else index - 1), characters
-            return after, characters
-
-        return self._database.read(reach)
 
 
 class _Page:

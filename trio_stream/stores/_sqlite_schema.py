@@ -49,10 +49,7 @@ INSERT INTO ts_head
     SELECT 2, lower(hex(randomblob(16))), 0, 0, x'', 0, randomblob(32), 0
     WHERE NOT EXISTS (SELECT * FROM ts_head);
 """
-"""The SQL that makes the tables of a store, for a migration; it does nothing where they are.
-
-`create_tables` executes the same.
-"""
+"""Makes the tables of a store; does nothing where they are."""
 
 _HEADS: Final = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('head', 'ts_head')"
 
@@ -75,7 +72,7 @@ ALTER TABLE ts_state ADD COLUMN final INTEGER NOT NULL DEFAULT 0;
 """
 
 
-def create_tables(connection: sqlite3.Connection) -> None:
+def make_tables(connection: sqlite3.Connection) -> None:
     """Makes the tables of a store that are not there, in the transaction of the connection, or in one of their own."""
     run(connection, "SAVEPOINT ts_tables")
     try:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
+from uuid import UUID
 
 from ._errors import ConflictError, LimitExceededError
 from ._orders import Draft, Effects, Key, Present, settle
@@ -74,6 +75,8 @@ class Writer:
         self._state: dict[Key, Sequence[object] | None] = {}
         self._log: list[Sequence[object]] = []
         self._characters = 0
+        # The commits of this transaction that have an id.
+        self._ids: dict[UUID, EpochIndex] = {}
 
     @property
     def newest(self) -> EpochIndex:
@@ -124,6 +127,8 @@ class Writer:
         """The commit that had the same id, if there was one."""
         if draft.order.id is None:
             return None
+        if draft.order.id in self._ids:
+            return self._ids[draft.order.id]
         found = first_row(
             self._connection,
             "SELECT idx, (SELECT mark FROM ts_log WHERE ts_log.idx = ts_ids.idx) FROM ts_ids WHERE id = ?",
@@ -144,6 +149,7 @@ class Writer:
         revoked = self._revoke(effects.tokens) if effects.tokens else ""
         self._log.append((index, mark, effects.text, self.at, revoked))
         if draft.order.id is not None:
+            self._ids[draft.order.id] = self.newest
             run(
                 self._connection,
                 "INSERT INTO ts_ids (id, idx, at) VALUES (?, ?, ?)",

@@ -52,6 +52,14 @@ class Threads:
                 if anyio.current_time() >= deadline:
                     raise
 
+    async def ask(self, work: Callable[[threading.Event], T], /) -> T:
+        """Does it; when cancelled it is left to itself, and told so by the event."""
+        stop = threading.Event()
+        try:
+            return await anyio.to_thread.run_sync(work, stop, abandon_on_cancel=True, limiter=self._limiter)
+        finally:
+            stop.set()
+
     async def finish(self, *works: Callable[[], object]) -> None:  # noqa: ASYNC910 - there is something to do
         """Does them all, one after the other; a work may be called again while a first thread is still at it.
 

@@ -25,13 +25,6 @@ class TopicLog(Protocol):
         """
         ...
 
-    async def reach(self, topics: frozenset[str], *, after: int, upto: int, characters: int) -> int:
-        """The lowest index from `after` on behind which these topics have at most so many characters, up to `upto`.
-
-        Reads no commit, and looks only at as much of the log as it must.
-        """
-        ...
-
 
 @runtime_checkable
 class PagedLog(Protocol):
@@ -49,7 +42,7 @@ class PagedLog(Protocol):
         case, with its mark: the next page goes on behind it.
 
         `HistoryLostError` as of `Store.changes`.
-        `UnreadableCommitError` if the first commit cannot be read and concerns the topics of the request, or may
-        concern any; a page ends before a later one.
+        `UnreadableCommitError` if the first commit cannot be read and may concern what is asked for; a page ends before
+        a later one.
         """
         ...

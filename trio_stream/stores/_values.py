@@ -180,6 +180,8 @@ class Head:
     """The timeline that both indexes belong to."""
     mark: str = ""
     """That of the newest commit; see `Commit.mark`."""
+    unmarked: int = field(default=0, compare=False)
+    """Up to this commit the store was of an edition without marks, whose clients have cursors without them."""
 
     @property
     def cursor(self) -> Cursor:

@@ -1,0 +1,285 @@
+"""Replays while the store fails, loses what they need, or has commits that cannot be read: nobody gets a silent gap."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio
+import pytest
+from stores.engines import Plain, Steps
+from stores.houses import House
+from stores.readers import cursors, end_of, until_index, values
+from stores.storehouse import ALL_JOBS, PATIENCE, commit_each, kinds, put, receive, until_live
+from testing.memory_store import Disk, MemoryStore
+from typing_extensions import override
+
+from trio_stream import (
+    CloseReason,
+    Cursor,
+    StaleCursorError,
+    SubscribeRequest,
+    SubscriptionLagged,
+    WouldBlock,
+)
+from trio_stream.stores import (
+    Commit,
+    Put,
+    Record,
+    Revoke,
+    Store,
+    StoreError,
+    UnreadableCommitError,
+    open_store_publisher,
+    topic,
+)
+
+pytestmark = pytest.mark.anyio
+
+USERS = topic("users")
+ALL_USERS = SubscribeRequest(USERS)
+
+
+class Paged(Plain):
+    """Its log gives pages of a few commits; `hold` and `fail` are done before each."""
+
+    def __init__(self, store: Store, size: int = 3) -> None:
+        super().__init__(store)
+        self.size = size
+        self.pages = 0
+        self.errors: list[Exception] = []
+        self.open = 0
+        self.held = anyio.Event()
+        self.held.set()
+
+    async def page_of(
+        self, request: SubscribeRequest[Record], after: Cursor, *, upto: int
+    ) -> Sequence[Commit]:
+        self.pages += 1
+        await self.held.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        page: list[Commit] = []
+        async with self.store.changes(after) as commits:
+            async for commit in commits:
+                page.append(commit)
+                if len(page) == self.size or commit.index >= upto:
+                    break
+        return page
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The bounds of the waits between attempts, which take no time."""
+    bounds: list[float] = []
+
+    def uniform(low: float, high: float) -> float:
+        bounds.append(high)
+        return 0.0
+
+    monkeypatch.setattr("random.uniform", uniform)
+    return bounds
+
+
+async def test_it_is_read_page_by_page_as_far_as_somebody_reads(house: House) -> None:
+    """And a page that is small is not the end of it."""
+    async with house.open() as store:
+        await commit_each(store, *"abcdefghij")
+        places = await cursors(store)
+        paged = Paged(store)
+        async with open_store_publisher(paged, ["jobs"]) as publisher:
+            async with publisher.subscribe(ALL_JOBS.after(places[0])) as subscription:
+                assert kinds([await receive(subscription)])[0].endswith(":b=b")
+                await anyio.wait_all_tasks_blocked()
+                assert paged.pages == 1
+                for _ in range(8):
+                    await receive(subscription)
+                assert paged.pages == 3
+                await commit_each(store, "k")
+                assert kinds([await receive(subscription)])[0].endswith(":k=k")
+
+
+@pytest.mark.parametrize(
+    "error", [StoreError("on fire"), ExceptionGroup("tasks", [StoreError("on fire")])], ids=["plain", "group"]
+)
+async def test_a_replay_waits_while_the_store_fails(
+    house: House, error: Exception, quick: list[float]
+) -> None:
+    async with house.open() as store:
+        await commit_each(store, "a", "b")
+        places = await cursors(store)
+        paged = Paged(store)
+        async with open_store_publisher(paged, ["jobs"]) as publisher:
+            paged.errors = [error] * 3
+            async with publisher.subscribe(ALL_JOBS.after(places[0])) as subscription:
+                assert kinds([await receive(subscription)])[0].endswith(":b=b")
+        assert quick == [0.1, 0.2, 0.4]
+
+
+async def test_a_replay_that_fails_for_long_is_a_new_snapshot(house: House, quick: list[float]) -> None:
+    async with house.open() as store:
+        await commit_each(store, "a", "b")
+        places = await cursors(store)
+        paged = Paged(store)
+        async with open_store_publisher(paged, ["jobs"]) as publisher:
+            paged.errors = [StoreError("on fire")] * 100
+            async with publisher.subscribe(ALL_JOBS.after(places[0])) as subscription:
+                assert kinds(await until_live(subscription))[0] == "marker"
+        assert len(quick) == 6
+
+
+async def test_a_compaction_under_a_replay_is_told(house: House) -> None:
+    """D6: the reader has had some pages of it."""
+    async with house.open() as store:
+        await commit_each(store, *"abcdefghij")
+        places = await cursors(store)
+        async with open_store_publisher(Paged(store), ["jobs"]) as publisher:
+            async with publisher.subscribe(ALL_JOBS.after(places[0])) as subscription:
+                await receive(subscription)
+                await store.compact(places[6].index)
+                assert values([await receive(subscription) for _ in "cd"]) == ["c", "d"]
+                with pytest.raises(SubscriptionLagged) as lagged:
+                    await receive(subscription)
+                assert isinstance(lagged.value.__cause__, StaleCursorError)
+            async with publisher.subscribe(subscription.resume_request()) as subscription:
+                assert kinds([await receive(subscription)]) == ["marker"]
+            async with publisher.subscribe(ALL_JOBS.after(places[1]), on_lag="reset") as subscription:
+                assert kinds([await receive(subscription)]) == ["marker"]
+
+
+class Unreadable(Plain):
+    """One commit of its log cannot be read, and concerns these topics."""
+
+    def __init__(self, store: Store, index: int, topics: frozenset[str] | None) -> None:
+        super().__init__(store)
+        self.index = index
+        self.topics_concerned = topics
+
+    @override
+    def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
+        return self._changes(after)
+
+    @asynccontextmanager
+    async def _changes(self, after: int | Cursor) -> AsyncIterator[AsyncIterator[Commit]]:
+        async with self.store.changes(after) as commits:
+
+            async def step() -> Commit:
+                commit = await anext(commits)
+                if commit.index != self.index:
+                    return commit
+                concerned = self.topics_concerned
+                others = [
+                    each
+                    for each in commit.operations
+                    if concerned is not None and each.topic not in concerned
+                ]
+                raise UnreadableCommitError("a.db", commit.index, concerned, tuple(others), mark=commit.mark)
+
+            yield Steps(step)
+
+
+async def with_one_unreadable(store: Store, topics: frozenset[str] | None) -> tuple[Plain, Sequence[Cursor]]:
+    """The third of five commits, which are all about both topics."""
+    for number in range(1, 6):
+        await store.commit([put("a", number), Put("users", "u", number)])
+    places = await cursors(store)
+    return Unreadable(store, places[2].index, topics), places
+
+
+async def test_a_resume_over_a_commit_that_cannot_be_read_is_a_new_snapshot(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the topics concerned, and of a union with one of them."""
+    async with house.open() as store:
+        engine, places = await with_one_unreadable(store, frozenset({"jobs"}))
+        async with open_store_publisher(engine, ["jobs", "users"]) as publisher:
+            for request in (ALL_JOBS, ALL_JOBS | ALL_USERS):
+                async with publisher.subscribe(request.after(places[1])) as subscription:
+                    events = await subscription.receive_until_current()
+                    assert kinds(events)[0] == "marker"
+                    assert {record.value for event in events for record in event.payloads} == {5}
+                async with publisher.subscribe(request.after(places[2])) as subscription:
+                    assert len(await subscription.receive_until_current()) == 2
+    assert "a.db: damaged" in caplog.text
+
+
+async def test_who_has_had_the_commits_before_it_is_told_behind_them(house: House) -> None:
+    async with house.open() as store:
+        engine, places = await with_one_unreadable(store, frozenset({"jobs"}))
+        async with open_store_publisher(engine, ["jobs", "users"]) as publisher:
+            async with publisher.subscribe(ALL_JOBS.after(places[0])) as subscription:
+                assert kinds([await receive(subscription)])[0].endswith(":a=2")
+                with pytest.raises(SubscriptionLagged):
+                    await receive(subscription)
+            async with publisher.subscribe(ALL_JOBS.after(places[0]), on_lag="reset") as subscription:
+                got = kinds(await until_live(subscription))
+                assert [got[0].partition(":")[2], got[1]] == ["a=2", "marker"]
+
+
+async def test_readers_of_other_topics_are_replayed_what_it_did_there(house: House) -> None:
+    async with house.open() as store:
+        engine, places = await with_one_unreadable(store, frozenset({"jobs"}))
+        async with open_store_publisher(engine, ["jobs", "users"]) as publisher:
+            async with publisher.subscribe(ALL_USERS.after(places[0])) as subscription:
+                assert values([await receive(subscription) for _ in range(4)]) == [2, 3, 4, 5]
+
+
+async def test_one_that_may_concern_any_concerns_all(house: House) -> None:
+    async with house.open() as store:
+        engine, places = await with_one_unreadable(store, None)
+        async with open_store_publisher(engine, ["jobs", "users"]) as publisher:
+            for request in (ALL_JOBS, ALL_USERS):
+                async with publisher.subscribe(request.after(places[1])) as subscription:
+                    assert kinds([await receive(subscription)]) == ["marker"]
+
+
+async def test_who_has_seen_the_state_behind_it_goes_on_also_at_the_very_commit(house: House) -> None:
+    """While the publisher was there."""
+    async with house.open() as store:
+        await commit_each(store, "first")
+        engine = Unreadable(store, -1, None)
+        async with open_store_publisher(engine, ["jobs"]) as publisher:
+            engine.index = (await cursors(store))[-1].index + 1
+            if isinstance(store, MemoryStore):
+                engine.index = store.disk.next_index()
+            await commit_each(store, "lost", "a")
+            places = await cursors(store)
+            await until_index(publisher, places[-1].index)
+            async with publisher.subscribe(ALL_JOBS.after(places[0])) as subscription:
+                assert kinds([await receive(subscription)]) == ["marker"]
+            async with publisher.subscribe(ALL_JOBS.after(places[1])) as subscription:
+                assert kinds([await receive(subscription)])[0].endswith(":a=a")
+
+
+async def test_a_token_that_an_unreadable_commit_revokes_is_revoked() -> None:
+    """D9, D20: the store remembers it besides."""
+    store = MemoryStore(Disk())
+    await commit_each(store, "first")
+    engine = Unreadable(store, 2, frozenset({"jobs"}))
+    async with open_store_publisher(engine, ["jobs", "users"]) as publisher:
+        mine = SubscribeRequest(USERS, token="mine")
+        place = publisher.cursor
+        async with publisher.subscribe(mine) as subscription, publisher.subscribe(ALL_USERS) as spared:
+            await until_live(subscription)
+            await until_live(spared)
+            await store.commit([Revoke("mine"), put("a"), Put("users", "u", 1)])
+            assert (await end_of(subscription)).reason is CloseReason.TOKEN
+            assert values([await receive(spared)]) == [1]
+        async with publisher.subscribe(mine.after(place)) as subscription:
+            assert kinds([await receive(subscription)]) == ["marker"]
+
+
+async def test_a_replay_that_nobody_reads_any_more_is_left(house: House) -> None:
+    async with house.open() as store:
+        await commit_each(store, "a", "b")
+        places = await cursors(store)
+        paged = Paged(store)
+        async with open_store_publisher(paged, ["jobs"]) as publisher:
+            paged.held = anyio.Event()
+            async with publisher.subscribe(ALL_JOBS.after(places[0])) as subscription:
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(WouldBlock):
+                    subscription.receive_nowait()
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(PATIENCE):
+                paged.held.set()
+                await anyio.wait_all_tasks_blocked()
+            assert paged.pages == 1

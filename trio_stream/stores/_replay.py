@@ -1,0 +1,155 @@
+"""Replays from the log of a store: what is older than the history in memory, for who resumes or has fallen behind.
+
+One function does it for all topics of the store, so that unions of them are replayed, too.
+It reads one page each time, up to the newest commit that is published; from there on the history has the rest.
+
+The log decides whether a cursor is good: a client may come with one of another copy of the store (D24).
+Where a commit cannot be read that concerns what is asked for, nobody gets past it: who comes to it is stale, and a
+new snapshot has what it did.
+While the store fails, a replay waits, for some seconds; then it has failed.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+import anyio
+
+from trio_stream import (
+    ALL,
+    Cursor,
+    EventPublisher,
+    SnapshotAppender,
+    StaleCursorError,
+    SubscribeRequest,
+    Topic,
+)
+from trio_stream._warn import Warner
+
+from ._errors import HistoryLostError, StoreError, UnreadableCommitError
+from ._pages import FollowedPages, Place, changes_behind
+from ._publication import Publications
+from ._raised import error_of
+from ._store import Store
+from ._topic_log import PagedLog
+from ._turns import Turns
+from ._values import Commit, Entry, EpochIndex, Name, Put, Record
+
+T = TypeVar("T")
+
+# Seconds before each further attempt at a page, at most; with the last one it has failed.
+_BOUNDS: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+
+_warner: Final = Warner("trio_stream.stores")
+
+
+class Replay:
+    """The replay function of all topics of a store's publisher."""
+
+    def __init__(
+        self, store: Store, publisher: EventPublisher, topics: Mapping[str, Topic[Record]], place: Place
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._publications = Publications(topics)
+        self._place = place
+        self._pages = store if isinstance(store, PagedLog) else FollowedPages(store, place)
+
+    async def __call__(
+        self, request: SubscribeRequest[Record], cursor: Cursor, page: SnapshotAppender[Record]
+    ) -> Cursor:
+        """See `ReplayFunc`."""
+        upto = self._publisher.index
+        commits: Sequence[Commit] = ()
+        reached = cursor
+        if cursor.index < upto:
+            commits = await self._read(request, cursor, upto)
+            reached = await self._append(request, commits, cursor, page)
+        else:
+            await self._check(request, cursor)
+        if reached.index >= upto and await self._is_finished(request, commits, reached):
+            page.finish()
+        return reached
+
+    async def _read(self, request: SubscribeRequest[Record], cursor: Cursor, upto: int) -> Sequence[Commit]:
+        """One page, which begins behind the cursor."""
+
+        async def read() -> Sequence[Commit]:
+            if commits := await self._pages.page_of(request, cursor, upto=upto):
+                return commits
+            # It has gone back for a while, as a replica might.
+            raise StoreError(f"the log of the store ends before commit {upto}, which was published")
+
+        return await _patiently(read)
+
+    async def _append(
+        self,
+        request: SubscribeRequest[Record],
+        commits: Sequence[Commit],
+        cursor: Cursor,
+        page: SnapshotAppender[Record],
+    ) -> Cursor:
+        """Returns how far that came."""
+        publications = self._publications.only(each.topic.name for each in request.interests)
+        turns = Turns()
+        for commit in commits:
+            events, _, _ = await publications.make(commit.index, commit.mark, commit.operations, turns)
+            cursor = Cursor(commit.index, cursor.epoch, commit.mark)
+            if events and not await page.append(events):
+                break
+        return cursor  # noqa: ASYNC910 - there is at least one commit, and it was waited for
+
+    async def _check(self, request: SubscribeRequest[Record], cursor: Cursor) -> None:
+        """Raises if the store knows already that this cursor, which is ahead, is none of its own."""
+
+        async def enter() -> None:
+            topics = frozenset(each.topic.name for each in request.interests)
+            async with changes_behind(self._store, topics, self._place(cursor)):
+                pass
+
+        await _patiently(enter)
+
+    async def _is_finished(
+        self, request: SubscribeRequest[Record], commits: Sequence[Commit], reached: Cursor
+    ) -> bool:
+        """Whether the one key that is asked for is finished there: behind these commits, if they are about it."""
+        name = _name(request)
+        if name is None:
+            return False  # noqa: ASYNC910 - the caller has waited
+        for commit in reversed(commits):
+            for operation in commit.operations:
+                if operation.name == name:
+                    return isinstance(operation, Put) and operation.final
+
+        async def get() -> Entry | None:
+            return await self._store.get(name.topic, name.key, namespace=name.namespace)
+
+        entry = await _patiently(get)
+        if entry is None or not entry.final or entry.index > reached.index:
+            return False
+        return not isinstance(entry.index, EpochIndex) or entry.index.epoch == reached.epoch
+
+
+def _name(request: SubscribeRequest[Record]) -> Name | None:
+    """The one key that is asked for; None if it is more, or none that a store can have."""
+    if len(request.interests) > 1:
+        return None
+    topic, key, is_prefix, namespace, partition = request.interests[0]
+    if not key or is_prefix or namespace is ALL or partition != "default":
+        return None
+    return Name(topic.name, key, namespace)
+
+
+async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What comes of it, at the first attempt that does not fail; raises the error of the last."""
+    for bound in _BOUNDS:
+        try:
+            return await attempt()
+        except (StoreError, BaseExceptionGroup) as raised:
+            error = error_of(raised)
+            if isinstance(error, UnreadableCommitError):
+                _warner.warn("subscribers must start again: %s", error)
+            if isinstance(error, UnreadableCommitError | HistoryLostError):  # no other attempt will do better
+                raise StaleCursorError(str(error)) from error
+        await anyio.sleep(random.uniform(0, bound))  # noqa: S311 - no secret
+    return await attempt()
