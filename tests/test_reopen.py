@@ -790,6 +790,23 @@ async def test_nothing_piles_up_of_readers_who_came_and_went() -> None:
         assert await come_and_go(50) < before + 50
 
 
+async def test_nothing_piles_up_of_a_key_that_a_union_reads() -> None:
+    """D11, D22: however often it is finished and reopened while the union goes on."""
+
+    async def finish_and_reopen(times: int) -> int:
+        for _ in range(times):
+            publisher.publish((), index=publisher.next_index, finish=[(HEALTH, "web")])
+            publisher.publish((), index=publisher.next_index, reopen=[(HEALTH, "web")])
+        gc.collect()
+        return len(gc.get_objects())
+
+    async with opened(index=1, history=2, epoch="e") as (_, publisher):
+        reader = publisher.subscribe(PAIR.after(Cursor(1, "e")))
+        before = await finish_and_reopen(50)
+        assert await finish_and_reopen(50) < before + 50
+        assert reader.state is SubscriptionState.LIVE
+
+
 async def test_a_conflating_reader_that_has_had_all_ends_however_far_the_history_has_come() -> None:
     """D5, D21."""
     store = Catalogue(index=1, states={1: {}})

@@ -145,7 +145,7 @@ class EndOfSubject(trio.EndOfChannel, anyio.EndOfStream):
 
     This is no failure: the publisher, or the snapshot function, has said so.
     Every later call raises the same; `async for` just stops.
-    A resume from `index` ends at once, too.
+    A resume from `index` ends at once, too; if the subject is reopened it goes on.
     """
 
     index: int

@@ -358,7 +358,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
         """The request that goes on where this subscription stands: at its `horizon`.
 
         Ask before you end the subscription: afterwards it stands at `index`.
-        Of a subject that a commit has finished it resumes at its end, and ends at once.
+        Of a subject that a commit has finished it resumes at its end, and ends at once, unless that was reopened.
         It is a fresh start if the subscription is still inside a snapshot, or was force-closed for `TOKEN`,
         `REFRESH` or `SNAPSHOT_FAILED`: then drop what was received.
         It is that too if only a snapshot or replay function has said that the subject is finished.

@@ -53,24 +53,28 @@ async def test_json_is_a_line_for_each_commit_and_nothing_else(backend: str) -> 
         epoch = state["epoch"]
         a = {"type": "put", "namespace": "default", "key": "a", "value": 1}
         assert state == {"type": "snapshot", "index": 1, "epoch": epoch, "cursor": None, "events": [a]}
-        assert await watch.object() == {
+        end = await watch.object()
+        assert end["cursor"].startswith(f"1@{epoch}.")
+        assert {**end, "cursor": None} == {
             "type": "end-of-snapshot",
             "index": 1,
             "epoch": epoch,
-            "cursor": f"1@{epoch}",
+            "cursor": None,
             "events": [],
         }
         await run(
             "import", "jobs", "-", stdin=b'{"key": "b", "value": 2}\n{"key": "c", "value": "\xc3\xa9"}\n'
         )
         commit = await watch.object()
-        assert (commit["type"], commit["index"], commit["cursor"]) == ("commit", 2, f"2@{epoch}")
+        assert (commit["type"], commit["index"]) == ("commit", 2)
+        assert commit["cursor"].startswith(f"2@{epoch}.")
         assert [(each["key"], each["value"]) for each in commit["events"]] == [("b", 2), ("c", "é")]
         await run("delete", "jobs", "a")
         gone = {"type": "delete", "namespace": "default", "key": "a", "value": None}
         assert (await watch.object())["events"] == [gone]
         ended = await watch.end(signal.SIGTERM)
-    assert (ended.code, ended.out, ended.err) == (0, "", f"-- go on with --from 3@{epoch}\n")
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err.startswith(f"-- go on with --from 3@{epoch}.")
 
 
 async def test_a_second_signal_finds_nobody_who_holds_it_up() -> None:

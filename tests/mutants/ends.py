@@ -763,12 +763,4 @@ ENDS = (
         "self._policy is not Policy.PART and known is None",
         REOPEN,
     ),
-    Mutant(
-        "a part of a union ends for itself where its snapshot says finished",
-        "D1, D22",
-        "_course.py",
-        "self._policy is not Policy.PART and (known is None or 0 < known.reopened <= sequel.at)",
-        "known is None or 0 < known.reopened <= sequel.at",
-        REOPEN,
-    ),
 )

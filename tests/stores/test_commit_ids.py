@@ -45,16 +45,19 @@ async def test_an_id_of_a_commit_that_was_refused_is_free(store: Store) -> None:
 
 
 async def test_tasks_that_share_a_transaction_make_it_once(store: Store) -> None:
-    indexes: list[int] = []
+    indexes: list[EpochIndex] = []
 
     async def commit(id_: UUID) -> None:
-        indexes.append(await store.commit([put(str(id_))], id=id_))
+        index = await store.commit([put(str(id_))], id=id_)
+        assert isinstance(index, EpochIndex)
+        indexes.append(index)
 
     ids = [uuid4() for _ in range(10)]
     async with anyio.create_task_group() as tasks:
         for id_ in ids * 3:
             tasks.start_soon(commit, id_)
     assert sorted(indexes) == sorted([*range(1, 11)] * 3)
+    assert len({index.cursor for index in indexes}) == 10
     assert (await store.head()).index == 10
 
 

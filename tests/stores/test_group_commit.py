@@ -19,7 +19,7 @@ from stores.connections import Tap, tapped
 from stores.storehouse import PATIENCE, open_at, put, state, take
 from typing_extensions import override
 
-from trio_stream.stores import ConflictError, Delete, Name, Put, Store, StoreError
+from trio_stream.stores import CommitUnknownError, ConflictError, Delete, Name, Put, Store, StoreError
 
 pytestmark = pytest.mark.anyio
 
@@ -293,6 +293,7 @@ async def test_a_transaction_whose_end_fails_may_have_been_committed_and_the_err
     for error in committers.errors.values():
         assert str(path) in str(error)
         assert "disk I/O error" in str(error)
+        assert isinstance(error, CommitUnknownError)
         assert "whether it was committed is not known" in str(error)
         assert isinstance(error.__cause__, sqlite3.OperationalError)
     assert len(committers.errors) == count

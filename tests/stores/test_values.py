@@ -51,7 +51,7 @@ def test_an_operation_says_what_it_is_about() -> None:
 @pytest.mark.parametrize("bad", ["", "a\0b", "\ud800"], ids=["empty", "NUL", "lone surrogate"])
 @pytest.mark.parametrize("part", ["topic", "key", "namespace"])
 def test_a_name_that_not_every_store_can_hold_is_refused(part: str, bad: str) -> None:
-    names = {"topic": "t", "key": "k", "namespace": "n"} | {part: bad}
+    names: dict[str, Any] = {"topic": "t", "key": "k", "namespace": "n", part: bad}
     with pytest.raises(ValueError):
         Put(**names, value=1)
     with pytest.raises(ValueError):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from trio_stream.stores import JSON, Delete, Change, Put
+from trio_stream.stores import JSON, Change, Delete, Put
 
 from ._formats import Record, missing
 from ._json import fault_of

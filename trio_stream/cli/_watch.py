@@ -12,9 +12,11 @@ import click
 from trio_stream import (
     CloseReason,
     Cursor,
+    EndOfSubject,
     Event,
     EventPublisher,
     Framing,
+    PayloadEvents,
     Subscription,
     SubscriptionForceClosed,
 )
@@ -68,6 +70,8 @@ class Watch:
                 tasks.start_soon(self._end_with_reader, tasks.cancel_scope)
                 if self._request.epoch == publisher.epoch and not self._request.mark:
                     self._request = replace(self._request, epoch=None)  # written by hand: it is trusted
+                if self._is_state_known and self._on_lag == "conflate":
+                    await self._catch_up(publisher)
                 await self._follow(publisher)
                 is_done = True
         if not is_done:
@@ -76,6 +80,28 @@ class Watch:
     async def _end_with_reader(self, scope: anyio.CancelScope) -> None:
         await self._output.wait_until_reader_leaves()
         scope.cancel()
+
+    async def _catch_up(self, publisher: EventPublisher) -> None:  # noqa: ASYNC910 - what follows waits
+        """Writes the newest change of each key since the cursor, from the log, in one line; nothing if it is stale."""
+        async with publisher.subscribe(self._request) as subscription:
+            try:
+                events = await subscription.receive_until_current()
+            except (SubscriptionForceClosed, EndOfSubject):
+                return
+            if any(event.is_framing for event in events):
+                return
+            cursor = subscription.cursor
+        newest: dict[tuple[str, str, str], Event[Record]] = {}
+        for each in (single for event in events for single in event.events):
+            assert isinstance(each.payload, Record)
+            row = (each.topic.name, each.payload.namespace, each.payload.key)
+            newest.pop(row, None)
+            newest[row] = each
+        if newest:
+            last = events[-1]
+            latest = Event(last.topic, last.index, PayloadEvents(newest.values(), True), mark=last.mark)  # noqa: FBT003
+            await self._output.write(self._format(latest, publisher.epoch, is_live=True))
+        self.cursor, self._request = cursor, self._request.after(cursor)
 
     async def _follow(self, publisher: EventPublisher) -> None:
         """Subscribes, and again whenever the publisher has closed the subscription; returns if that is all."""

@@ -199,14 +199,18 @@ class _Feed:
         EventPublisher.refresh(self._publisher, index=head.index, epoch=head.epoch, mark=head.mark)
         await self.begin(head, revocations)
 
-    async def begin(self, head: Head, revocations: Revocations | None) -> None:
+    async def begin(  # noqa: ASYNC910 - the caller has waited
+        self, head: Head, revocations: Revocations | None
+    ) -> None:
         """Takes over what the store knows of cursors, where the publisher begins."""
         self._admission.unmarked = head.unmarked
         if revocations is not None and self._admission.salt is not None:
             self._admission.salt = revocations.salt
             await self._take_over(self._admission, revocations)
 
-    async def _take_over(self, admission: Admission, revocations: Revocations) -> None:
+    async def _take_over(  # noqa: ASYNC910 - as above
+        self, admission: Admission, revocations: Revocations
+    ) -> None:
         """What was revoked before this publisher, or this timeline. No cursor is good before all of it is known."""
         admission.is_loading = True
         EventPublisher.remember_revocations(self._publisher, {}, floor=revocations.floor)
@@ -216,7 +220,7 @@ class _Feed:
             await anyio.lowlevel.checkpoint()
         if admission.has_own:  # of which nobody knows where they stand among these
             EventPublisher.remember_revocations(self._publisher, {}, floor=self._begun)
-        admission.is_loading = False  # noqa: ASYNC910 - the caller has waited
+        admission.is_loading = False
 
     async def _publish(self, commit: Commit) -> None:
         index, mark = commit.index, commit.mark
@@ -251,7 +255,10 @@ class _Feed:
         revocations = None if self._admission.salt is None else await _revocations_of(self._store)
         if revocations is None:
             return ()  # noqa: ASYNC910 - the caller waits
-        return [digest for digest, at in revocations.newest.items() if self._publisher.index < at <= index]
+        begin = self._publisher.index
+        return [  # noqa: ASYNC910 - as above
+            digest for digest, at in revocations.newest.items() if begin < at <= index
+        ]
 
     def _leave_out(
         self,

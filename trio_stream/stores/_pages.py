@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from trio_stream import Cursor, SubscribeRequest
 
-from ._errors import HistoryLostError, UnreadableCommitError
+from ._errors import HistoryLostError, StoreError, UnreadableCommitError
+from ._raised import error_of
 from ._store import Store
 from ._topic_log import PagedLog, TopicLog
 from ._turns import Turns
@@ -51,13 +52,9 @@ class FollowedPages(PagedLog):
                     await page.add(commit.index, commit.mark, commit.operations)
                     if page.is_full or commit.index >= upto:
                         break
-        except UnreadableCommitError as error:
-            if error.topics is None or topics & error.topics:
-                if not page.last:
-                    raise
-            else:
-                await page.add(error.index, error.mark, error.operations)
-        return page.commits()
+        except (StoreError, BaseExceptionGroup) as raised:
+            await page.end(error_of(raised))
+        return page.commits()  # noqa: ASYNC910 - entering the changes was one
 
     async def _check_epoch(self, after: Cursor) -> None:
         """These commits are of the epoch of the cursor, of which the store was not told."""
@@ -89,6 +86,17 @@ class _Page:
         self._events += len(asked)
         if asked:
             self._commits.append(self.last)  # noqa: ASYNC910 - `_turns` sees to it
+
+    async def end(self, error: StoreError) -> None:  # noqa: ASYNC910 - the caller has waited
+        """The log cannot be followed further; raises that, unless the page has something."""
+        if (
+            isinstance(error, UnreadableCommitError)
+            and error.topics is not None
+            and not self._topics & error.topics
+        ):
+            await self.add(error.index, error.mark, error.operations)
+        if self.last is None:
+            raise error
 
     def commits(self) -> list[Commit]:
         """Those of the topics, and the last one."""

@@ -23,7 +23,7 @@ import anyio.to_thread
 
 from ._errors import BusyError, StoreError
 from ._sqlite_file import BUSY_SLICE, SQLiteFile, is_directory, is_ours_or_empty, new_epoch
-from ._sqlite_schema import upgrade
+from ._sqlite_schema import is_empty, is_marked, upgrade
 from ._sqlite_statements import first_row, run
 from ._values import Head
 
@@ -244,6 +244,8 @@ def _replace_content(copy: Path, file: SQLiteFile, busy_timeout: float) -> None:
     ):
         if not is_ours_or_empty(target):
             raise file.error("the file of another application")
+        if is_marked(source) and not (is_marked(target) or is_empty(target)):
+            raise file.error("it has tables of an application, which the backup does not have")
         (page_size,) = first_row(target, "PRAGMA page_size")
         run(source, f"PRAGMA page_size = {page_size}")
         run(source, "VACUUM")  # a file with a write-ahead log can take only pages of its own size

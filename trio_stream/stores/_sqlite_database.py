@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from ._anchors import Anchor, Anchors, Known, is_forked
-from ._errors import BusyError, StoreError, again
+from ._errors import BusyError, CommitUnknownError, StoreError, again
 from ._orders import Draft, Order, Outcome, draft
 from ._retention import Retention
 from ._sqlite_file import Connection, SQLiteFile, new_epoch
@@ -30,7 +30,7 @@ T = TypeVar("T")
 READ_CHARACTERS: Final = 1 << 20  # of JSON, after which no further commit or row is read in the same go
 
 _HEAD: Final = (
-    "SELECT epoch, idx, floor, floor_mark, at,"
+    "SELECT epoch, idx, floor, floor_mark, at, unmarked,"
     " (SELECT mark FROM ts_log WHERE ts_log.idx = ts_head.idx),"
     " (SELECT mark FROM ts_log WHERE ts_log.idx = ?) FROM ts_head"
 )
@@ -46,6 +46,7 @@ class Row:
     floor: int
     floor_mark: str
     at: float
+    unmarked: int
     newest_mark: str | None
     """None if that commit is missing from the log."""
 
@@ -57,7 +58,7 @@ class Row:
     @property
     def head(self) -> Head:
         """The same as a value of the protocol."""
-        return Head(self.index, self.floor, self.epoch, self.mark)
+        return Head(self.index, self.floor, self.epoch, self.mark, self.unmarked)
 
 
 class Step(NamedTuple):
@@ -149,9 +150,9 @@ class Database:
                 run(connection, "COMMIT")
                 self._writer.confirm()
         except Exception as error:  # noqa: BLE001 - for those who wait
-            if is_ending and isinstance(error.__cause__, sqlite3.Error) and not isinstance(error, BusyError):
+            if is_ending and isinstance(error, StoreError) and not isinstance(error, BusyError):
                 # All of it may be in the log, where a process that recovers after a crash finds it.
-                doubt = StoreError(f"{error}; whether it was committed is not known")
+                doubt = CommitUnknownError(f"{error}; whether it was committed is not known")
                 doubt.__cause__ = error.__cause__
                 return [again(doubt) for _ in orders]
             if len(orders) == 1 or is_ending or isinstance(error, BusyError):
@@ -303,11 +304,13 @@ class Database:
                 int(floor),
                 bytes(floor_mark),
                 int() | float() as at,
+                int(unmarked),
                 newest,
                 marked,
             ):
                 epoch = self._renamed.get(epoch, epoch)
-                row = Row(epoch, index, floor, mark_text(floor_mark), at, mark_text(newest) or None)
+                newest_mark = mark_text(newest) or None
+                row = Row(epoch, index, floor, mark_text(floor_mark), at, unmarked, newest_mark)
                 if index == floor:
                     row = replace(row, newest_mark=row.floor_mark)
             case None:

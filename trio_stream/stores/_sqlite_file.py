@@ -282,7 +282,10 @@ class SQLiteFile:
         except ValueError as error:
             raise self.error(str(error)) from None
         if version is None:
-            raise self.error("not a store of trio_stream, but some other database or an empty file")
+            raise self.error(
+                "not a store of trio_stream, but some other database or an empty file"
+                " (create_tables makes one in a database of your own)"
+            )
         if version > VERSION:
             raise self.error(f"written by a newer trio_stream (schema {version}; this one knows {VERSION})")
         return version
@@ -351,7 +354,7 @@ class Connection:
     def confirm(self) -> None:
         """Raises if the file was replaced since `use()` was entered: what was committed went with the old one."""
         if self._file.identity() != self._identity:
-            raise self._file.error("the file was replaced during this commit, which may be lost")
+            raise self._file.error("the file was replaced during this commit")
         self._file.check_companions()
 
     def close(self) -> None:

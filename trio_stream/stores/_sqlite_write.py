@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
+from uuid import UUID
 
-from ._errors import ConflictError, LimitExceededError
+from ._errors import ConflictError, LimitExceededError, StoreError
 from ._orders import Draft, Effects, Key, Present, settle
 from ._sqlite_statements import first_row, run, run_for_each
 from ._values import MOST_REVOKED, EpochIndex, Limits, Put, token_digest
@@ -74,6 +75,8 @@ class Writer:
         self._state: dict[Key, Sequence[object] | None] = {}
         self._log: list[Sequence[object]] = []
         self._characters = 0
+        # The commits of this transaction that have an id.
+        self._ids: dict[UUID, EpochIndex] = {}
 
     @property
     def newest(self) -> EpochIndex:
@@ -86,9 +89,10 @@ class Writer:
         return self.index - self._first
 
     def write(self, drafts: Sequence[Draft | Exception]) -> list[EpochIndex | Exception]:
-        """For each its index, or that of the commit before which did it; why it is refused, as which it came or now.
+        """What becomes of each: its index, or the error that refuses it, and then it has changed nothing.
 
-        What is refused changes nothing.
+        The index is that of an earlier commit with the same id, if there was one.
+        An exception that stands for a draft stays as it is.
         """
         few = [
             name
@@ -124,6 +128,8 @@ class Writer:
         """The commit that had the same id, if there was one."""
         if draft.order.id is None:
             return None
+        if draft.order.id in self._ids:
+            return self._ids[draft.order.id]
         found = first_row(
             self._connection,
             "SELECT idx, (SELECT mark FROM ts_log WHERE ts_log.idx = ts_ids.idx) FROM ts_ids WHERE id = ?",
@@ -144,6 +150,7 @@ class Writer:
         revoked = self._revoke(effects.tokens) if effects.tokens else ""
         self._log.append((index, mark, effects.text, self.at, revoked))
         if draft.order.id is not None:
+            self._ids[draft.order.id] = self.newest
             run(
                 self._connection,
                 "INSERT INTO ts_ids (id, idx, at) VALUES (?, ?, ?)",
@@ -178,6 +185,8 @@ class Writer:
     def _revoke(self, tokens: Sequence[str]) -> str:
         if not self._salt:
             (self._salt,) = first_row(self._connection, "SELECT salt FROM ts_head")
+            if not isinstance(self._salt, bytes):
+                raise StoreError(f"{self._store}: damaged: its head has no salt")
         digests = [token_digest(token, self._salt) for token in tokens]
         run_for_each(
             self._connection,

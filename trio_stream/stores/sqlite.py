@@ -11,8 +11,11 @@ An idle one costs about 0.2 % of a core on Linux.
 Tasks that commit at the same time share a transaction, in the order of their arrival; nobody waits for company.
 Each has an index of its own, sees the commits before it, and succeeds or is refused alone.
 Only when SQLite cannot end the transaction itself do all of them fail, each with an error of its own.
-That one says that it is not known whether they were made: when a disk refuses to sync the `-wal`, and the process is
+That is a `CommitUnknownError`: when a disk refuses to sync the `-wal`, and the process is
 killed before the next commit, whoever opens the store next finds them there.
+
+The file may have tables of the application's own beside those of the store, whose names begin with `ts_`.
+`create_tables` makes them there, and `record` commits in a transaction of the application's.
 
 What to know about the file:
 
@@ -38,6 +41,9 @@ What to know about the file:
   file system.
   Files that were made by version 0.1 keep it, for what is written next; `VACUUM` by hand, once and while nobody uses
   the store, changes that: `sqlite3 jobs.db "PRAGMA auto_vacuum = 2; VACUUM"`.
+- A file that version 0.1 has made is upgraded when it is first opened for writing: in one transaction that copies
+  nothing, however large the file is. Its epoch, its indexes and its marks stay.
+  Processes with version 0.1 that have it open get a `StoreError` from then on.
 - Never copy over one that is in use: `cp copy.db jobs.db` writes into the open file behind SQLite's back, and
   damages it.
 - To restore while processes run, use `restore_sqlite_store`, or `trio-stream restore copy.db`.
@@ -49,7 +55,7 @@ What to know about the file:
   Stop all writers while you do it: what they commit in between goes with the old file.
 - An older copy of the same store that was put back by other means gets a new epoch from the first process that has
   seen more than it holds.
-  If none runs nobody can know: restore the copy as above instead.
+  If none runs nobody can know that; cursors of what is gone are found out by their marks, later.
 """
 
 import sqlite3
@@ -81,6 +87,7 @@ from ._sqlite_compaction import compact
 from ._sqlite_database import Database
 from ._sqlite_file import SQLiteFile, Synchronous
 from ._sqlite_log import HIGHEST, Log, Position
+from ._sqlite_record import create_tables, record, schema_sql
 from ._sqlite_scan import Range, Rows, Scans
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_write import LIMITS
@@ -110,8 +117,11 @@ __all__ = [
     "SQLiteStore",
     "Sizes",
     "backup_sqlite_store",
+    "create_tables",
     "open_sqlite_store",
+    "record",
     "restore_sqlite_store",
+    "schema_sql",
 ]
 
 _GROUP: Final = 256  # events of a snapshot that are appended at once, at most
