@@ -51,7 +51,9 @@ def move(source: Path, target: Path) -> None:
 
 async def test_everything_is_as_it_was(path: Path) -> None:
     async with open_at(path) as store:
-        assert await store.head() == Head(5, 1, EPOCH, MARKS[5])
+        head = await store.head()
+        assert head == Head(5, 1, EPOCH, MARKS[5])
+        assert head.unmarked == 5
         assert await state(store) == {"a": {"n": 2}, "b": 2}
         assert await store.get("users", "\u00fc", namespace="team") == Entry(["x", None], 1)
         assert await store.topics() == ["jobs", "users"]

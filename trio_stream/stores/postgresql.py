@@ -55,7 +55,7 @@ from ._status import DescribedStore, StoreStatus
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
-from ._topic_log import PagedLog
+from ._topic_log import PagedLog, TopicLog
 from ._values import (
     Commit,
     Entry,
@@ -136,7 +136,7 @@ async def _open(database: Database, poll_interval: float) -> AsyncIterator[Postg
         await store.aclose()
 
 
-class _PostgreSQLStore(PostgreSQLStore, PagedLog, WideStore):
+class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
     """See `PostgreSQLStore`."""
 
     def __init__(self, database: Database, poll_interval: float) -> None:
@@ -252,6 +252,7 @@ class _PostgreSQLStore(PostgreSQLStore, PagedLog, WideStore):
     def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
         return self._changes(after, None)
 
+    @override
     def changes_of(
         self, topics: frozenset[str], after: int | Cursor
     ) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:

@@ -94,10 +94,14 @@ class Proxy:
 
     def _accept(self) -> None:
         client, _ = self._listening.accept()
-        if self.is_refusing:
+        try:
+            if self.is_refusing:
+                raise ConnectionRefusedError
+            server = socket.create_connection(("127.0.0.1", self._server_port))
+        except OSError:
             client.close()
-            return
-        self._links.append(_Link(client, socket.create_connection(("127.0.0.1", self._server_port))))
+        else:
+            self._links.append(_Link(client, server))
 
     def _hand_on(self, link: "_Link", source: socket.socket) -> None:
         try:
