@@ -11,8 +11,8 @@ Each has an index of its own, sees the commits before it, and succeeds or is ref
 When the connection goes after a commit was sent, a second one finds out what became of it.
 Only if that cannot be had within some seconds it is a `CommitUnknownError`.
 
-A snapshot or a `list` is read in one transaction of the server, which lasts as long as reading does, however slow its
-reader is: what that has not taken yet waits in a temporary file of the process.
+A snapshot or a `list` is read in one transaction of the server.
+That does not wait for a slow reader: what the reader has not taken yet waits in a temporary file of the process.
 
 An application that keeps rows of its own in the same database writes them and a commit in one transaction: `record`.
 
