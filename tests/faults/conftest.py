@@ -1,5 +1,31 @@
-"""A store on a file of its own, as in the tests of stores."""
+"""A store on a file of its own, as in the tests of stores; a server; and a place of each engine."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults.places import Pair, Place, PostgreSQLPlace, SQLitePlace
 from stores.conftest import path, store
+from stores.postgresql.conftest import own_server, server
+from stores.postgresql.server import Server
 
-__all__ = ["path", "store"]
+__all__ = ["own_server", "pair", "path", "place", "server", "store"]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        return SQLitePlace(tmp_path)
+    server = request.getfixturevalue("server")
+    assert isinstance(server, Server)
+    return PostgreSQLPlace(server)
+
+
+@pytest.fixture
+def pair(server: Server) -> Iterator[Pair]:
+    pair = Pair()
+    try:
+        pair.start()
+        yield pair
+    finally:
+        pair.remove()
