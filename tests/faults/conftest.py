@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.places import Pair, Place, PostgreSQLPlace, SQLitePlace
+from faults.kinds import in_pair
+from faults.places import LossyPair, Pair, Place, PostgreSQLPlace, SQLitePlace
 from stores.conftest import path, store
 from stores.postgresql.conftest import own_server, server
 from stores.postgresql.server import Server
 
-__all__ = ["own_server", "pair", "path", "place", "server", "store"]
+__all__ = ["lossy_pair", "own_server", "pair", "path", "place", "server", "store"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -23,9 +24,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def pair(server: Server) -> Iterator[Pair]:
-    pair = Pair()
-    try:
-        pair.start()
+    with in_pair(server.directory) as pair:
         yield pair
-    finally:
-        pair.remove()
+
+
+@pytest.fixture
+def lossy_pair(server: Server) -> Iterator[Pair]:
+    with in_pair(server.directory, LossyPair) as pair:
+        yield pair

@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeAlias
 
 from faults import trials
-from faults.places import Pair, PostgreSQLPlace, SQLitePlace
+from faults.places import LossyPair, Pair, PostgreSQLPlace, SQLitePlace
 from faults.trials import Found
 from stores.postgresql.server import Server
 
@@ -45,8 +46,8 @@ def in_postgresql(_: Path) -> Iterator[PostgreSQLPlace]:
 
 
 @contextmanager
-def in_pair(_: Path) -> Iterator[Pair]:
-    pair = Pair()
+def in_pair(_: Path, kind: type[Pair] = Pair) -> Iterator[Pair]:
+    pair = kind()
     try:
         pair.start()
         yield pair
@@ -57,6 +58,7 @@ def in_pair(_: Path) -> Iterator[Pair]:
 _KILLED = (
     "nothing acknowledged lost, nothing torn, nothing twice, no reader with another state than the log's"
 )
+_STALE = "no reader with another state than its log's, all who had seen what is lost began anew"
 _PLACES: Final = {"SQLite": in_sqlite, "PostgreSQL": in_postgresql}
 
 KINDS: Final[dict[str, Kind]] = {
@@ -91,10 +93,17 @@ KINDS: Final[dict[str, Kind]] = {
         trials.promotions,
         in_pair,
     ),
+    "lossy promotions on PostgreSQL": Kind(
+        f"the primary of PostgreSQL killed with `kill -9`, a standby promoted that lacks commits: {_STALE}",
+        10,
+        2,
+        trials.restores,
+        partial(in_pair, kind=LossyPair),
+    ),
     **{
         f"restores on {engine}": Kind(
-            f"an older copy in the place of a store in {engine}, while its publishers ran or were stopped: no reader"
-            " with another state than its log's, all who had seen what is lost began anew",
+            f"an older copy in the place of a store in {engine}, while its publishers ran or were stopped: "
+            f"{_STALE}",
             50,
             5,
             trials.restores,

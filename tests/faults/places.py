@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -183,3 +184,29 @@ class Pair(PostgreSQLPlace):
 
     def _start(self, server: Server) -> None:
         server.start(synchronous_standby_names="*", synchronous_commit="remote_apply")
+
+
+class LossyPair(Pair):
+    """The same, but the standby may lack commits: whoever promotes it puts an older copy in the store's place."""
+
+    @override
+    def copy(self) -> object:
+        """From here on the standby is not told of anything."""
+        ((upto,),) = self.server.sql("SELECT pg_current_wal_lsn()::text")
+        self._until(f"SELECT pg_last_wal_replay_lsn() >= '{upto}'")
+        self._standby.sql("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+        self._until("SELECT count(*) = 0 FROM pg_stat_wal_receiver")
+        return None
+
+    @override
+    def put_back(self, copy: object) -> None:
+        self.promote()
+        self.stand_by()
+
+    def _until(self, condition: str) -> None:
+        while self._standby.sql(condition) != [(True,)]:
+            time.sleep(0.01)
+
+    @override
+    def _start(self, server: Server) -> None:
+        server.start()

@@ -64,3 +64,12 @@ async def test_no_reader_goes_on_where_an_older_copy_does_not(place: Place, anyi
     """D7, D24: each of its states is that of the log that it was on."""
     found = await trials.restores(place, random.Random(anyio_backend), TIMES)
     counted(f"restores on {place.engine}", found)
+
+
+@on_both_libraries
+async def test_no_reader_goes_on_where_a_standby_that_lacks_commits_does_not(
+    lossy_pair: Pair, anyio_backend: str
+) -> None:
+    """D7, D24: as with an older copy."""
+    found = await trials.restores(lossy_pair, random.Random(anyio_backend), 1)
+    counted("lossy promotions on PostgreSQL", found)
