@@ -45,6 +45,7 @@ class Done:
         self.times: Counter[str] = Counter()
         self.resumes: Counter[str] = Counter()
         self.settled: Counter[str] = Counter()
+        self.repeats: Counter[str] = Counter()
         # {kind: the seeds that were used}
         self.seeds: Counter[str] = Counter()
         if KEPT.exists():
@@ -58,6 +59,7 @@ class Done:
             "times": found.times,
             "resumes": found.resumes,
             "settled": found.settled,
+            "repeats": len(found.repeats),
         }
         KEPT.parent.mkdir(exist_ok=True)
         with KEPT.open("a") as file:
@@ -72,6 +74,7 @@ class Done:
                 (self.times, "times"),
                 (self.resumes, "resumes"),
                 (self.settled, "settled"),
+                (self.repeats, "repeats"),
             ):
                 counts[kind] += line[name]
 
@@ -127,8 +130,8 @@ def note_all(names: Iterable[str], done: Done) -> None:
             note("fault", KINDS[name].what, done.times[name])
             note("resumed", name, done.resumes[name])
             say(
-                f"{name}: {done.times[name]}, {done.resumes[name]} resumes, "
-                f"{done.settled[name]} commits made that nobody was told of"
+                f"{name}: {done.times[name]}, {done.resumes[name]} resumes, {done.repeats[name]} errors after which"
+                f" a commit was made again, {done.settled[name]} commits made that nobody was told of"
             )
 
 

@@ -93,6 +93,14 @@ KINDS: Final[dict[str, Kind]] = {
         trials.promotions,
         in_pair,
     ),
+    "restores under writers on PostgreSQL": Kind(
+        f"an older copy in the place of a store in PostgreSQL while others commit: {_STALE},"
+        " each acknowledged commit on the log that it was made to, once",
+        50,
+        5,
+        trials.restores_under_writers,
+        in_postgresql,
+    ),
     "lossy promotions on PostgreSQL": Kind(
         f"the primary of PostgreSQL killed with `kill -9`, a standby promoted that lacks commits: {_STALE}",
         10,

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio.to_thread
 from stores.houses import House, SQLiteHouse
-from stores.postgresql.copies import back_up, restore
+from stores.postgresql.copies import TABLES, back_up, restore
 from stores.postgresql.server import Server
 from stores.storehouse import PATIENCE, open_at, sql
 from typing_extensions import override
@@ -133,6 +133,19 @@ class PostgreSQLPlace(Place):
     @override
     def put_back(self, copy: object) -> None:
         restore(self.server, self.schema, str(copy))
+
+    def exchange(self, copy: object) -> str:
+        """As `put_back`; what is given up goes to a schema of its own, whole, whoever commits meanwhile."""
+        archive = f"{self.schema}_archive_{next(self._copies)}"
+        with self.server.connect() as connection:
+            connection.execute(f"SELECT FROM {self.schema}.ts_head FOR UPDATE".encode())
+            connection.execute(f"CREATE SCHEMA {archive}".encode())
+            for table in TABLES:
+                connection.execute(f"CREATE TABLE {archive}.{table} AS TABLE {self.schema}.{table}".encode())
+            for table in TABLES:
+                connection.execute(f"DELETE FROM {self.schema}.{table}".encode())
+                connection.execute(f"INSERT INTO {self.schema}.{table} TABLE {copy}.{table}".encode())
+        return archive
 
     @override
     async def replace(self, copy: object, generator: random.Random) -> bool:

@@ -21,7 +21,16 @@ from faults.writing import Log, Writer, application, kill_some, settle, writer, 
 from stores.storehouse import put, state
 
 from trio_stream import EventPublisher
-from trio_stream.stores import Commit, Delete, EpochIndex, Operation, Put, Store, open_store_publisher
+from trio_stream.stores import (
+    Commit,
+    Delete,
+    EpochIndex,
+    Operation,
+    Put,
+    Store,
+    open_store,
+    open_store_publisher,
+)
 
 WRITERS: Final = 2  # processes at once
 SMALL_HISTORY: Final = 32  # commits in memory; who was away for longer is given those of the log
@@ -36,6 +45,8 @@ class Found:
     resumes: int
     settled: int = 0
     """Commits that nobody was told of, and that had been made all the same."""
+    repeats: Sequence[str] = ()
+    """The errors after which a commit was made again with its id."""
 
 
 @dataclass
@@ -150,7 +161,7 @@ async def under_writers(
 ) -> Found:
     """Processes commit all the time, and again with its id what has failed; in the end they are killed."""
     async with watched(place, generator) as (store, publisher, readers):
-        writers = [writer(place, f"w{number}", is_patient=True) for number in range(WRITERS)]
+        writers = [writer(place, f"w{number}", "patient") for number in range(WRITERS)]
         async with writing(*writers):
             for _ in range(times):
                 await until_told(writers, generator.randint(1, MOST_MORE))
@@ -161,7 +172,11 @@ async def under_writers(
                 each.kill()
         settled = await settle(store, writers)
         await readers.check(store, publisher, writers)
-    return Found(times, readers.resumes, settled)
+    return Found(times, readers.resumes, settled, repeats(writers))
+
+
+def repeats(writers: Sequence[Writer]) -> Sequence[str]:
+    return [each for process in writers for each in process.repeated]
 
 
 async def until_told(writers: Sequence[Writer], more: int) -> None:
@@ -239,6 +254,47 @@ async def restores(place: Place, generator: random.Random, times: int) -> Found:
     assert resumes
     place.check()
     return Found(times, resumes)
+
+
+async def restores_under_writers(place: PostgreSQLPlace, generator: random.Random, times: int) -> Found:
+    """The same while processes commit all the time, who know nothing of it: what each was told is in a log, once."""
+    logs: list[Sequence[Commit]] = []
+    async with watched(place, generator) as (store, _, readers):
+        writers = [writer(place, f"w{number}", "forgetful") for number in range(WRITERS)]
+        async with writing(*writers):
+            for _ in range(times):
+                await until_told(writers, generator.randint(1, MOST_MORE))
+                copy = await anyio.to_thread.run_sync(place.copy)
+                await until_told(writers, generator.randint(1, MOST_MORE))
+                ended = await anyio.to_thread.run_sync(place.exchange, copy)
+                logs.append(await commits_of_archive(place, ended))
+            await until_told(writers, MOST_MORE)
+            for each in writers:
+                each.kill()
+        farthest = max(commits[-1].index for commits in logs)
+        while (last := await store.commit([put("last", generator.random())])) <= farthest:
+            pass
+        assert isinstance(last, EpochIndex)
+        for reader in readers.hopping:
+            await reader.until(At(last, last.mark))
+        logs.append(await commits_of(store))
+    found = [Log(commits) for commits in logs]
+    for log in found:
+        log.check_whole()
+        assert len(set(log.made)) == len(log.made)
+    for told in (told for process in writers for told in process.told):
+        assert any(log.has(told) for log in found), "an acknowledged commit was never there"
+    fingerprints: dict[At, int] = {}
+    for commits in logs:
+        fingerprints |= folds(commits)
+    for reader in readers.hopping:
+        reader.check(fingerprints, can_go_back=True)
+    return Found(times, readers.resumes, repeats=repeats(writers))
+
+
+async def commits_of_archive(place: PostgreSQLPlace, schema: str) -> Sequence[Commit]:
+    async with open_store(place.server.url(schema=schema), read_only=True) as store:
+        return await commits_of(store)
 
 
 async def go_beyond(lives: Lives, place: Place, store: Store, readers: Sequence[Returning]) -> object:

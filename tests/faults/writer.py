@@ -1,10 +1,11 @@
-"""A process that writes to a store for ever: `python writer.py URL NAME [patient]`. It is there to be killed.
+"""A process that writes to a store for ever: `python writer.py URL NAME MODE`. It is there to be killed.
 
 Each of its tasks commits what a lost, repeated or torn commit would show at.
 It says what it is about to do, `try TASK NUMBER ID`, and what it was told, `made INDEX TASK NUMBER`.
 Every other commit expects the task's last one to be the newest of its key, and every third adds one to what all tasks
 of all processes count together, and tries again after a conflict.
-One that is patient commits again, with the same id, what has failed in any other way.
+One whose mode is `patient` commits again, with the same id, what has failed in any other way.
+One that is `forgetful` does so, too, but it expects and counts nothing: an older copy may have taken the store's place.
 """
 
 import sys
@@ -43,20 +44,22 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-async def write(store: Store, task: str, *, is_patient: bool) -> None:
+async def write(store: Store, task: str, mode: str) -> None:
     number = last = 0
     while True:
         number += 1
         id_ = uuid4()
-        expect = {Name("jobs", task): last} if number % 2 else {}
+        counts = mode != "forgetful" and not number % 3
+        expect = {Name("jobs", task): last} if mode != "forgetful" and number % 2 else {}
         say("try", task, number, id_)
         while True:
             try:
-                last = await commit(store, operations(task, number), expect, id_, counts=not number % 3)
+                last = await commit(store, operations(task, number), expect, id_, counts=counts)
             except ConflictError:
                 raise
-            except StoreError:
-                if not is_patient:
+            except StoreError as error:
+                say("again", task, number, error)
+                if not mode:
                     raise
                 await anyio.sleep(PAUSE)
             else:
@@ -85,10 +88,10 @@ def count(found: object) -> int:
 
 
 async def main() -> None:
-    url, name, *patience = sys.argv[1:]
+    url, name, mode = sys.argv[1:]
     async with open_store(url) as store, anyio.create_task_group() as tasks:
         for task in range(TASKS):
-            tasks.start_soon(partial(write, store, f"{name}.{task}", is_patient=bool(patience)))
+            tasks.start_soon(partial(write, store, f"{name}.{task}", mode))
 
 
 if __name__ == "__main__":

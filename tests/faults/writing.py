@@ -39,6 +39,7 @@ class Writer:
         )
         self.told: list[Told] = []
         self.tried: dict[tuple[str, int], UUID] = {}
+        self.repeated: list[str] = []  # what has failed and was tried again, with the error
         # Set, and replaced by a new one, whenever it has said something.
         self._stir = anyio.Event()
         self._has_ended = False
@@ -86,6 +87,8 @@ class Writer:
                 self.tried[task, int(number)] = UUID(id_)
             case ["made", index, task, number]:
                 self.told.append(Told(int(index), task, int(number)))
+            case ["again", *_]:
+                self.repeated.append(" ".join(words))
             case _:
                 raise AssertionError(words)
 
@@ -122,8 +125,8 @@ async def kill_some(generator: random.Random, start: Sequence[Callable[[], Write
     return writers
 
 
-def writer(place: Place, name: str, *, is_patient: bool = False) -> Writer:
-    return Writer("writer.py", place.url, name, *(["patient"] if is_patient else []))
+def writer(place: Place, name: str, mode: str = "") -> Writer:
+    return Writer("writer.py", place.url, name, mode)
 
 
 def application(place: Place, name: str) -> Writer:
@@ -158,7 +161,7 @@ class Log:
     def check(self, writers: Sequence[Writer]) -> None:
         self._check_acknowledged([told for writer in writers for told in writer.told])
         self._check_each_once(writers)
-        self._check_whole()
+        self.check_whole()
         self._check_counter()
 
     def _check_acknowledged(self, told: Sequence[Told]) -> None:
@@ -182,7 +185,7 @@ class Log:
         for task in tried:
             assert told[task] <= newest[task] <= tried[task], task
 
-    def _check_whole(self) -> None:
+    def check_whole(self) -> None:
         for puts in self.puts:
             for task, number in _tasks(puts):
                 of_commit = [puts[f"{task}-{key}"] for key in range(KEYS)]
@@ -192,6 +195,10 @@ class Log:
         """No two commits have added to the same count."""
         counts = [puts[COUNTER.key] for puts in self.puts if COUNTER.key in puts]
         assert counts == list(range(1, len(counts) + 1))
+
+    def has(self, told: Told) -> bool:
+        """Whether it has this commit, at this index."""
+        return len(self.puts) >= told.index and self.puts[told.index - 1].get(told.task) == told.number
 
     @property
     def made(self) -> list[tuple[str, int]]:
