@@ -46,7 +46,7 @@ if inventories := os.environ.get("TRIO_STREAM_INTERSPHINX"):
     }
 
 OTHERS = re.compile(
-    r"(anyio|asyncio|collections|contextlib|datetime|enum|os|pathlib|sqlite3|trio|typing|typing_extensions|uuid)\."
+    r"(anyio|asyncio|collections|contextlib|datetime|enum|os|pathlib|psycopg|sqlite3|trio|typing|typing_extensions|uuid)\."
 )
 OURS = re.compile(
     r"[A-Z]\w*[a-z]\w*(\.\w+)?"

@@ -35,6 +35,9 @@ if sys.version_info >= (3, 12):
 
     ASYNCIO.append(backend("asyncio+eager", "asyncio", *RARE, loop_factory=eager_loop))
 
+# For what stands on public names: the core is tried on all of them.
+USUAL = [*TRIO, *ASYNCIO[:2]]
+
 # In debug mode each future and each task keeps the stack that made it.
 LEAN = [each for each in (*TRIO, *ASYNCIO) if each.id != "asyncio+debug"]
 

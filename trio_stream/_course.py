@@ -482,7 +482,11 @@ class Course(Slot, Generic[P]):
         sequel = self._feed.sequel
         until = sequel.at if isinstance(sequel, Finished) and index < sequel.reopened else 0
         self._source = page = self._passages.replays.join(
-            self._feed.interests, cursor, is_judged=is_accepted, until=until
+            self._feed.interests,
+            cursor,
+            is_judged=is_accepted,
+            is_ahead=index > self._passages.timeline.index,
+            until=until,
         )
         self._phase = REPLAYING
         self._awaited = None if is_accepted else Place(index, mark)
@@ -494,7 +498,8 @@ class Course(Slot, Generic[P]):
             return False
         self._awaited = None
         is_good = page.end > 0 or isinstance(page.sequel, Reached)
-        self._count_beginning("replayed" if is_good else "stale")
+        if not self._index:
+            self._count_beginning("replayed" if is_good else "stale")
         if is_good:
             self._index = place.at
             self._known = Place(*place) if place.mark else None
@@ -511,6 +516,8 @@ class Course(Slot, Generic[P]):
 
     def _leave_page(self, sequel: Sequel) -> Event[P] | None:
         """It has had what there is of a page, and there will be no more: goes on behind it."""
+        page = self._source
+        assert isinstance(page, Page)
         self._leave_passage()
         if isinstance(sequel, Broken):
             return self._fall_off(0, sequel.cause, may_replay=False)
@@ -520,21 +527,26 @@ class Course(Slot, Generic[P]):
             self._learn_of_end(Finished(index, is_published=False))
         self._index = index
         self._known = Place(index, mark) if mark else None
-        self._go_on()
+        # A cursor that was ahead of the log comes back as it was.
+        self._go_on(is_judged=not mark or index > page.cursor.index)
         return None
 
-    def _go_on(self) -> None:
+    def _go_on(self, *, is_judged: bool) -> None:
         """Behind a page: live, if the history has what is newer."""
         timeline, index, mark = self._passages.timeline, self._index, self._mark
         if index < self._floor and not self._is_past_end(index):
             if timeline.is_stopped:
                 self._finish(End(CloseReason.STOPPED))
                 raise self._error()
-            self._replay(index, mark, is_accepted=True)
+            self._replay(index, mark, is_accepted=is_judged)
         elif mark and index > timeline.index:
             self._wait_for(Place(index, mark))
         elif timeline.contradicts(index, mark):
             self._begin_anew()
+        elif not is_judged and timeline.judge(index, self.epoch, mark) is Verdict.UNKNOWN:
+            self._replay(
+                index, mark, is_accepted=False
+            )  # what was ahead was passed, and is forgotten already
         else:
             self._go_live(index, mark)
 

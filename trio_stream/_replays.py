@@ -73,13 +73,24 @@ class Replays:
         # {interests: those that can be joined, by where they begin}, without empty entries.
         self._pages: dict[Interests, list[Page]] = {}
 
-    def join(self, interests: Interests, cursor: Cursor, *, is_judged: bool, until: int = 0) -> Page:
+    def join(
+        self,
+        interests: Interests,
+        cursor: Cursor,
+        *,
+        is_judged: bool,
+        is_ahead: bool = False,
+        until: int = 0,
+    ) -> Page:
         """The page to read after this cursor, for one more reader.
 
         `is_judged`: it is known that the cursor lies on the timeline.
+        `is_ahead`: it is ahead of what is published.
         `until`: see `Page.until`.
         """
-        page = self._found(interests, cursor, until, may_begin_before=is_judged or not cursor.mark)
+        page = self._found(
+            interests, cursor, until, may_begin_before=is_judged or not cursor.mark, is_ahead=is_ahead
+        )
         if page is None:
             page = Page(interests, cursor, until)
             insort(self._pages.setdefault(interests, []), page, key=_BEGIN)
@@ -126,7 +137,7 @@ class Replays:
                 page.is_void = True
 
     def _found(
-        self, interests: Interests, cursor: Cursor, until: int, *, may_begin_before: bool
+        self, interests: Interests, cursor: Cursor, until: int, *, may_begin_before: bool, is_ahead: bool
     ) -> Page | None:
         pages = self._pages.get(interests, ())
         for place in range(bisect_right(pages, cursor.index, key=_BEGIN) - 1, -1, -1):
@@ -135,7 +146,8 @@ class Replays:
                 continue
             if may_begin_before and _brings_on(page, cursor.index):
                 return page
-            if page.cursor == cursor and not may_begin_before:  # it is to be judged, whatever follows
+            # It is to be judged, whatever follows; not by a page that could not, because it was ahead of the log.
+            if page.cursor == cursor and not may_begin_before and (is_ahead or not _leads_nowhere(page)):
                 return page
             if page.cursor.index < cursor.index:
                 break
@@ -157,6 +169,11 @@ class Replays:
                     del self._pages[page.interests]
                 return
             place += 1
+
+
+def _leads_nowhere(page: Page) -> bool:
+    """Whether its function has returned the cursor that it was given."""
+    return isinstance(page.sequel, Reached) and page.sequel.at == page.cursor.index
 
 
 def _brings_on(page: Page, index: int) -> bool:

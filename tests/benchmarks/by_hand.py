@@ -20,6 +20,8 @@ CREATE TABLE state (
 INSERT INTO head VALUES (0);
 """
 
+_LOOK = "SELECT value FROM state WHERE topic = ? AND namespace = 'default' AND key = ?"
+
 
 def create(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
@@ -43,15 +45,21 @@ def head(connection: sqlite3.Connection) -> int:
 
 
 def commit(connection: sqlite3.Connection, topic: str, items: Iterable[tuple[str, Any]]) -> int:
-    """Puts these keys and values in one transaction, and logs them."""
+    """Puts these keys and values in one transaction, and logs them with what they replace."""
     items = list(items)
     connection.execute("BEGIN IMMEDIATE")
     index = head(connection) + 1
+    replaced = [connection.execute(_LOOK, (topic, key)).fetchone() for key, _ in items]
     connection.executemany(
         "INSERT OR REPLACE INTO state VALUES (?, 'default', ?, ?, ?)",
         [(topic, key, json.dumps(value), index) for key, value in items],
     )
-    operations = json.dumps([["put", topic, "default", key, value] for key, value in items])
+    operations = json.dumps(
+        [
+            ["put", topic, "default", key, value, was]
+            for (key, value), was in zip(items, replaced, strict=True)
+        ]
+    )
     connection.execute("INSERT INTO log VALUES (?, ?, ?)", (index, os.urandom(8), operations))
     connection.execute('UPDATE head SET "index" = ?', (index,))
     connection.execute("COMMIT")

@@ -28,8 +28,11 @@ BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^\$ (?P<line>.*)\n(?P<output>(?:(?!\$ ).*\n)*)", re.MULTILINE)
 VARIABLE = {
     re.compile(r"\b[0-9a-f]{32}\b"): "EPOCH",
+    re.compile(r"(?<=EPOCH\.)[0-9a-f]{16}\b"): "MARK",
     re.compile(r'"bytes":\d+,"log_bytes":\d+'): "SIZES",
     re.compile(r'"file":"[^"]*/'): "FOLDER/",
+    re.compile(r'(?<="mark":")[0-9a-f]{16}\b'): "MARK",
+    re.compile(r'(?<="version":")[0-9.]+'): "VERSION",
 }
 
 PAGES = [

@@ -430,9 +430,15 @@ class InterestsWorld:
     def unsubscribe(self, reader: Watcher) -> None:
         self.sync(reader)
         has_ended = reader.subscription.statistics().state is SubscriptionState.FORCE_CLOSED
-        if reader.is_open and has_ended:
-            self._expect_stopped(reader)
-            reader.end = CloseReason.STOPPED
+        if reader.is_open and has_ended:  # with the publisher, which it has not been told yet
+            end = reader.subscription._end
+            assert end is not None
+            if end.reason is CloseReason.SNAPSHOT_FAILED:
+                self._check_cause(reader, end.cause)
+            else:
+                self._expect_stopped(reader)
+                assert end.reason is CloseReason.STOPPED, f"D16: {end} although nobody has ended it"
+            reader.end = end.reason
         reader.subscription.unsubscribe()
         if reader.is_open:
             reader.end = OWN
@@ -563,12 +569,16 @@ class InterestsWorld:
         self.check_reader(reader)
 
     def _check_failure(self, reader: Watcher, error: SnapshotFailed) -> None:
+        self._check_cause(reader, error.__cause__)
+
+    def _check_cause(self, reader: Watcher, cause: BaseException | None) -> None:
+        """Why a snapshot of what it reads has failed."""
         topics = {wish.topic for wish in reader.wishes}
         runs = [run for run in self.runs.values() if run.topic in topics]
-        if isinstance(error.__cause__, Planned):
-            assert any(run.error is error.__cause__ for run in runs), "D14: a failure of another"
+        if isinstance(cause, Planned):
+            assert any(run.error is cause for run in runs), "D14: a failure of another"
         else:
-            assert isinstance(error.__cause__, ValueError), f"D16: {error.__cause__!r}"
+            assert isinstance(cause, ValueError), f"D16: {cause!r}"
             assert any(run.is_false or (run.index or 0) < run.dropped for run in runs), "D16"
 
     def _expect_stopped(self, reader: Watcher) -> None:

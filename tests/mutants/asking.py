@@ -610,8 +610,8 @@ ASKING = (
         "a union ends at the part that is farthest behind",
         "D1, D22",
         "_compose.py",
-        "max([part.index for part in self._parts])",
-        "min([part.index for part in self._parts])",
+        'max(self._parts, key=attrgetter("index"))',
+        'min(self._parts, key=attrgetter("index"))',
         ("test_unions.py",),
     ),
     Mutant(

@@ -7,8 +7,8 @@ KEEPING = (
         "the floor is dropped",
         "Nomad: resume at 2 with 7-10 kept starts at 7",
         "_course.py",
-        "elif verdict is Verdict.GOOD and index >= self._floor:",
-        "elif verdict is Verdict.GOOD:",
+        "elif verdict is Verdict.GOOD and index >= self._floor and not",
+        "elif verdict is Verdict.GOOD and not",
         ("test_resume.py",),
     ),
     Mutant(

@@ -3,13 +3,21 @@
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from backends import USUAL
 from stores.connections import Connections
 from stores.houses import HOUSES, House
 from stores.storehouse import open_at
 
 from trio_stream.stores import Store
+
+
+@pytest.fixture(params=USUAL)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """A name and the options, as anyio's pytest plugin wants them."""
+    return request.param
 
 
 @pytest.fixture

@@ -67,9 +67,11 @@ class TestSmall:
         assert await refusal(store, put("a", "é" * 30)) == ("value", 60, 62)
 
     async def test_bytes_of_a_commit(self, store: Store) -> None:
-        what, limit, actual = await refusal(store, *(put(key, "v" * 58) for key in "abc"))
-        assert (what, limit) == ("commit", 200)
-        assert actual > 200
+        for character, count in (("v", 58), ("\u00e9", 29), ("\U0001f600", 14)):
+            what, limit, actual = await refusal(store, *(put(key, character * count) for key in "abc"))
+            assert (what, limit) == ("commit", 200)
+            assert actual > 200
+            await store.commit([put(key, character * count) for key in "ab"])
 
     async def test_what_a_commit_replaces_must_go_into_the_log_too(self, store: Store) -> None:
         """Each delete is small, and what they remove together is not."""

@@ -202,11 +202,12 @@ async def test_a_page_is_of_what_is_asked_for_and_of_the_last_commit_that_was_lo
         (SubscribeRequest(JOBS, "a") | ALL_USERS, 2000 // 6 + 1),
     ):
         decoder.topics.clear()
-        got = [commit for page in await pages(store, request, last) for commit in page]
+        found = await pages(store, request, last)
+        assert all(each.operations for page in found for each in page[:-1])
+        got = [commit for page in found for commit in page]
         assert got[-1].index == last
         assert abs(len([each for each in got if each.operations]) - count_) <= 2
         assert len(decoder.topics) <= count_ + 2
-        assert all(each.operations for each in got[:-1])
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ async def test_a_user_who_may_only_read_reads_and_follows_a_store_that_is_writte
                 open_at(path, read_only=True) as store,
                 open_store_publisher(store, ["jobs"]) as publisher,
             ):
-                request = SubscribeRequest(topic("jobs"), index=2, epoch=publisher.epoch)
+                request = SubscribeRequest(topic("jobs")).after((await store.head()).cursor)
                 async with publisher.subscribe(request) as subscription:
                     await writer.commit([put("c")])
                     assert (await receive(subscription)).index == 3

@@ -326,3 +326,20 @@ def test_the_head_is_locked_from_then_on(connection: sqlite3.Connection, path: P
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             add_run(other, "b")
     connection.commit()
+
+
+def test_another_writer_that_came_in_between_is_an_error_of_sqlite(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    """The transaction has read what is no longer so."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.isolation_level = None
+    connection.execute("BEGIN")
+    connection.execute("SELECT * FROM runs").fetchall()
+    sql(path, "INSERT INTO runs (name) VALUES ('other')")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        record(connection, [put("a")])
+    connection.execute("ROLLBACK")
+    connection.execute("BEGIN")
+    assert record(connection, [put("a")]) == 1
+    connection.execute("COMMIT")

@@ -7,7 +7,7 @@ from stores.readers import after, cursors, end_of, until_index
 from stores.storehouse import ALL_JOBS, PATIENCE, commit_each, kinds, receive, until_live
 
 from trio_stream import CloseReason, Cursor, EventPublisher, Subscription, SubscriptionForceClosed
-from trio_stream.stores import Record, Store, open_store_publisher
+from trio_stream.stores import Put, Record, Store, open_store_publisher
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +54,24 @@ async def test_who_waits_for_a_lost_commit_is_told_when_another_has_its_index(ho
         async with publisher.subscribe(after(ALL_JOBS, newest)) as subscription:
             await commit_each(store, "b", "c", "d")
             assert kinds([await receive(subscription)]) == ["marker"]
+
+
+async def test_who_looks_only_when_the_mark_of_that_is_forgotten_is_told_as_well(house: House) -> None:
+    """It was ahead when the log was asked; since then commits of another topic have come."""
+    async with house.open() as store:
+        await commit_each(store, "a")
+        older = house.copy()
+        await commit_each(store, "lost1", "lost2")
+        newest = (await store.head()).cursor
+    house.put_back(older)
+    async with house.open() as store:
+        async with open_store_publisher(store, ["jobs", "users"], history=1) as publisher:
+            async with publisher.subscribe(after(ALL_JOBS, newest)) as subscription:
+                await anyio.wait_all_tasks_blocked()
+                for number in range(5):
+                    await store.commit([Put("users", "u", number)])
+                await until_index(publisher, (await store.head()).index)
+                assert kinds([await receive(subscription)]) == ["marker"]
 
 
 async def restored(house: House, store: Store, publishers: list[EventPublisher]) -> None:

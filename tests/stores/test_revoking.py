@@ -124,3 +124,6 @@ async def test_a_head_without_a_salt_is_damaged(store: Store, path: Path) -> Non
     sql(path, "UPDATE ts_head SET salt = 'x'")
     with pytest.raises(StoreError, match=f"{path}: damaged"):
         await store.revocations()
+    with pytest.raises(StoreError, match=f"{path}: damaged"):
+        await store.commit([Revoke("x")])
+    assert await store.commit([put("a")]) == 1

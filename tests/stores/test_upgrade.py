@@ -8,9 +8,10 @@ import anyio
 import pytest
 from stores.connections import tapped
 from stores.first_edition import EPOCH, MARKS, cursor, write_first_edition
-from stores.storehouse import commit_each, open_at, put, python, sql, state, take
+from stores.readers import until_index
+from stores.storehouse import commit_each, open_at, put, python, receive, sql, state, take
 
-from trio_stream import Cursor
+from trio_stream import Cursor, SubscribeRequest
 from trio_stream.stores import (
     Delete,
     Entry,
@@ -20,6 +21,8 @@ from trio_stream.stores import (
     Put,
     Revoke,
     StoreError,
+    open_store_publisher,
+    topic,
 )
 from trio_stream.stores.sqlite import backup_sqlite_store, restore_sqlite_store
 
@@ -48,7 +51,9 @@ def move(source: Path, target: Path) -> None:
 
 async def test_everything_is_as_it_was(path: Path) -> None:
     async with open_at(path) as store:
-        assert await store.head() == Head(5, 1, EPOCH, MARKS[5])
+        head = await store.head()
+        assert head == Head(5, 1, EPOCH, MARKS[5])
+        assert head.unmarked == 5
         assert await state(store) == {"a": {"n": 2}, "b": 2}
         assert await store.get("users", "\u00fc", namespace="team") == Entry(["x", None], 1)
         assert await store.topics() == ["jobs", "users"]
@@ -108,6 +113,25 @@ async def test_an_upgraded_file_has_the_tables_of_a_new_one(path: Path, tmp_path
             pass
     assert columns(path) == columns(tmp_path / "new.db")
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_clients_of_the_first_edition_go_on_without_marks(path: Path) -> None:
+    """Their cursors are an index and the epoch. Later ones need a mark, and so does everybody in a new store (D24)."""
+    async with open_at(path) as store:
+        assert (await store.head()).unmarked == 5
+        await commit_each(store, "new")
+        async with open_store_publisher(store, ["jobs", "users"]) as publisher:
+            for index in range(1, 6):
+                request = SubscribeRequest(topic("jobs"), index=index, epoch=EPOCH)
+                async with publisher.subscribe(request) as subscription:
+                    got = [event.index for event in await subscription.receive_until_current()]
+                    assert got[-1] == 6
+                    assert got[0] > index
+            await commit_each(store, "newer")
+            await until_index(publisher, 7)
+            request = SubscribeRequest(topic("jobs"), index=6, epoch=EPOCH)
+            async with publisher.subscribe(request) as subscription:
+                assert (await receive(subscription)).is_new_snapshot_to_follow
 
 
 async def test_whoever_may_only_read_is_told_what_to_do(path: Path) -> None:

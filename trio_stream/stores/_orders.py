@@ -93,7 +93,7 @@ def draft(order: Order, limits: Limits, store: str) -> Draft:
     if len(order.operations) > limits.operations:
         raise LimitExceededError(store, "operations", limits.operations, len(order.operations))
     # In characters, of which each is at most 4 bytes: what is below needs no closer look.
-    key, value, commit = limits.key // 4, limits.value // 4, limits.commit // 4
+    key, value = limits.key // 4, limits.value // 4
     last: dict[Key, Written] = {}
     total = 0
     has_revoked = False
@@ -109,13 +109,12 @@ def draft(order: Order, limits: Limits, store: str) -> Draft:
             text = encode_value(each)
             if len(text) > value:
                 _check(store, "value", limits.value, _size(text))
-        written = Written(each, name, text, encode_change(each, text))
-        total += len(written.item)
-        if total > commit:
-            total += _size(written.item) - len(written.item)
-            _check(store, "commit", limits.commit, total)
+        item = encode_change(each, text)
+        total += len(item) if item.isascii() else len(item.encode())
+        if total > limits.commit:
+            raise LimitExceededError(store, "commit", limits.commit, total)
         last.pop(name, None)  # the last one keeps its own place
-        last[name] = written
+        last[name] = Written(each, name, text, item)
     names = list(last)
     if order.expect:
         names += [name for name in order.expect if name not in last]

@@ -145,7 +145,7 @@ class Database:
         _, (((salt, floor),), found) = self.read(
             [
                 Statement(f"SELECT salt, rights_floor FROM {self.tables.head}"),
-                Statement(f"SELECT digest, idx FROM {self.tables.revoked} ORDER BY idx, digest"),
+                Statement(f"SELECT digest, idx FROM {self.tables.revoked} ORDER BY idx, place"),
             ],
             stop,
         )

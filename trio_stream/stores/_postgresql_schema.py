@@ -10,7 +10,8 @@ Values and operations are text: `jsonb` changes numbers and refuses the NUL that
   `recorded` names the transaction that has called `record` last.
 - `ts_log` has a row for each commit above the floor: its operations as a JSON list, the topics that they
   are about, and the digests of the tokens that it revokes, with spaces between.
-- `ts_state` has a row for each key, `ts_revoked` one for each token that was revoked lately, `ts_ids` one for each
+- `ts_state` has a row for each key, `ts_revoked` one for each token that was revoked lately, with its place
+  among those of its commit, `ts_ids` one for each
   commit that was made with an id.
 """
 
@@ -54,9 +55,10 @@ CREATE TABLE IF NOT EXISTS {schema}ts_state (
 );
 CREATE TABLE IF NOT EXISTS {schema}ts_revoked (
     digest text COLLATE "C" PRIMARY KEY,
-    idx bigint NOT NULL
+    idx bigint NOT NULL,
+    place integer NOT NULL
 );
-CREATE INDEX IF NOT EXISTS ts_revoked_idx ON {schema}ts_revoked (idx);
+CREATE INDEX IF NOT EXISTS ts_revoked_idx ON {schema}ts_revoked (idx, place);
 CREATE TABLE IF NOT EXISTS {schema}ts_ids (
     id uuid PRIMARY KEY,
     idx bigint NOT NULL,

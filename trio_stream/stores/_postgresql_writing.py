@@ -80,7 +80,7 @@ class Group:
         self._present: dict[Key, Present] = {}
         self._touched: dict[Key, None] = {}
         self._made: dict[UUID, EpochIndex] = {}
-        self._revoked: dict[str, int] = {}
+        self._revoked: dict[str, tuple[int, int]] = {}  # {digest: index, place in the commit}
         self._entries: list[tuple[int, str, list[str], str, str]] = []  # rows of the log
         self._new_ids: list[tuple[UUID, int, str]] = []
         self._is_new_epoch = False
@@ -180,8 +180,8 @@ class Group:
             else:
                 self._present.pop(each.name, None)
         digests = [token_digest(token, self._head.salt) for token in effects.tokens]
-        for digest in digests:
-            self._revoked[digest] = int(made)
+        for place, digest in enumerate(digests):
+            self._revoked[digest] = (int(made), place)
         topics = list(dict.fromkeys(each.change.topic for each in effects.changes))
         self._entries.append((int(made), made.mark, topics, effects.text, " ".join(digests)))
         if id_ is not None:
@@ -234,15 +234,16 @@ class Group:
     def _write_revoked(self) -> Iterator[Statement]:
         t = self._tables
         if self._revoked:
-            rows = _table("n", list(self._revoked.items()), ("text", "bigint"))
+            revoked = [(digest, *where) for digest, where in self._revoked.items()]
+            rows = _table("n", revoked, ("text", "bigint", "integer"))
             yield Statement(
-                f"INSERT INTO {t.revoked} (digest, idx) SELECT * FROM {rows.sql}"
-                " ON CONFLICT (digest) DO UPDATE SET idx = excluded.idx",
+                f"INSERT INTO {t.revoked} (digest, idx, place) SELECT * FROM {rows.sql}"
+                " ON CONFLICT (digest) DO UPDATE SET idx = excluded.idx, place = excluded.place",
                 rows.parameters,
             )
             yield Statement(
                 f"WITH forgotten AS (DELETE FROM {t.revoked} WHERE digest IN (SELECT digest FROM {t.revoked}"
-                f" ORDER BY idx DESC OFFSET {MOST_REVOKED}) RETURNING idx)"
+                f" ORDER BY idx DESC, place DESC OFFSET {MOST_REVOKED}) RETURNING idx)"
                 f" UPDATE {t.head} SET rights_floor = greatest(rights_floor, (SELECT max(idx) FROM forgotten))"
                 " WHERE EXISTS (SELECT 1 FROM forgotten)"
             )

@@ -30,7 +30,7 @@ T = TypeVar("T")
 READ_CHARACTERS: Final = 1 << 20  # of JSON, after which no further commit or row is read in the same go
 
 _HEAD: Final = (
-    "SELECT epoch, idx, floor, floor_mark, at,"
+    "SELECT epoch, idx, floor, floor_mark, at, unmarked,"
     " (SELECT mark FROM ts_log WHERE ts_log.idx = ts_head.idx),"
     " (SELECT mark FROM ts_log WHERE ts_log.idx = ?) FROM ts_head"
 )
@@ -46,6 +46,7 @@ class Row:
     floor: int
     floor_mark: str
     at: float
+    unmarked: int
     newest_mark: str | None
     """None if that commit is missing from the log."""
 
@@ -57,7 +58,7 @@ class Row:
     @property
     def head(self) -> Head:
         """The same as a value of the protocol."""
-        return Head(self.index, self.floor, self.epoch, self.mark)
+        return Head(self.index, self.floor, self.epoch, self.mark, self.unmarked)
 
 
 class Step(NamedTuple):
@@ -303,11 +304,13 @@ class Database:
                 int(floor),
                 bytes(floor_mark),
                 int() | float() as at,
+                int(unmarked),
                 newest,
                 marked,
             ):
                 epoch = self._renamed.get(epoch, epoch)
-                row = Row(epoch, index, floor, mark_text(floor_mark), at, mark_text(newest) or None)
+                newest_mark = mark_text(newest) or None
+                row = Row(epoch, index, floor, mark_text(floor_mark), at, unmarked, newest_mark)
                 if index == floor:
                     row = replace(row, newest_mark=row.floor_mark)
             case None:

@@ -3,6 +3,7 @@
 A store is known by its table `ts_head`, so that it can lie in a file that has other tables, too.
 
 - `ts_head` has one row. `floor_mark` is the mark that the log had at `floor`, `at` the time of the newest commit.
+  `unmarked` is the newest commit of the first edition, whose clients have cursors without marks.
 - `ts_log` has one row per commit above `floor`. Its random mark tells two commits apart that have one index in two
   copies of the file; `operations` is as in `_json`; `revoked` has the digests of the tokens that it revokes, with
   spaces between them. `at` is in seconds since 1970, and never decreases.
@@ -30,7 +31,7 @@ SCHEMA: Final = """\
 CREATE TABLE IF NOT EXISTS ts_head (
     version INTEGER NOT NULL, epoch TEXT NOT NULL, idx INTEGER NOT NULL,
     floor INTEGER NOT NULL, floor_mark BLOB NOT NULL,
-    at REAL NOT NULL, salt BLOB NOT NULL, revoked_floor INTEGER NOT NULL
+    at REAL NOT NULL, salt BLOB NOT NULL, revoked_floor INTEGER NOT NULL, unmarked INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS ts_log (
     idx INTEGER PRIMARY KEY, mark BLOB NOT NULL, operations TEXT NOT NULL,
@@ -46,7 +47,7 @@ CREATE INDEX IF NOT EXISTS ts_revoked_idx ON ts_revoked (idx);
 CREATE TABLE IF NOT EXISTS ts_ids (id BLOB PRIMARY KEY, idx INTEGER NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS ts_ids_idx ON ts_ids (idx);
 INSERT INTO ts_head
-    SELECT 2, lower(hex(randomblob(16))), 0, 0, x'', 0, randomblob(32), 0
+    SELECT 2, lower(hex(randomblob(16))), 0, 0, x'', 0, randomblob(32), 0, 0
     WHERE NOT EXISTS (SELECT * FROM ts_head);
 """
 """Makes the tables of a store; does nothing where they are."""
@@ -62,6 +63,7 @@ ALTER TABLE ts_head RENAME COLUMN "index" TO idx;
 ALTER TABLE ts_head ADD COLUMN at REAL NOT NULL DEFAULT {now};
 ALTER TABLE ts_head ADD COLUMN salt BLOB NOT NULL DEFAULT x'{salt}';
 ALTER TABLE ts_head ADD COLUMN revoked_floor INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE ts_head ADD COLUMN unmarked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE log RENAME TO ts_log;
 ALTER TABLE ts_log RENAME COLUMN "index" TO idx;
 ALTER TABLE ts_log ADD COLUMN at REAL NOT NULL DEFAULT {now};
@@ -97,7 +99,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
         return
     _run_all(connection, _UPGRADE.format(now=time.time(), salt=os.urandom(32).hex()))
     _run_all(connection, SCHEMA)  # the other tables
-    run(connection, "UPDATE ts_head SET version = ?", (VERSION,))
+    run(connection, "UPDATE ts_head SET version = ?, unmarked = idx", (VERSION,))
     run(connection, _OLD_READERS)
 
 

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, Final
 from uuid import UUID
 
-from ._errors import ConflictError, LimitExceededError
+from ._errors import ConflictError, LimitExceededError, StoreError
 from ._orders import Draft, Effects, Key, Present, settle
 from ._sqlite_statements import first_row, run, run_for_each
 from ._values import MOST_REVOKED, EpochIndex, Limits, Put, token_digest
@@ -89,9 +89,10 @@ class Writer:
         return self.index - self._first
 
     def write(self, drafts: Sequence[Draft | Exception]) -> list[EpochIndex | Exception]:
-        """For each its index, or that of the commit before which did it; why it is refused, as which it came or now.
+        """What becomes of each: its index, or the error that refuses it, and then it has changed nothing.
 
-        What is refused changes nothing.
+        The index is that of an earlier commit with the same id, if there was one.
+        An exception that stands for a draft stays as it is.
         """
         few = [
             name
@@ -184,6 +185,8 @@ class Writer:
     def _revoke(self, tokens: Sequence[str]) -> str:
         if not self._salt:
             (self._salt,) = first_row(self._connection, "SELECT salt FROM ts_head")
+            if not isinstance(self._salt, bytes):
+                raise StoreError(f"{self._store}: damaged: its head has no salt")
         digests = [token_digest(token, self._salt) for token in tokens]
         run_for_each(
             self._connection,

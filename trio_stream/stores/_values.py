@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from hashlib import blake2b
-from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, assert_never, get_args
 
 from typing_extensions import override
@@ -213,7 +212,7 @@ class Revocations:
     """The key of `token_digest` for this store, at most 64 bytes."""
     floor: int = 0
     """A cursor at or below this index may be from before a revocation that is forgotten: it is good for no token."""
-    newest: Mapping[str, int] = MappingProxyType({})
+    newest: Mapping[str, int] = field(default_factory=dict)
     """{digest of a token: the index of the commit that revoked it last}, oldest first, at most `MOST_REVOKED`."""
 
 

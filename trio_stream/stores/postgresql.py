@@ -11,8 +11,8 @@ Each has an index of its own, sees the commits before it, and succeeds or is ref
 When the connection goes after a commit was sent, a second one finds out what became of it.
 Only if that cannot be had within some seconds it is a `CommitUnknownError`.
 
-A snapshot or a `list` is read in one transaction of the server, which lasts as long as reading does, however slow its
-reader is: what that has not taken yet waits in a temporary file of the process.
+A snapshot or a `list` is read in one transaction of the server.
+That does not wait for a slow reader: what the reader has not taken yet waits in a temporary file of the process.
 
 An application that keeps rows of its own in the same database writes them and a commit in one transaction: `record`.
 
@@ -55,7 +55,7 @@ from ._status import DescribedStore, StoreStatus
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
-from ._topic_log import PagedLog
+from ._topic_log import PagedLog, TopicLog
 from ._values import (
     Commit,
     Entry,
@@ -136,7 +136,7 @@ async def _open(database: Database, poll_interval: float) -> AsyncIterator[Postg
         await store.aclose()
 
 
-class _PostgreSQLStore(PostgreSQLStore, PagedLog, WideStore):
+class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
     """See `PostgreSQLStore`."""
 
     def __init__(self, database: Database, poll_interval: float) -> None:
@@ -252,6 +252,7 @@ class _PostgreSQLStore(PostgreSQLStore, PagedLog, WideStore):
     def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
         return self._changes(after, None)
 
+    @override
     def changes_of(
         self, topics: frozenset[str], after: int | Cursor
     ) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:

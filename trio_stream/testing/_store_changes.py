@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
+from uuid import UUID, uuid4
 
 import anyio
 import anyio.lowlevel
@@ -72,13 +74,16 @@ async def changes_go_on_and_on(t: Trial) -> None:
     """1,200 commits: for who waits, for who comes late, and for who leaves and comes back again and again."""
     live: list[list[Commit]] = []
     made: dict[int, tuple[Operation, ...]] = {}
+    ids: dict[UUID, int] = {}
     numbers = iter(range(_MANY))
 
     async def write(store: Guarded) -> None:
         await anyio.lowlevel.checkpoint()
         for n in numbers:
             operations = (t.put(f"{n % 50}", n), *(t.put(f"{m}", n, "n") for m in range(n % 97 // 90 * 5)))
-            made[int(await store.commit(operations))] = operations
+            by = uuid4()
+            ids[by] = index = int(await store.commit(operations, id=by))
+            made[index] = operations
 
     async def follow(store: Guarded) -> None:
         async with store.changes(t.start.cursor) as commits:
@@ -95,6 +100,12 @@ async def changes_go_on_and_on(t: Trial) -> None:
             t.model.add(index, made[index])
         for commits in live:
             t.equal("what came while it was waited for", commits, t.model.log)
+        for by in [*ids][:: _MANY // 20]:
+            t.equal(
+                "the index of a commit with the id of another",
+                int(await other.commit([t.put("a")], id=by)),
+                ids[by],
+            )
         await t.agrees("read later", t.store, other)
         for place in (1, 99, 128, 255, 500, 999, 1_000, 1_023, 1_024, 1_100, _MANY - 1):
             found = await t.log(t.model.log[place].index, t.newest, other)
@@ -187,9 +198,11 @@ async def changes_outlast_silence(t: Trial) -> None:
                 tasks.start_soon(follow, mine)
                 tasks.start_soon(follow, its)
                 await anyio.sleep(seconds)
-                await t.commit(t.put("a", seconds), store=store)
+                size = min(700_000, t.store.limits.value - 10)
+                await t.commit(t.put("a", "x" * size), t.put("b", seconds), store=store)
             for commits in found:
                 t.equal(f"what came after {seconds} s of silence", commits, t.model.log[-1:])
+            await t.agrees(f"after {seconds} s of silence", t.store, other)
 
 
 @check("changes wait for an index to come")
@@ -217,6 +230,8 @@ async def compaction_loses_history_and_says_so(t: Trial) -> None:
     await _some_commits(t)
     await t.raises(ValueError, "compact beyond the newest", t.store.compact(t.newest + 1))
     await t.raises(ValueError, "compact far beyond the newest", t.store.compact(t.newest + 10**6))
+    await t.store.compact(0)
+    t.equal("the floor after compact(0)", (await t.store.head()).floor, t.start.floor)
     log, cursors = [*t.model.log], await _cursors(t)
     async with t.open() as other:
         for place, store, asked in (
@@ -302,6 +317,53 @@ async def _are_whole_or_lost(
         except HistoryLostError:
             continue
         t.equal(f"the log after {cursors[number]!r}", found, t.model.log[number:])
+
+
+@check("commits go on while the log is compacted")
+async def commits_go_on_while_the_log_is_compacted(t: Trial) -> None:
+    """None is lost, and neither is what is read meanwhile; a feed gets every commit, or `HistoryLostError`."""
+    made: dict[int, tuple[Operation, ...]] = {}
+    seen: list[list[Commit]] = []
+
+    async def write(store: Guarded, number: int) -> None:
+        for n in range(40):
+            operations = (t.put(f"{number}", n), t.put("all", [number, n]), Delete(t.topic, f"{n}"))
+            made[int(await store.commit(operations))] = operations
+
+    async def compact(store: Guarded, behind: int) -> None:
+        await anyio.lowlevel.checkpoint()
+        while len(made) < 150:
+            is_there = bool(made)
+            await store.compact(max((await store.head()).index - behind, 0))
+            entry = await store.get(t.topic, "all")
+            t.holds(entry is not None or not is_there, "what was put is gone after a compaction")
+
+    async with t.open() as other:
+        async with anyio.create_task_group() as tasks:
+            for store in (t.store, other):
+                tasks.start_soon(_follow_until_lost, t, store, seen)
+            async with anyio.create_task_group() as writers:
+                for number in range(4):
+                    writers.start_soon(write, (t.store, other)[number % 2], number)
+                writers.start_soon(compact, other, 7)
+                writers.start_soon(compact, t.store, 0)
+            tasks.cancel_scope.cancel()
+        for index in sorted(made):
+            t.model.add(index, made[index])
+        for mine in seen:
+            t.equal("what a feed got", mine, t.model.log[: len(mine)])
+        await t.agrees("", t.store, other)
+
+
+async def _follow_until_lost(t: Trial, store: Guarded, seen: list[list[Commit]]) -> None:
+    """Adds a list of what comes."""
+    await anyio.lowlevel.checkpoint()
+    mine: list[Commit] = []
+    seen.append(mine)
+    with suppress(HistoryLostError):
+        async with store.changes(t.start.cursor) as commits:
+            while True:
+                mine.append(await anext(commits))
 
 
 @check("a reader that was overtaken by compaction has no gap")
@@ -478,6 +540,7 @@ CHANGES_CHECKS: Final[Sequence[StoreCheck]] = (
     changes_wait_for_an_index_to_come,
     compaction_loses_history_and_says_so,
     there_is_no_gap_where_the_log_is_compacted,
+    commits_go_on_while_the_log_is_compacted,
     a_reader_that_was_overtaken_by_compaction_has_no_gap,
     an_iteration_ends_with_its_context,
     the_log_can_be_read_by_topic,

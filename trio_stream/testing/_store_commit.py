@@ -144,11 +144,45 @@ async def names_are_kept_apart(t: Trial) -> None:
         t.equal(f"get of namespace {key!r}", entry and entry.value, f"namespace {key}")
         entry = await t.store.get(t.topic + key, "a")
         t.equal(f"get of topic {key!r}", entry and entry.value, f"topic {key}")
+    await _split_elsewhere(t)
     for chunk in _chunks(keys[::3], t.most(40)):
         await t.commit(*(Delete(t.topic, key) for key in chunk))
         await t.commit(*(Delete(t.topic, "a", key) for key in chunk))
         await t.commit(*(Delete(t.topic + key, "a") for key in chunk))
     await t.agrees("after deletes")
+
+
+async def _split_elsewhere(t: Trial) -> None:
+    """Names that are the same once their parts stand one behind the other."""
+    for between in (
+        "/",
+        ":",
+        ".",
+        "|",
+        ",",
+        ";",
+        "-",
+        "_",
+        " ",
+        "%",
+        "#",
+        "\t",
+        "\x01",
+        "\x1f",
+        "::",
+        "/default/",
+    ):
+        names: list[Name] = []
+        for first, second, third in (("x", "y", "z"), ("y", "z", "x"), ("z", "x", "y")):
+            names += [
+                Name(t.topic + between + first, second, third),
+                Name(t.topic, first + between + second, third),
+                Name(t.topic, first, second + between + third),
+            ]
+        await t.commit(*(Put(name.topic, name.key, [*name], name.namespace) for name in names))
+        for name in names:
+            entry = await t.store.get(name.topic, name.key, namespace=name.namespace)
+            t.equal(f"get of {name}", entry and entry.value, [*name])
 
 
 @check("long names are whole")

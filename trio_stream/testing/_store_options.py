@@ -93,7 +93,7 @@ async def an_id_that_was_refused_is_free(t: Trial) -> None:
 
 @check("an id that many use at once is of one commit")
 async def an_id_that_many_use_at_once_is_of_one_commit(t: Trial) -> None:
-    """30 tasks of two handles, each with an operation of its own: one is made, and all get its index."""
+    """100 tasks of two handles, each with an operation of its own: one is made, and all get its index."""
     async with t.open() as other:
         for _ in range(4):
             by, found = uuid4(), set[int]()
@@ -102,7 +102,7 @@ async def an_id_that_many_use_at_once_is_of_one_commit(t: Trial) -> None:
                 found.add(int(await store.commit([t.put("a", number), t.put(f"{number}", number)], id=by)))
 
             async with anyio.create_task_group() as tasks:
-                for number in range(30):
+                for number in range(100):
                     tasks.start_soon(commit, (t.store, other)[number % 2], number)
             t.equal("the number of indexes that commits of one id have", len(found), 1)
             (index,) = found

@@ -38,6 +38,13 @@ async def what_was_committed_is_read(t: Trial) -> None:
     t.equal("get of what stayed", await t.store.get(t.topic, "b"), Entry(1, first), third)
     await t.commit(t.put("a", 2))
     await t.agrees()
+    entries = [await t.store.get(t.topic, "a"), *(entry for _, entry in await t.rows())]
+    for entry in entries:
+        epoch = getattr(entry and entry.index, "epoch", "")
+        t.holds(
+            epoch in ("", t.start.epoch),
+            f"an index that was read is of epoch {epoch!r}, not {t.start.epoch!r}",
+        )
 
 
 @check("a list is in the order of characters")
@@ -238,6 +245,10 @@ async def topics_are_those_that_have_a_key(t: Trial) -> None:
         t.equal("the topics, of which some keys are deleted", await mine(t.store), names)
         await t.commit(Delete(names[0], "b", "m"), Delete(names[3], "a", "n"), Delete(names[4], "a"))
         left = [names[1], names[2], *names[5:]]
+        many = [f"{t.topic} {n:04}" for n in range(1_100)]
+        for start in range(0, len(many), t.most(1_100)):
+            await t.commit(*(Put(name, "a", 1) for name in many[start : start + t.most(1_100)]))
+        left = sorted([*left, *many])
         t.equal("the topics, of which two are empty now", await mine(t.store), left)
         t.equal("the topics, of which two are empty now, at another handle", await mine(other), left)
 

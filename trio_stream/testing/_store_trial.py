@@ -166,7 +166,10 @@ class Trial:
                 self.equal(f"{lead}list({topic_name!r}, {namespace!r})", found, expected, self.newest)
             after = max(self.start.index, head.floor)
             expected_log = [commit for commit in self.model.log if commit.index > after]
-            self.equal(f"{lead}the log", await self.log(after, self.newest, store), expected_log)
+            log = await self.log(after, self.newest, store)
+            self.equal(f"{lead}the log", log, expected_log)
+            marks = [one.mark and other.mark for one, other in zip(expected_log, log, strict=True)]
+            self.equal(f"{lead}the marks of the log", marks, [commit.mark for commit in expected_log])
 
     def places(self) -> Sequence[tuple[str, str]]:
         """Topics and namespaces that the check has used."""
@@ -346,7 +349,8 @@ class Sink(SnapshotAppender[Record]):
         for event in self.events:
             record = event.payload
             assert isinstance(record, Record)
-            state.pop(record.subject, None)
+            if record.subject in state:
+                self.trial.fail(f"a snapshot has {record.subject!r} twice", int(event.index))
             if not record.is_delete:
                 state[record.subject] = (record.value, int(event.index))
         return state

@@ -21,6 +21,7 @@ from trio_stream.stores import (
     Delete,
     Entry,
     EpochIndex,
+    Head,
     Name,
     Operation,
     Put,
@@ -100,9 +101,12 @@ async def writers_share_one_order(t: Trial) -> None:
 class _Sights:
     """What readers saw while others wrote: from after this index, at the latest at that one."""
 
-    lists: list[tuple[int, int, str, list[tuple[str, Entry]]]] = field(default_factory=list)
+    lists: list[tuple[int, int, str, str, list[tuple[str, Entry]]]] = field(default_factory=list)
     gets: list[tuple[int, int, Name, Entry | None]] = field(default_factory=list)
-    snapshots: list[tuple[int, int, int, str, dict[str, tuple[JSON, int]]]] = field(default_factory=list)
+    snapshots: list[tuple[int, int, EpochIndex, str, str, dict[str, tuple[JSON, int]]]] = field(
+        default_factory=list
+    )
+    heads: list[Head] = field(default_factory=list)
     logs: list[tuple[int, int, list[Commit]]] = field(default_factory=list)
 
 
@@ -158,7 +162,8 @@ async def all_agree_while_writers_go_on(t: Trial) -> None:
             writers.cancel_scope.cancel()
         await _settle(t, made)
         await t.agrees("", t.store, other)
-    _judge(t, sights, states_of(t.model.log, t.start.index))
+        marks = {int(each.index): each.mark for each in await t.log(t.start.index, t.newest)}
+    _judge(t, sights, states_of(t.model.log, t.start.index), {t.start.index: t.start.mark, **marks})
 
 
 async def _settle(t: Trial, made: _Acknowledged) -> None:
@@ -184,21 +189,21 @@ _Reader: TypeAlias = Callable[[Trial, Guarded, _Sights, _Pace], Awaitable[None]]
 
 
 async def _read_lists(t: Trial, store: Guarded, sights: _Sights, pace: _Pace) -> None:
-    for to in ("", "2"):
+    for to, prefix in (("", ""), ("2", ""), ("", "00")):
         before = await _index(store)
         await pace.before_a_read()
-        rows = await t.rows(store, to=to)
-        sights.lists.append((before, await _index(store), t.topic + to, rows))
+        rows = await t.rows(store, to=to, prefix=prefix)
+        sights.lists.append((before, await _index(store), t.topic + to, prefix, rows))
 
 
 async def _read_snapshots(t: Trial, store: Guarded, sights: _Sights, pace: _Pace) -> None:
-    for to in ("", "2"):
+    for to, key in (("", ""), ("2", ""), ("2", "last"), ("", "0000")):
         before = await _index(store)
         await pace.before_a_read()
-        index, sink = await t.look(store=store, to=to)
+        index, sink = await t.look(key, store=store, to=to)
         after = await _index(store)
         state = {subject.key: found for subject, found in sink.state.items()}
-        sights.snapshots.append((before, after, int(index), t.topic + to, state))
+        sights.snapshots.append((before, after, index, t.topic + to, key, state))
 
 
 async def _read_values(t: Trial, store: Guarded, sights: _Sights, pace: _Pace) -> None:
@@ -213,8 +218,9 @@ async def _read_log(t: Trial, store: Guarded, sights: _Sights, pace: _Pace) -> N
     cursor = (await store.head()).cursor
     for _ in range(3):
         await pace.before_a_read()
-        newest = await _index(store)
-        sights.logs.append((cursor.index, newest, await t.log(cursor, newest, store)))
+        head = await store.head()
+        sights.heads.append(head)
+        sights.logs.append((cursor.index, head.index, await t.log(cursor, head.index, store)))
 
 
 async def _read_feed(t: Trial, store: Guarded, sights: _Sights, pace: _Pace) -> None:
@@ -234,7 +240,7 @@ async def _index(store: Guarded) -> int:
     return (await store.head()).index
 
 
-def _judge(t: Trial, sights: _Sights, states: dict[int, dict[Name, Entry]]) -> None:
+def _judge(t: Trial, sights: _Sights, states: dict[int, dict[Name, Entry]], marks: dict[int, str]) -> None:
     """Compares what was seen with what was there, at any index that it may be of."""
     indexes = sorted(states)
 
@@ -244,18 +250,22 @@ def _judge(t: Trial, sights: _Sights, states: dict[int, dict[Name, Entry]]) -> N
     for first, last, log in sights.logs:
         expected = [commit for commit in t.model.log if first < commit.index <= last]
         t.equal(f"the log from {first} up to the head {last}", log, expected, last)
-    for first, last, index, topic, found in sights.snapshots:
+    for head in sights.heads:
+        t.equal("index and mark of a head", (head.index, head.mark), (head.index, marks.get(head.index)))
+    for first, last, index, topic, key, found in sights.snapshots:
         t.holds(
             first <= index <= last,
-            f"a snapshot between the heads {first} and {last} says that it is of {index}",
+            f"a snapshot between the heads {first} and {last} says that it is of {int(index)}",
             index,
         )
         t.holds(index in states, "a snapshot says that it is of this index, which is none", index)
-        truth = {key: (entry.value, int(entry.index)) for key, entry in rows_of(states[index], topic)}
-        t.equal(f"a snapshot of {topic!r}", found, truth, index)
-    for first, last, topic, rows in sights.lists:
-        truths = [rows_of(states[index], topic) for index in between(first, last)]
-        _is_one_of(t, f"list({topic!r}) between the heads {first} and {last}", rows, truths)
+        t.holds(index.mark in ("", marks[index]), "a snapshot has the mark of another index", index)
+        rows = [row for row in rows_of(states[index], topic) if key in ("", row[0])]
+        truth = {name: (entry.value, int(entry.index)) for name, entry in rows}
+        t.equal(f"a snapshot of {topic!r}, key {key!r}", found, truth, index)
+    for first, last, topic, prefix, rows in sights.lists:
+        truths = [rows_of(states[at], topic, prefix=prefix) for at in between(first, last)]
+        _is_one_of(t, f"list({topic!r}, {prefix!r}) between the heads {first} and {last}", rows, truths)
     for first, last, name, entry in sights.gets:
         entries = [[states[index].get(name)] for index in between(first, last)]
         _is_one_of(t, f"get of {name.key!r} between the heads {first} and {last}", [entry], entries)
@@ -329,6 +339,7 @@ async def _look_for_parts(t: Trial, store: Guarded, pace: _Pace, keys: Sequence[
 async def many_commit_at_once(t: Trial) -> None:
     """Each of 150 tasks gets what its own commit deserves: an index, a conflict, or what is wrong with it."""
     made = _Acknowledged(t)
+    await t.know_salt()
     first = await t.commit(t.put("a", 1), t.put("last", 1, final=True))
     refused = 0
 
@@ -349,7 +360,7 @@ async def many_commit_at_once(t: Trial) -> None:
                 await made.commit(store, mine, expect={Name(t.topic, "a"): int(first)})
                 return
             case _:
-                await made.commit(store, mine, t.put("b", number))
+                await made.commit(store, mine, t.put("b", number), Revoke(f"{number}"), Revoke("all"))
                 return
         refused += 1
 
@@ -359,6 +370,39 @@ async def many_commit_at_once(t: Trial) -> None:
                 tasks.start_soon(commit, (t.store, other)[number % 2], number)
         made.settle()
         t.equal("commits and refusals", (len(made.made), refused), (_MANY * 2 // 5, _MANY * 3 // 5))
+        await t.agrees("", t.store, other)
+        newest = (await other.revocations()).newest
+        t.equal("the revocations of many at once", {**newest, **t.model.revoked}, {**newest})
+
+
+@check("of many that finish a key one does")
+async def of_many_that_finish_a_key_one_does(t: Trial) -> None:
+    """And of many that put what one of them has put, if it is a change, one does."""
+    finished: list[tuple[EpochIndex, Operation]] = []
+    indexes: list[int] = []
+
+    async def finish(store: Guarded, number: int) -> None:
+        await anyio.lowlevel.checkpoint()
+        operation = t.put("final", number, final=True)
+        try:
+            finished.append((await store.commit([operation]), operation))
+        except ConflictError as error:
+            t.holds(error.is_final, "is_final of the error is false, and the key is finished")
+
+    async def change(store: Guarded) -> None:
+        indexes.append(int(await store.commit([t.put("same", [1, None])], if_changed=True)))
+
+    async with t.open() as other:
+        async with anyio.create_task_group() as tasks:
+            for number in range(80):
+                tasks.start_soon(finish, (t.store, other)[number % 2], number)
+        t.equal("how many of 80 have finished a key", len(finished), 1)
+        t.model.add(int(finished[0][0]), [finished[0][1]])
+        async with anyio.create_task_group() as tasks:
+            for number in range(80):
+                tasks.start_soon(change, (t.store, other)[number % 2])
+        t.equal("the indexes of 80 that put the same, if it is a change", len({*indexes}), 1)
+        t.model.add(indexes[0], [t.put("same", [1, None])])
         await t.agrees("", t.store, other)
 
 
@@ -474,6 +518,7 @@ WRITER_CHECKS: Final[Sequence[StoreCheck]] = (
     all_agree_while_writers_go_on,
     a_commit_is_seen_whole,
     many_commit_at_once,
+    of_many_that_finish_a_key_one_does,
     of_many_with_one_expectation_one_wins,
     many_read_at_once,
     one_store_whoever_opens_it,

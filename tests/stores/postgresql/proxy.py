@@ -59,7 +59,7 @@ class Proxy:
     def cut(self) -> None:
         """All connections end now."""
         with self._lock:
-            for link in self._links:
+            for link in list(self._links):  # the thread drops those that are over
                 link.cut()
 
     def __enter__(self) -> Self:
@@ -94,10 +94,14 @@ class Proxy:
 
     def _accept(self) -> None:
         client, _ = self._listening.accept()
-        if self.is_refusing:
+        try:
+            if self.is_refusing:
+                raise ConnectionRefusedError
+            server = socket.create_connection(("127.0.0.1", self._server_port))
+        except OSError:
             client.close()
-            return
-        self._links.append(_Link(client, socket.create_connection(("127.0.0.1", self._server_port))))
+        else:
+            self._links.append(_Link(client, server))
 
     def _hand_on(self, link: "_Link", source: socket.socket) -> None:
         try:
@@ -125,7 +129,7 @@ class Proxy:
                     link.server.shutdown(socket.SHUT_WR)
                     while link.server.recv(_CHUNK):  # until the server is done with it
                         pass
-                for each in self._links:
+                for each in list(self._links):
                     each.is_over = True
                 return
             if self._left is not None:
