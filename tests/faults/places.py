@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio.to_thread
 from stores.houses import House, SQLiteHouse
-from stores.postgresql.copies import TABLES, back_up, restore
+from stores.postgresql.copies import TABLES, back_up, restore, restore_in
 from stores.postgresql.server import Server
 from stores.storehouse import PATIENCE, open_at, sql
 from typing_extensions import override
@@ -142,9 +142,7 @@ class PostgreSQLPlace(Place):
             connection.execute(f"CREATE SCHEMA {archive}".encode())
             for table in TABLES:
                 connection.execute(f"CREATE TABLE {archive}.{table} AS TABLE {self.schema}.{table}".encode())
-            for table in TABLES:
-                connection.execute(f"DELETE FROM {self.schema}.{table}".encode())
-                connection.execute(f"INSERT INTO {self.schema}.{table} TABLE {copy}.{table}".encode())
+            restore_in(connection, self.schema, str(copy))
         return archive
 
     @override
