@@ -30,6 +30,7 @@ COMMANDS = (
         f"{PYTEST} tests/model tests/schedules",
         f"{PYTEST} {' '.join(f'tests/{name}' for name in OTHERS.split())}",
     ),
+    ("tests/faults",),
     ("tests/mutants",),
     ("tests/mutants/proposed --sample 600 --fresh",),
 )
@@ -288,10 +289,16 @@ def faults_part(figures: Figures) -> Iterator[str]:
         ),
     )
     yield (
-        f"While writers were killed, readers left and went on at their cursor {grouped(figures.total('resumed'))} "
-        "times; the state of each was that of the log at every index that it saw."
+        "Most of these were done under readers that hop by their cursor between two publishers of one store: "
+        f"they left and went on at their cursor {grouped(figures.total('resumed'))} times, "
+        "and the state of each was that of the log at every commit that it saw.\n"
+        "Commits that nobody was told of were made again with their id, and were there once."
     )
     yield again("-m pytest tests/faults")
+    yield (
+        "That does a few faults of each kind; `python tests/faults` does the rest, may be stopped and goes on, "
+        "and its counts add up as long as the library is the same; with `--fresh` it begins anew."
+    )
 
 
 def fuzz_part(figures: Figures) -> Iterator[str]:

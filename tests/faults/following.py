@@ -36,12 +36,20 @@ def published(commit: Commit) -> list[Event[Record]]:
     ]
 
 
-async def log(store: Store) -> list[list[Event[Record]]]:
+async def commits_of(store: Store) -> list[Commit]:
     """All commits of the store, which must have them all."""
     head = await store.head()
     assert head.floor == 0
+    found: list[Commit] = []
     async with store.changes(0) as commits:
-        return [published(await anext(commits)) for _ in range(head.index)]
+        while not found or found[-1].index < head.index:
+            found.append(await anext(commits))
+    return found
+
+
+async def log(store: Store) -> list[list[Event[Record]]]:
+    """The same as events."""
+    return [published(commit) for commit in await commits_of(store)]
 
 
 @dataclass

@@ -408,6 +408,8 @@ class Database:
         group = Group(self.tables, self.server.name, drafts, self._anchors.known)
         begin = Statement("BEGIN ISOLATION LEVEL READ COMMITTED")
         rows = self.send(connection, [begin, *group.locking()])[1:]
+        if not rows[0]:  # while it waited for the head somebody put another one in its place: a restore
+            rows = self.send(connection, [Statement("ROLLBACK"), begin, *group.locking()])[2:]
         doubt = group.doubt(rows)
         group.decide(rows, None if doubt is None else self.send(connection, [doubt])[0])
         writing = group.writing()

@@ -1,8 +1,9 @@
 """An older copy in the place of a store: whoever holds what was lost is told, whoever ran at the time."""
 
 import anyio
+import anyio.lowlevel
 import pytest
-from stores.postgresql.copies import back_up, restore
+from stores.postgresql.copies import back_up, restore, restore_in
 from stores.postgresql.server import Server
 from stores.storehouse import PATIENCE, commit_each, put, state, take
 
@@ -138,3 +139,32 @@ async def test_a_snapshot_that_finds_it_is_of_the_new_epoch(server: Server, url:
         restore(server, schema, f"{schema}_copy")
         assert await state(store) == {"a": "a"}
         assert (await store.head()).epoch != before.epoch
+
+
+async def test_a_commit_that_waits_for_a_restore_comes_behind_it(
+    server: Server, url: str, schema: str
+) -> None:
+    """The row that it wants to lock is gone then, and there is another one."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    async with open_store(url) as store:
+        await commit_each(store, "a")
+        back_up(server, schema, f"{schema}_copy")
+        before = await store.commit([put("b")])
+        assert isinstance(before, EpochIndex)
+        made: list[EpochIndex] = []
+
+        async def commit() -> None:
+            index = await store.commit([put("c")])
+            assert isinstance(index, EpochIndex)
+            made.append(index)
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                with server.connect() as connection:
+                    restore_in(connection, schema, f"{schema}_copy")
+                    tasks.start_soon(commit)
+                    while server.sql(waiting) != [(1,)]:
+                        await anyio.lowlevel.checkpoint()
+        assert made == [2]
+        assert made[0].epoch != before.epoch
+        assert await state(store) == {"a": "a", "c": "x"}
