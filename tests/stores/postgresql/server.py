@@ -175,7 +175,7 @@ class Server:
         """By loopback, with a password."""
         return f"postgresql://postgres:{password}@127.0.0.1:{port or self.port}/{database}"
 
-    def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
+    def connect(self, database: str = "postgres", **options: Any) -> "psycopg.Connection[Any]":
         return psycopg.connect(self.url(database), **options)
 
     def sql(self, *statements: str, database: str = "postgres") -> list[Any]:
