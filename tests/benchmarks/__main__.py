@@ -74,6 +74,9 @@ def main(arguments: argparse.Namespace) -> int:
     tables: dict[str, str] = {}
     aims: dict[str, list[str]] = {}
     for name in arguments.row or ROWS:
+        if lacking := ROWS[name].missing():
+            show(f"`{name}` is left out: it needs {lacking}", "")
+            continue
         measured[name] = run(ROWS[name], arguments)
         aims[name] = aims_of(ROWS[name], measured[name])
         tables[name] = table_of(ROWS[name], measured[name])

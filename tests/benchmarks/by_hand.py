@@ -1,32 +1,39 @@
-"""The peer of the SQLite store: the same work, as one would write it by hand on a connection of `sqlite3`."""
+"""The peer of the SQLite store: the same work, as one would write it by hand on a connection of `sqlite3`.
+
+It is the same SQL on the same tables, so that a store reads what was written by hand, and the other way round.
+"""
 
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count, islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
-_SCHEMA = """
-CREATE TABLE head ("index" INTEGER NOT NULL);
-CREATE TABLE log ("index" INTEGER PRIMARY KEY, mark BLOB NOT NULL, operations TEXT NOT NULL);
-CREATE TABLE state (
-    topic TEXT NOT NULL, namespace TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, "index" INTEGER NOT NULL,
-    PRIMARY KEY (topic, namespace, key)
-) WITHOUT ROWID;
-INSERT INTO head VALUES (0);
-"""
+from trio_stream.stores.sqlite import create_tables
 
-_LOOK = "SELECT value FROM state WHERE topic = ? AND namespace = 'default' AND key = ?"
+KEYS: Final = 1000  # that the commits of a log are about, in turn
+
+_LOGGED: Final = 10_000  # commits that are written in one transaction where only the log is wanted
+_LOOK: Final = "SELECT value, final FROM ts_state WHERE topic = ? AND namespace = 'default' AND key = ?"
+_PUT: Final = (
+    "INSERT OR REPLACE INTO ts_state (topic, namespace, key, value, idx, final)"
+    " VALUES (?, 'default', ?, ?, ?, 0)"
+)
+_LOG: Final = "INSERT INTO ts_log (idx, mark, operations, at, revoked) VALUES (?, ?, ?, ?, '')"
+
+to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def create(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(_SCHEMA)
+        create_tables(connection)
 
 
 @contextmanager
@@ -40,28 +47,30 @@ def connected(
 
 
 def head(connection: sqlite3.Connection) -> int:
-    index: int = connection.execute('SELECT "index" FROM head').fetchone()[0]
+    index: int = connection.execute("SELECT idx FROM ts_head").fetchone()[0]
     return index
+
+
+def item_of(topic: str, key: str, value: str, was: str | None) -> str:
+    """A put as the log has it; `value` is JSON, and so is what it replaces, if there was something."""
+    previous = "" if was is None else f",[{was}]"
+    return f"{to_json(['put', topic, 'default', key])[:-1]},{value}{previous}]"
 
 
 def commit(connection: sqlite3.Connection, topic: str, items: Iterable[tuple[str, Any]]) -> int:
     """Puts these keys and values in one transaction, and logs them with what they replace."""
-    items = list(items)
+    written = [(key, to_json(value)) for key, value in items]
     connection.execute("BEGIN IMMEDIATE")
-    index = head(connection) + 1
-    replaced = [connection.execute(_LOOK, (topic, key)).fetchone() for key, _ in items]
-    connection.executemany(
-        "INSERT OR REPLACE INTO state VALUES (?, 'default', ?, ?, ?)",
-        [(topic, key, json.dumps(value), index) for key, value in items],
-    )
-    operations = json.dumps(
-        [
-            ["put", topic, "default", key, value, was]
-            for (key, value), was in zip(items, replaced, strict=True)
-        ]
-    )
-    connection.execute("INSERT INTO log VALUES (?, ?, ?)", (index, os.urandom(8), operations))
-    connection.execute('UPDATE head SET "index" = ?', (index,))
+    newest, at = connection.execute("SELECT idx, at FROM ts_head").fetchone()
+    index, at = int(newest) + 1, max(at, time.time())
+    operations: list[str] = []
+    for key, value in written:
+        was, is_final = connection.execute(_LOOK, (topic, key)).fetchone() or (None, False)
+        assert not is_final
+        operations.append(item_of(topic, key, value, was))
+    connection.executemany(_PUT, [(topic, key, value, index) for key, value in written])
+    connection.execute(_LOG, (index, os.urandom(8), f"[{','.join(operations)}]", at))
+    connection.execute("UPDATE ts_head SET idx = ?, at = ?", (index, at))
     connection.execute("COMMIT")
     return index
 
@@ -83,9 +92,46 @@ def load_lines(connection: sqlite3.Connection, topic: str, lines: Iterable[bytes
         commit(connection, topic, [(record["key"], record["value"]) for record in some])
 
 
+def load_log(connection: sqlite3.Connection, topic: str, commits: int) -> None:
+    """So many commits of one put into an empty store, as if they had been made one after the other."""
+    at = time.time()
+    rows = (
+        (number, os.urandom(8), f"[{item_of(topic, _key(number), str(number), _before(number))}]", at)
+        for number in range(1, commits + 1)
+    )
+    while some := list(islice(rows, _LOGGED)):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(_LOG, some)
+        connection.execute("COMMIT")
+    newest = range(max(0, commits - KEYS) + 1, commits + 1)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(_PUT, [(topic, _key(number), str(number), number) for number in newest])
+    connection.execute("UPDATE ts_head SET idx = ?, at = ?", (commits, at))
+    connection.execute("COMMIT")
+
+
 def read_state(connection: sqlite3.Connection, topic: str) -> int:
     """Reads all keys and values; how many."""
     rows = connection.execute(
-        "SELECT key, value, \"index\" FROM state WHERE topic = ? AND namespace = 'default'", (topic,)
+        "SELECT key, value, idx, final FROM ts_state WHERE topic = ? AND namespace = 'default'", (topic,)
     )
-    return sum(1 for _ in ((key, json.loads(value), index) for key, value, index in rows))
+    return sum(1 for _ in ((key, json.loads(value), index, final) for key, value, index, final in rows))
+
+
+def read_log(connection: sqlite3.Connection, after: int, *, decode: bool = True) -> int:
+    """Reads all commits behind that one, and what they did unless that is to be left as it is; how many."""
+    rows = connection.execute(
+        "SELECT idx, mark, operations, revoked FROM ts_log WHERE idx > ? ORDER BY idx", (after,)
+    )
+    if not decode:
+        return sum(1 for _ in rows)
+    return sum(1 for _ in ((index, mark, json.loads(text), revoked) for index, mark, text, revoked in rows))
+
+
+def _key(number: int) -> str:
+    return f"key-{number % KEYS}"
+
+
+def _before(number: int) -> str | None:
+    """What the commit of this number replaces."""
+    return None if number <= KEYS else str(number - KEYS)

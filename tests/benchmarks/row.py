@@ -59,3 +59,5 @@ class Row:
     limits: Mapping[str, int] | None = None
     # Rounds, if a measurement is too long for as many as the others have.
     rounds: int | None = None
+    # What is not there and is needed for the row; None if nothing is.
+    missing: Callable[[], str | None] = lambda: None

@@ -11,7 +11,9 @@ from . import (
     rows_interests,
     rows_latency,
     rows_memory,
+    rows_postgresql,
     rows_publish,
+    rows_replay,
     rows_slow,
     rows_snapshot,
     rows_store,
@@ -32,12 +34,16 @@ _CORE = (
     rows_view,
     rows_import,
 )
-_STORES = (rows_store, rows_commits, rows_follow, rows_bulk)
+_STORES = (rows_store, rows_commits, rows_follow, rows_bulk, rows_replay)
+_POSTGRESQL = (rows_postgresql,)
 
 # The names of the rows in each file of a report, which are written by runs of their own: the disk has bad days.
 FILES: Mapping[str, tuple[str, ...]] = {
     "performance.inc": tuple(row.name for module in _CORE for row in module.ROWS),
     "performance-stores.inc": tuple(row.name for module in _STORES for row in module.ROWS),
+    "performance-postgresql.inc": tuple(row.name for module in _POSTGRESQL for row in module.ROWS),
 }
 
-ROWS: Mapping[str, Row] = {row.name: row for module in (*_CORE, *_STORES) for row in module.ROWS}
+ROWS: Mapping[str, Row] = {
+    row.name: row for module in (*_CORE, *_STORES, *_POSTGRESQL) for row in module.ROWS
+}

@@ -1,13 +1,14 @@
 """Rows: commits of the SQLite store, from tasks and from processes at once, by the wall clock."""
 
 import itertools
-import sqlite3
 import subprocess
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -23,13 +24,14 @@ from .timing import settle
 LONGER = 4  # times the seconds of other rows: the disk is waited for
 
 
-async def _from_tasks(path: Path, synchronous: str, tasks: int, seconds: float) -> float:
+async def commits_of_tasks(url: str, options: dict[str, Any], tasks: int, seconds: float) -> float:
+    """Commits a second, of so many tasks, to a store that is opened with these options."""
     counts: list[int] = []
 
     async def work(number: int) -> None:
         counts.append(await commit_for(store, f"{number}", seconds))
 
-    async with open_store(f"sqlite:{path}", synchronous=synchronous) as store:
+    async with open_store(url, **options) as store:
         await commit_for(store, "first", 0.0)
         settle()
         begin = perf_counter()
@@ -41,8 +43,8 @@ async def _from_tasks(path: Path, synchronous: str, tasks: int, seconds: float) 
 
 def from_tasks(backend: str, synchronous: str, load: Load) -> Sample:
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "bench.db"
-        rate = anyio.run(_from_tasks, path, synchronous, load.n, LONGER * load.seconds, backend=backend)
+        url, options = f"sqlite:{Path(directory) / 'bench.db'}", {"synchronous": synchronous}
+        rate = anyio.run(commits_of_tasks, url, options, load.n, LONGER * load.seconds, backend=backend)
     return {"rate": rate}
 
 
@@ -59,36 +61,43 @@ def from_one_thread(synchronous: str, load: Load) -> Sample:
             return {"rate": count / (perf_counter() - begin)}
 
 
-async def _from_worker(path: Path, synchronous: str, tasks: int, seconds: float) -> float:
-    """What an async program has to do that may not stop its event loop: each commit in a worker thread, in turn."""
+async def commits_of_worker(commit: Callable[[str, int], object], tasks: int, seconds: float) -> float:
+    """What an async program has to do that may not stop its event loop: each commit in a worker thread, in turn.
+
+    `commit` takes a key and a value.
+    """
     turn = anyio.Lock()
     counts: list[int] = []
 
-    async def work(connection: sqlite3.Connection, number: int) -> None:
+    async def work(number: int) -> None:
         end = perf_counter() + seconds
         for count in itertools.count(1):
             async with turn:
-                items = [(f"{number}-{count % 1000}", count)]
-                await anyio.to_thread.run_sync(by_hand.commit, connection, OTHERS, items)
+                await anyio.to_thread.run_sync(commit, f"{number}-{count % 1000}", count)
             if perf_counter() >= end:
                 counts.append(count)
                 return
 
-    by_hand.create(path)
-    with by_hand.connected(path, synchronous, check_same_thread=False) as connection:
-        by_hand.commit_for(connection, OTHERS, "first", 0.0)
-        settle()
-        begin = perf_counter()
-        async with anyio.create_task_group() as group:
-            for number in range(tasks):
-                group.start_soon(work, connection, number)
-        return sum(counts) / (perf_counter() - begin)
+    commit("first", 0)
+    settle()
+    begin = perf_counter()
+    async with anyio.create_task_group() as group:
+        for number in range(tasks):
+            group.start_soon(work, number)
+    return sum(counts) / (perf_counter() - begin)
 
 
 def from_worker(synchronous: str, load: Load) -> Sample:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
-        rate = anyio.run(_from_worker, path, synchronous, load.n, LONGER * load.seconds, backend="trio")
+        by_hand.create(path)
+        with by_hand.connected(path, synchronous, check_same_thread=False) as connection:
+
+            def commit(key: str, value: int) -> None:
+                by_hand.commit(connection, OTHERS, [(key, value)])
+
+            seconds = LONGER * load.seconds
+            rate = anyio.run(commits_of_worker, commit, load.n, seconds, backend="trio")
     return {"rate": rate}
 
 

@@ -28,7 +28,8 @@ HOT = 2  # processes that commit as fast as they can to another topic
 async def _subscribed(url: str) -> AsyncIterator[tuple[EventPublisher, Subscription[Record]]]:
     """To what comes."""
     async with open_store(url) as store, open_store_publisher(store, [TOPIC]) as publisher:
-        request = SubscribeRequest(topic(TOPIC), index=publisher.index, epoch=publisher.epoch)
+        now = publisher.cursor
+        request = SubscribeRequest(topic(TOPIC), index=now.index, epoch=now.epoch, mark=now.mark)
         async with publisher.subscribe(request) as subscription:
             yield publisher, subscription
 

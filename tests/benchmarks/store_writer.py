@@ -16,7 +16,8 @@ TOPIC: Final = "values"
 
 async def main(url: str, commits: int, pace: float) -> None:
     """`pace`: seconds before each commit."""
-    async with open_store(url, busy_timeout=60) as store:
+    options = {"busy_timeout": 60} if url.startswith("sqlite:") else {}
+    async with open_store(url, **options) as store:
         for number in range(commits):
             await anyio.sleep(pace)
             await store.commit([Put(TOPIC, f"key-{number}", perf_counter())])

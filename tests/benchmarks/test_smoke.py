@@ -4,7 +4,9 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import anyio
 import pytest
+from benchmarks import by_hand
 from benchmarks.against import Case, Comparison, Pair, compare, is_fine, table_of
 from benchmarks.interval import interval
 from benchmarks.row import Load
@@ -13,6 +15,7 @@ from benchmarks.run import Measurement
 from benchmarks.table import aims_of, table_of as rows_of
 
 import trio_stream
+from trio_stream.stores import Put, open_store
 
 SMALL = (
     "import",
@@ -40,6 +43,11 @@ OF_STORES = (
     "store-start",
     "store-start-import",
     "store-snapshot",
+    "store-replay",
+    "postgresql-commits",
+    "postgresql-receive",
+    "postgresql-start",
+    "postgresql-replay",
 )
 OPTIONAL = {"broadcaster", "aio-broadcast", "reactivex (no tasks)"}  # of the dependency group `bench`
 
@@ -49,10 +57,54 @@ OPTIONAL = {"broadcaster", "aio-broadcast", "reactivex (no tasks)"}  # of the de
 )
 def test_every_contender_of_a_row_has_every_figure(name: str) -> None:
     row = ROWS[name]
+    lacking = row.missing()
+    if lacking is not None:
+        pytest.skip(f"the row needs {lacking}")
     for contender, measure in row.contenders.items():
         if contender not in OPTIONAL:
             sample = measure(Load(2, 0.0))
             assert set(sample) == {figure.name for figure in row.figures}
+
+
+def contents(path: Path) -> list[object]:
+    """What two stores with the same commits have in common: no times, marks and epochs."""
+    with by_hand.connected(path) as connection:
+        return [
+            connection.execute("PRAGMA auto_vacuum").fetchall(),
+            connection.execute("PRAGMA journal_mode").fetchall(),
+            connection.execute("SELECT idx, floor FROM ts_head").fetchall(),
+            connection.execute("SELECT * FROM ts_state ORDER BY topic, namespace, key").fetchall(),
+            connection.execute("SELECT idx, length(mark), operations, revoked FROM ts_log").fetchall(),
+        ]
+
+
+def test_what_is_done_by_hand_is_what_the_store_does(tmp_path: Path) -> None:
+    """The same rows, in a file of the same form: with previous values, and a mark."""
+    commits = [[("a", 1), ("b", {"é": [None]})], [("a", 2.5)], [("b", "x"), ("c", True)]]
+
+    async def commit(path: Path) -> None:
+        async with open_store(f"sqlite:{path}") as store:
+            for items in commits:
+                await store.commit([Put("values", key, value) for key, value in items])
+
+    anyio.run(commit, tmp_path / "store.db")
+    by_hand.create(tmp_path / "hand.db")
+    with by_hand.connected(tmp_path / "hand.db") as connection:
+        for items in commits:
+            by_hand.commit(connection, "values", items)
+    assert contents(tmp_path / "hand.db") == contents(tmp_path / "store.db")
+
+
+def test_a_log_that_is_loaded_is_one_that_was_committed(tmp_path: Path) -> None:
+    count = by_hand.KEYS + 2
+    for name in ("loaded", "committed"):
+        by_hand.create(tmp_path / name)
+    with by_hand.connected(tmp_path / "loaded") as connection:
+        by_hand.load_log(connection, "values", count)
+    with by_hand.connected(tmp_path / "committed", "OFF") as connection:
+        for number in range(1, count + 1):
+            by_hand.commit(connection, "values", [(f"key-{number % by_hand.KEYS}", number)])
+    assert contents(tmp_path / "loaded") == contents(tmp_path / "committed")
 
 
 def test_a_table_shows_medians_ratios_of_one_round_and_growth() -> None:
