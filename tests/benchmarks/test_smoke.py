@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -80,7 +81,11 @@ def contents(path: Path) -> list[object]:
 
 def test_what_is_done_by_hand_is_what_the_store_does(tmp_path: Path) -> None:
     """The same rows, in a file of the same form: with previous values, and a mark."""
-    commits = [[("a", 1), ("b", {"é": [None]})], [("a", 2.5)], [("b", "x"), ("c", True)]]
+    commits: list[list[tuple[str, Any]]] = [
+        [("a", 1), ("b", {"é": [None]})],
+        [("a", 2.5)],
+        [("b", "x"), ("c", True)],
+    ]
 
     async def commit(path: Path) -> None:
         async with open_store(f"sqlite:{path}") as store:
