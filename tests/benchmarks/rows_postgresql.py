@@ -30,6 +30,7 @@ with suppress(ImportError):  # `missing` says so
 
 # What a server has that somebody trusts with data; that of the tests does without.
 DURABLE: Final = {"fsync": "on", "full_page_writes": "on"}
+ONE_THREAD, WORKER = "by hand, one after the other", "by hand, in a worker thread of trio"
 
 
 @contextmanager
@@ -162,23 +163,20 @@ ROWS = (
         {
             "trio_stream on trio": partial(from_tasks, "trio"),
             "trio_stream on asyncio": partial(from_tasks, "asyncio"),
-            "by hand, one after the other": from_one_thread,
-            "by hand, in a worker thread of trio": from_worker,
+            ONE_THREAD: from_one_thread,
+            WORKER: from_worker,
         },
         (1, 8, 64),
         (1, 64),
         counts="tasks",
-        baseline="by hand, one after the other",
-        aims=tuple(
-            Aim(
-                "rate",
-                f"trio_stream on {backend}",
-                tasks,
-                at_least=0.7,
-                versus="by hand, one after the other",
-            )
-            for backend in ("trio", "asyncio")
-            for tasks in (1, 64)
+        baseline=ONE_THREAD,
+        aims=(
+            *(
+                Aim("rate", f"trio_stream on {backend}", tasks, at_least=0.7, versus=ONE_THREAD)
+                for backend in ("trio", "asyncio")
+                for tasks in (1, 64)
+            ),
+            Aim("rate", "trio_stream on trio", 1, at_least=0.7, versus=WORKER),
         ),
         rounds=3,
         missing=missing,
