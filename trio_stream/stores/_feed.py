@@ -93,6 +93,8 @@ class _Feed:
         self._begun = publisher.index
         # The commits of the store have marks, as far as is known.
         self._has_marks = publisher.cursor.mark != ""
+        # Set at the next commit that is published, if somebody waits for that.
+        self._next: anyio.Event | None = None
         self._is_started = False
         # The present round has begun again.
         self._has_restarted = False
@@ -294,6 +296,9 @@ class _Feed:
             self._leave_out(concerned, index, mark, NOTHING, revoked)
             return
         self._has_marks = self._has_marks or mark != ""
+        if self._next is not None:
+            self._next.set()
+            self._next = None
 
     def _hand_over(self, index: int, mark: str, publication: Publication, revoked: Collection[str]) -> None:
         events, finished, opened = publication
@@ -311,6 +316,7 @@ class _Feed:
         """The store's, unless that has a timeline already of which the publisher does not know.
 
         It may be a little behind what is published, as that of a replica is: the history has the rest.
+        It may be ahead, but its end comes behind every revocation on the way there.
         """
         epoch, begun = self._publisher.epoch, self._begun
         try:
@@ -324,7 +330,27 @@ class _Feed:
         reached = index.index if isinstance(index, Cursor) else index
         if reached < begun:
             raise StoreError(f"the store's snapshot of {reached} is behind commit {begun}: ask again")
+        await self._pass_revocations(reached)
         return index
+
+    async def _pass_revocations(self, index: int) -> None:
+        """Waits until this is published, if a token was revoked that the publisher does not know of.
+
+        Until then its subscriptions have the rights of before (D20).
+        Their cursors must not be from behind it: other publishers, and the next one here, would take them for good.
+        """
+        if index <= self._publisher.index or self._admission.salt is None:
+            return  # noqa: ASYNC910 - the caller has waited
+        try:
+            revocations = await _revocations_of(self._store)
+        except BaseExceptionGroup as group:
+            raise error_of(group) from None
+        if revocations is None or max(revocations.newest.values(), default=0) <= self._publisher.index:
+            return
+        while self._publisher.index < index:
+            if self._next is None:
+                self._next = anyio.Event()
+            await self._next.wait()
 
 
 class _Ended(StoreError):
