@@ -1,8 +1,9 @@
 """Replays while the store fails, loses what they need, or has commits that cannot be read: nobody gets a silent gap."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
@@ -20,8 +21,10 @@ from trio_stream import (
     SubscribeRequest,
     SubscriptionForceClosed,
     SubscriptionLagged,
+    Topic,
     WouldBlock,
 )
+from trio_stream._tokens import Tokens
 from trio_stream.stores import (
     Commit,
     Head,
@@ -308,6 +311,33 @@ async def test_what_the_store_has_forgotten_of_it_may_be_any_token() -> None:
             assert kinds([await receive(subscription)]) == ["marker"]
         async with publisher.subscribe(ALL_USERS) as subscription:
             assert values(await until_live(subscription)) == [1]
+
+
+async def test_one_that_concerns_all_is_told_to_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D15: what that takes does not grow with the topics times the subscriptions."""
+    names = [f"topic {number}" for number in range(20)]
+    looked_at: list[int] = []
+    take_of = Tokens.take_of
+
+    def counted(self: Tokens[Any], topic: Topic[Any]) -> list[Any]:
+        looked_at.append(self.count)
+        return take_of(self, topic)
+
+    monkeypatch.setattr(Tokens, "take_of", counted)
+    store = MemoryStore(Disk())
+    await commit_each(store, "first")
+    engine = Unreadable(store, 2, None)
+    async with open_store_publisher(engine, names) as publisher, AsyncExitStack() as stack:
+        subscriptions = [
+            await stack.enter_async_context(publisher.subscribe(SubscribeRequest(topic(name))))
+            for name in names * 5
+        ]
+        for subscription in subscriptions:
+            await until_live(subscription)
+        await commit_each(store, "lost")
+        for subscription in subscriptions:
+            assert (await end_of(subscription)).reason is CloseReason.REFRESH
+    assert sum(looked_at) == 0
 
 
 class SaysNoMark(Unreadable):

@@ -278,8 +278,12 @@ class _Feed:
     ) -> None:
         """Publishes a commit, and has the readers of these topics, of which it is not whole, start again."""
         # Between what is before it and its own index: then that is the lowest one to resume from.
-        if concerned and self._publisher.index < index - 1:
-            EventPublisher.publish(self._publisher, (), index=index - 1)
+        before = max(self._publisher.index, index - 1)
+        if concerned and len(concerned) == len(self._topics):
+            # All are closed at once, so that no topic has to look for its own among those of the others.
+            EventPublisher.refresh(self._publisher, index=before, epoch=self._publisher.epoch)
+        elif concerned and self._publisher.index < before:
+            EventPublisher.publish(self._publisher, (), index=before)
         for name in concerned:
             EventPublisher.refresh(self._publisher, self._topics[name])
         self._announce(index, mark, publication, revoked)
