@@ -341,7 +341,7 @@ class _Feed:
         """Waits until this is published, if a token was revoked that the publisher does not know of.
 
         Until then its subscriptions have the rights of before (D20).
-        Their cursors must not be from behind it: other publishers, and the next one here, would take them for good.
+        Their cursors must not be from behind it: other publishers, and the next one here, would let them resume.
         """
         if index <= self._publisher.index or self._admission.salt is None:
             return  # noqa: ASYNC910 - the caller has waited
@@ -388,6 +388,7 @@ async def open_store_publisher(
     no longer see.
     A commit that revokes tokens closes their subscriptions before anything else of it is published, in every process,
     and cursors that were reached with them before are stale, also after a restart.
+    A snapshot that is ahead of what is published, as far as behind such a commit, ends when that is published.
     `close_subscriptions` closes those of this process only, and is remembered as long as this publisher runs.
     A final value ends the subscriptions of just its key.
 
