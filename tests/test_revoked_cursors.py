@@ -521,3 +521,22 @@ async def test_a_cursor_that_was_ahead_of_the_publisher_when_its_token_was_revok
         for token, began in [("t", "stale"), ("u", "live")]:
             again = SubscribeRequest(interests=EVERYTHING, token=token).after(cursor)
             assert begins(publisher, again) == began
+
+
+async def test_a_cursor_that_a_client_has_made_up_makes_no_revocation_newer() -> None:
+    """Whoever has it is ahead of everything, and a replay function may have nothing to say against it."""
+
+    async def replay(_: SubscribeRequest[Health], cursor: Cursor, page: SnapshotAppender[Health]) -> Cursor:
+        return cursor
+
+    store = Logged(copy="a")
+    store.fill(5)
+    async with logged(store, replay=replay) as (_, publisher):
+        made_up = SubscribeRequest(HEALTH, token="t").after(Cursor(1_000_000, EPOCH, "made up"))
+        async with publisher.subscribe(made_up) as subscription:
+            await settled(subscription)
+            publisher.close_subscriptions(["t"])
+        store.fill(2)
+        later = SubscribeRequest(HEALTH, token="t").after(store.cursor(6))
+        async with publisher.subscribe(later) as subscription:
+            assert [received.index for received in ready(subscription)] == [7]

@@ -121,7 +121,9 @@ class Replays:
             page.sequel = sequel
             if isinstance(sequel, Broken):
                 self._unshare(page)
-            else:
+            elif (
+                sequel.at > page.cursor.index
+            ):  # a cursor that is ahead may be of anything that a client makes up
                 self._note(page, sequel.at)
             self._parking.wake((page,))
 

@@ -42,8 +42,10 @@ async def until_index(publisher: EventPublisher, index: int) -> None:
     """Returns when the publisher has come to this index, or a newer one, of whatever epoch it is in then."""
     with anyio.fail_after(PATIENCE):
         while publisher.index < index:
-            never = replace(ALL_JOBS, index=1_000_000, epoch=publisher.epoch, mark="never")
-            async with publisher.subscribe(never) as subscription:
+            # Without a snapshot, which may be ahead: whoever has had that is not let in again after a refresh.
+            ahead = replace(ALL_JOBS, index=1_000_000, epoch=publisher.epoch)
+            request = ALL_JOBS.after(publisher.cursor) if publisher.cursor.mark else ahead
+            async with publisher.subscribe(request) as subscription:
                 with suppress(SubscriptionForceClosed):
                     await subscription.wait_published(index)
 
