@@ -41,6 +41,8 @@ _SHORTENED: Final = 2048  # commits that one commit removes beside, at most
 _LONGEST_AGE: Final = 1e9  # seconds; more is as good as for ever
 IDS_KEPT: Final = 600.0
 """Seconds that the id of a commit is remembered at least."""
+ATTEMPTS: Final = 4
+"""To read something, until the store has a new epoch where it went back."""
 _PAUSE: Final = 0.1  # seconds between two attempts
 _MOST_BYTES: Final = 64 << 20  # of the log, that one transaction writes, unless one commit has more
 
@@ -167,7 +169,7 @@ class Database:
         self, found: Sequence[Statement], stop: threading.Event | None = None
     ) -> tuple[Row, Sequence[Sequence[Any]]]:
         """The head and what the statements find, in one transaction."""
-        while True:
+        for _ in range(ATTEMPTS):
             # Taken first: a transaction that begins later sees its commits if the store has them.
             known = self._anchors.known
 
@@ -188,6 +190,14 @@ class Database:
                 self.advance(known, row)
                 return row, rows
             self.change_epoch()
+            self.readers.forget()
+        raise self.two_copies()
+
+    def two_copies(self) -> StoreError:
+        """Why nothing can be read: after an attempt or two everybody knows a new epoch, or has a new connection."""
+        return self.server.error(
+            "went back, but not where it is written to: its URL leads to two servers that go different ways"
+        )
 
     def head_statement(self, known: Known) -> Statement:
         """What `judge` is given the rows of."""

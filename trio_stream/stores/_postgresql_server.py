@@ -328,6 +328,10 @@ class Pool:
                     raise self._server.named(error) from None
                 return
 
+    def forget(self) -> None:
+        """Closes those that are kept: they may lead to another server than new ones do."""
+        self._drop_idle()
+
     def close(self) -> None:
         """For good; those that are in use are closed when they come back."""
         with self._lock:
