@@ -1,7 +1,7 @@
 """A store on a file of its own."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from backends import USUAL
 from stores.connections import Connections
 from stores.houses import HOUSES, House
+from stores.postgresql.server import Server, missing
 from stores.storehouse import open_at
 
 from trio_stream.stores import Store
@@ -39,12 +40,30 @@ async def other(path: Path, store: Store) -> AsyncIterator[Store]:
         yield other
 
 
-@pytest.fixture(params=list(HOUSES.values()), ids=list(HOUSES))
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server that runs, for all tests of a process; who stops it starts it again."""
+    lacking = missing()
+    if lacking is not None:
+        pytest.skip(f"a PostgreSQL server of one's own needs {lacking}")
+    server = Server()
+    try:
+        server.create()
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(params=[*HOUSES, "postgresql"])
 def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
     """A store of every engine."""
-    made = request.param(tmp_path)
-    assert isinstance(made, House)
-    return made
+    if request.param != "postgresql":
+        return HOUSES[request.param](tmp_path)
+    server: Server = request.getfixturevalue("server")
+    from stores.postgresql.house import PostgreSQLHouse  # which needs psycopg
+
+    return PostgreSQLHouse(server)
 
 
 @pytest.fixture

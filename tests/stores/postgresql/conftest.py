@@ -1,26 +1,11 @@
-"""A PostgreSQL server for all tests of a process, and in it a schema for each."""
+"""In the PostgreSQL server for all tests of a process, a schema for each."""
 
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from stores.postgresql.server import Server, missing
+from stores.postgresql.server import Server
 
 from trio_stream.stores import Store, open_store
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """One that runs; who stops it starts it again."""
-    lacking = missing()
-    if lacking is not None:
-        pytest.skip(f"a PostgreSQL server of one's own needs {lacking}")
-    server = Server()
-    try:
-        server.create()
-        server.start()
-        yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-import psycopg
+with suppress(ImportError):  # `missing` says so
+    import psycopg
 
 PASSWORD: Final = "qu1te:s3cret/@"
 QUOTED_PASSWORD: Final = "qu1te%3As3cret%2F%40"

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.to_thread
 import pytest
 from stores.postgresql.server import PASSWORD, QUOTED_PASSWORD, Server
 from stores.storehouse import PATIENCE, put, state
 
 from trio_stream.stores import LimitExceededError, Put, Store, StoreError, open_store
+from trio_stream.stores._postgresql_server import Pool, Server as Connections, parse
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +67,9 @@ async def test_no_such_database(server: Server) -> None:
         f"postgresql://me:{QUOTED_PASSWORD}@[host/db",
         f"postgresq://me:{QUOTED_PASSWORD}@host/db",
         f"postgresql:me:{QUOTED_PASSWORD}@host/db",
+        f"postgresql://me:{PASSWORD}@host/db",
+        f"postgresql://me:1234/{PASSWORD}@host/db",
+        f"postgresql://me:what?{PASSWORD}@host/db",
     ],
 )
 async def test_a_url_that_cannot_be_read_is_not_shown(url: str) -> None:
@@ -247,6 +252,24 @@ async def test_a_call_to_a_server_that_hangs_can_be_cancelled(own_server: Server
                     await call()
                 assert scope.cancelled_caught
             own_server.thaw()
+            assert (await store.head()).index == 1
+
+
+async def test_who_leaves_a_scan_does_not_wait_for_a_server_that_hangs(own_server: Server) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with open_store(own_server.url(), statement_timeout=10 * PATIENCE) as store:
+            await store.commit([put("a")])
+            pool = Pool(
+                Connections(parse(own_server.url()), connect_timeout=2, statement_timeout=10 * PATIENCE), 1
+            )
+
+            def leave() -> None:
+                with pool.lend(lambda connection: connection.execute("BEGIN")):
+                    own_server.freeze()
+
+            await anyio.to_thread.run_sync(leave)
+            own_server.thaw()
+            pool.close()
             assert (await store.head()).index == 1
 
 
