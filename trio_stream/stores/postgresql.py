@@ -317,7 +317,7 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
             row = (name.key, entry.value, entry.index, name.namespace, entry.final)
             for events in _by_commit(request, [row]):
                 await snapshot.append(events)
-            if entry.final:
+            if entry.final and request.partition == "default":
                 snapshot.finish()
         return index
 
