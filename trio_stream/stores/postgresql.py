@@ -148,9 +148,7 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
         self._listener = Listener(database)
         self._tail = Tail(database, self._listener, self._ask, poll_interval=poll_interval)
         self._scanner = Scanner(database, COPIES + _SMALL_SCANS)
-        self._scans = Scans(
-            self._scanner.read, self._abandonable, self._threads.finish, database.server.error
-        )
+        self._scans = Scans(self._scanner.read, self._abandonable, self._threads.close, database.server.error)
 
     async def open(self) -> None:
         """Finds or makes the tables."""
@@ -160,7 +158,7 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
     async def aclose(self) -> None:
         """Closes all connections; whoever still waits for changes is told so."""
         self._tail.close()
-        await self._threads.finish(self._listener.close, self._scanner.close, self._database.close)
+        await self._threads.close(self._listener.close, self._scanner.close, self._database.close)
 
     @property
     @override

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from stores.postgresql.server import PASSWORD, QUOTED_PASSWORD, Server
@@ -271,6 +272,34 @@ async def test_who_leaves_a_scan_does_not_wait_for_a_server_that_hangs(own_serve
             own_server.thaw()
             pool.close()
             assert (await store.head()).index == 1
+
+
+async def test_many_scans_of_a_server_that_hangs_can_be_cancelled(own_server: Server) -> None:
+    """More than there are threads."""
+
+    async def scan(store: Store) -> None:
+        begun.append(1)
+        async with store.list("jobs"):
+            pass
+
+    begun: list[int] = []
+    with anyio.fail_after(PATIENCE):
+        async with open_store(
+            own_server.url(), connect_timeout=10 * PATIENCE, statement_timeout=10 * PATIENCE
+        ) as store:
+            await store.commit([put("a")])
+            own_server.freeze()
+            try:
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(20):
+                        tasks.start_soon(scan, store)
+                    while len(begun) < 20:
+                        await anyio.lowlevel.checkpoint()
+                    await anyio.sleep(0.3)  # for the threads to come to where they wait
+                    tasks.cancel_scope.cancel()
+            finally:
+                own_server.thaw()
+            assert await state(store) == {"a": "x"}
 
 
 async def test_a_transaction_that_keeps_the_store_locked_is_named(server: Server, url: str) -> None:
