@@ -21,11 +21,11 @@ What to know about the server, its rights, poolers and standbys is in the how-to
 
 try:
     import psycopg  # noqa: F401 - the modules below need it
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
-        f"a store in PostgreSQL needs psycopg 3 ({error}): pip install 'trio-stream[postgresql]', or"
+        f"a store in PostgreSQL needs psycopg 3 ({_error}): pip install 'trio-stream[postgresql]', or"
         " 'psycopg[binary]' where libpq is not installed"
-    ) from error
+    ) from _error
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
