@@ -18,9 +18,12 @@ from typing import NamedTuple
 
 import anyio
 import pytest
+from cli.conftest import interruptible
 from cli.console import PATIENCE, Running, started
 
 pytestmark = pytest.mark.anyio
+
+__all__ = ["interruptible"]
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from evidence import note
 from faults.kinds import KINDS, Kind
 from faults.trials import Found
+from stores.postgresql.server import missing
 
 import trio_stream
 
@@ -53,6 +54,8 @@ class Done:
                 self._count(json.loads(line))
 
     def add(self, kind: str, found: Found) -> None:
+        if digest() != self._library:
+            raise RuntimeError("the library was changed meanwhile: nobody can say what was tried")
         line = {
             "library": self._library,
             "kind": kind,
@@ -146,8 +149,11 @@ def main() -> int:
     # It warns of every fault, as it should.
     logging.getLogger("trio_stream").setLevel(logging.ERROR)
     names = [name for name in KINDS if options.only in name]
+    if (lacking := missing()) is not None:
+        say(f"a PostgreSQL server of one's own needs {lacking}")
+        names = [name for name in names if "PostgreSQL" not in name]
     if not names:
-        parser.error(f"there is no kind {options.only!r}, but {', '.join(KINDS)}")
+        parser.error(f"no kind is left of {options.only!r}: there are {', '.join(KINDS)}")
     if options.again:
         for name in names:
             say(f"{name}: {try_once(KINDS[name], *options.again)}")

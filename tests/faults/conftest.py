@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from faults.kinds import in_pair
 from faults.places import LossyPair, Pair, Place, PostgreSQLPlace, SQLitePlace
-from stores.conftest import path, store
-from stores.postgresql.conftest import own_server, server
+from stores.conftest import path, server, store
+from stores.postgresql.conftest import own_server
 from stores.postgresql.server import Server
 
 __all__ = ["lossy_pair", "own_server", "pair", "path", "place", "server", "store"]

@@ -194,7 +194,11 @@ class Pair(PostgreSQLPlace):
         return f"postgresql://postgres@/postgres?{query}"
 
     def _start(self, server: Server) -> None:
-        server.start(synchronous_standby_names="*", synchronous_commit="remote_apply")
+        server.start(
+            synchronous_standby_names="*",
+            synchronous_commit="remote_apply",
+            wal_retrieve_retry_interval="100ms",
+        )
 
 
 class LossyPair(Pair):

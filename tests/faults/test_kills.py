@@ -67,6 +67,15 @@ async def test_no_reader_goes_on_where_an_older_copy_does_not(place: Place, anyi
 
 
 @on_both_libraries
+async def test_no_reader_goes_on_where_an_older_copy_under_writers_does_not(
+    server: Server, anyio_backend: str
+) -> None:
+    """D7, D24, and each acknowledged commit is on the log that it was made to."""
+    found = await trials.restores_under_writers(PostgreSQLPlace(server), random.Random(anyio_backend), TIMES)
+    counted("restores under writers on PostgreSQL", found)
+
+
+@on_both_libraries
 async def test_no_reader_goes_on_where_a_standby_that_lacks_commits_does_not(
     lossy_pair: Pair, anyio_backend: str
 ) -> None:

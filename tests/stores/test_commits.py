@@ -1,5 +1,6 @@
 """Commits: all or nothing, numbered without gaps, on conditions."""
 
+import traceback
 from typing import Any
 
 import anyio
@@ -92,6 +93,13 @@ async def test_a_value_that_is_not_json_is_refused_before_anything_is_written(
         await store.commit([put("a"), put("b", value)])
     assert (await store.head()).index == 0
     assert await state(store) == {}
+
+
+@pytest.mark.parametrize("value", [{"s3cret"}, [b"s3cret"], {("s3cret",): 1}], ids=["set", "bytes", "key"])
+async def test_a_value_that_is_not_json_is_not_shown(store: Store, value: Any) -> None:
+    with pytest.raises(ValueError, match="not JSON") as raised:
+        await store.commit([put("a", value)])
+    assert "s3cret" not in "".join(traceback.format_exception(raised.value))
 
 
 async def test_a_commit_without_operations_is_refused(store: Store) -> None:

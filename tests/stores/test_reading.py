@@ -1,5 +1,6 @@
 """Reading the whole state: as of one index, streamed, and without holding anybody up."""
 
+import traceback
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -169,6 +170,17 @@ async def test_text_that_is_damaged_is_quoted_escaped_and_in_part(store: Store, 
         await store.get("jobs", "a")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
+
+
+async def test_text_that_is_damaged_is_in_no_traceback(store: Store, path: Path) -> None:
+    await store.commit([put("a")])
+    sql(path, f"UPDATE ts_state SET value = CAST(x'{b's3cret'.hex()}ff' AS TEXT)")
+    with pytest.raises(StoreError, match="UTF-8") as of_get:
+        await store.get("jobs", "a")
+    with pytest.raises(StoreError, match="UTF-8") as of_snapshot:
+        await store.snapshot(ALL_JOBS, Sink())
+    for caught in (of_get, of_snapshot):
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_an_error_of_who_takes_the_snapshot_passes_through_and_the_store_goes_on(store: Store) -> None:

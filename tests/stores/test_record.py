@@ -343,3 +343,24 @@ def test_another_writer_that_came_in_between_is_an_error_of_sqlite(
     connection.execute("BEGIN")
     assert record(connection, [put("a")]) == 1
     connection.execute("COMMIT")
+
+
+def test_a_file_whose_texts_are_not_in_utf_8_is_refused(path: Path) -> None:
+    """SQLite would sort keys by other bytes there, and give commits as other bytes."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA encoding = 'UTF-16le'")
+        connection.execute("CREATE TABLE runs (id INTEGER PRIMARY KEY, name TEXT)")
+        connection.commit()
+        with pytest.raises(StoreError, match=f"{path}.*UTF-16le: a store needs UTF-8"):
+            create_tables(connection)
+        connection.executescript(schema_sql())
+        add_run(connection, "a")
+        with pytest.raises(StoreError, match=f"{path}.*UTF-16le: a store needs UTF-8"):
+            record(connection, [put("a")])
+
+
+async def test_a_store_of_other_texts_is_not_opened(path: Path) -> None:
+    sql(path, "PRAGMA encoding = 'UTF-16be'", *filter(str.strip, schema_sql().split(";")))
+    with pytest.raises(StoreError, match="UTF-16be: a store needs UTF-8"):
+        async with open_at(path):
+            pass

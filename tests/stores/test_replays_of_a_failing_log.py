@@ -1,7 +1,9 @@
 """Replays while the store fails, loses what they need, or has commits that cannot be read: nobody gets a silent gap."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
@@ -17,11 +19,15 @@ from trio_stream import (
     Cursor,
     StaleCursorError,
     SubscribeRequest,
+    SubscriptionForceClosed,
     SubscriptionLagged,
+    Topic,
     WouldBlock,
 )
+from trio_stream._tokens import Tokens
 from trio_stream.stores import (
     Commit,
+    Head,
     Put,
     Record,
     Revoke,
@@ -265,6 +271,149 @@ async def test_a_token_that_an_unreadable_commit_revokes_is_revoked() -> None:
             assert values([await receive(spared)]) == [1]
         async with publisher.subscribe(mine.after(place)) as subscription:
             assert kinds([await receive(subscription)]) == ["marker"]
+
+
+async def test_who_reads_what_such_a_commit_did_elsewhere_has_no_right_to_it_any_more() -> None:
+    """D9: also if the store says only that the token was revoked again later."""
+    store = MemoryStore(Disk())
+    await commit_each(store, "first")
+    engine = Unreadable(store, 2, frozenset({"jobs"}))
+    async with open_store_publisher(engine, ["jobs", "users"]) as publisher:
+        async with (
+            publisher.subscribe(SubscribeRequest(USERS, token="mine")) as subscription,
+            publisher.subscribe(ALL_USERS) as spared,
+        ):
+            await until_live(subscription)
+            await until_live(spared)
+            # All of it is there before the feed sees anything.
+            store.write(["mine"], [put("a"), Put("users", "u", 1)], None)
+            store.write([], [Put("users", "u", 2)], None)
+            store.write(["mine"], [Put("users", "u", 3)], None)
+            with pytest.raises(SubscriptionForceClosed) as ended:
+                await receive(subscription)
+            assert ended.value.reason is CloseReason.TOKEN
+            assert values([await receive(spared) for _ in range(3)]) == [1, 2, 3]
+
+
+async def test_what_the_store_has_forgotten_of_it_may_be_any_token() -> None:
+    store = MemoryStore(Disk())
+    await commit_each(store, "first")
+    engine = Unreadable(store, 2, frozenset({"jobs"}))
+    async with open_store_publisher(engine, ["jobs", "users"]) as publisher:
+        place = publisher.cursor
+        async with publisher.subscribe(ALL_USERS) as subscription:
+            await until_live(subscription)
+            store.write(["mine"], [put("a"), Put("users", "u", 1)], None)
+            store.disk.revoked, store.disk.revoked_floor = {}, 2
+            assert (await end_of(subscription)).reason is CloseReason.REFRESH
+            assert subscription.index == 1
+        async with publisher.subscribe(ALL_USERS.after(place)) as subscription:
+            assert kinds([await receive(subscription)]) == ["marker"]
+        async with publisher.subscribe(ALL_USERS) as subscription:
+            assert values(await until_live(subscription)) == [1]
+
+
+async def test_one_that_concerns_all_is_told_to_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D15: what that takes does not grow with the topics times the subscriptions."""
+    names = [f"topic {number}" for number in range(20)]
+    looked_at: list[int] = []
+    take_of = Tokens.take_of
+
+    def counted(self: Tokens[Any], topic: Topic[Any]) -> list[Any]:
+        looked_at.append(self.count)
+        return take_of(self, topic)
+
+    monkeypatch.setattr(Tokens, "take_of", counted)
+    store = MemoryStore(Disk())
+    await commit_each(store, "first")
+    engine = Unreadable(store, 2, None)
+    async with open_store_publisher(engine, names) as publisher, AsyncExitStack() as stack:
+        subscriptions = [
+            await stack.enter_async_context(publisher.subscribe(SubscribeRequest(topic(name))))
+            for name in names * 5
+        ]
+        for subscription in subscriptions:
+            await until_live(subscription)
+        await commit_each(store, "lost")
+        for subscription in subscriptions:
+            assert (await end_of(subscription)).reason is CloseReason.REFRESH
+    assert sum(looked_at) == 0
+
+
+class SaysNoMark(Unreadable):
+    """Not even that can be read of it; nor from the head, if it `hides_mark`."""
+
+    hides_mark = False
+
+    @override
+    async def head(self) -> Head:
+        head = await self.store.head()
+        return replace(head, mark="") if self.hides_mark else head
+
+    @asynccontextmanager
+    @override
+    async def _changes(self, after: int | Cursor) -> AsyncIterator[AsyncIterator[Commit]]:
+        async with super()._changes(after) as commits:
+
+            async def step() -> Commit:
+                try:
+                    return await anext(commits)
+                except UnreadableCommitError as error:
+                    error.mark = ""
+                    raise
+
+            yield Steps(step)
+
+
+async def test_a_snapshot_of_a_commit_whose_mark_cannot_be_read_is_right(house: House) -> None:
+    async with house.open() as store:
+        await commit_each(store, "a", "b")
+        engine = SaysNoMark(store, (await store.head()).index, frozenset({"users"}))
+        async with open_store_publisher(engine, ["jobs"]) as publisher:
+            engine.index = (await cursors(store))[-1].index + 1
+            if isinstance(store, MemoryStore):
+                engine.index = store.disk.next_index()
+            await until_index(publisher, await store.commit([Put("users", "u", 1)]))
+            async with publisher.subscribe(ALL_JOBS) as subscription:
+                assert values(await until_live(subscription)) == ["a", "b"]
+
+
+async def test_a_cursor_of_another_copy_is_stale_behind_it(house: House) -> None:
+    """D24: also where the newest commit has no mark, and the log can only be followed."""
+    async with house.open() as store:
+        await commit_each(store, "a", "b", "c")
+        places = await cursors(store)
+        engine = SaysNoMark(store, 0, frozenset({"users"}))
+        async with open_store_publisher(engine, ["jobs"], history=1) as publisher:
+            engine.index = places[-1].index + 1
+            if isinstance(store, MemoryStore):
+                engine.index = store.disk.next_index()
+            engine.hides_mark = True
+            await until_index(publisher, await store.commit([Put("users", "u", 1)]))
+            engine.hides_mark = False
+            for mark, begins in (("of another copy", "marker"), (places[1].mark, f"{places[2].index}:c=c")):
+                place = Cursor(places[1].index, places[1].epoch, mark)
+                async with publisher.subscribe(ALL_JOBS.after(place)) as subscription:
+                    assert kinds([await receive(subscription)]) == [begins]
+
+
+async def test_one_that_does_not_follow_from_the_log_either_ends_nobody_else() -> None:
+    """An engine that puts what is finished."""
+    store = MemoryStore(Disk())
+    await commit_each(store, "first")
+    engine = Unreadable(store, 3, frozenset({"jobs"}))
+    async with open_store_publisher(engine, ["jobs", "users", "others"]) as publisher:
+        others = SubscribeRequest(topic("others"))
+        async with publisher.subscribe(ALL_USERS) as ended, publisher.subscribe(others) as spared:
+            await until_live(ended)
+            await until_live(spared)
+            await store.commit([Put("users", "u", 1, final=True)])
+            assert values([await receive(ended)]) == [1]
+            store.disk.state.clear()
+            await store.commit([put("a"), Put("users", "u", 2)])
+            assert (await end_of(ended)).reason is CloseReason.REFRESH
+            await store.commit([Put("others", "o", 3)])
+            assert values([await receive(spared)]) == [3]
 
 
 async def test_a_replay_that_nobody_reads_any_more_is_left(house: House) -> None:

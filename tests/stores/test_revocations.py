@@ -1,15 +1,35 @@
 """D9, D20: a commit that revokes a token closes its subscriptions in every process, and no older cursor is good."""
 
+from contextlib import suppress
+
 import anyio
 import anyio.lowlevel
 import pytest
+from stores.engines import Unreliable
 from stores.houses import House
 from stores.readers import after, end_of, until_index
 from stores.storehouse import ALL_JOBS, JOBS, commit_each, kinds, put, receive, until_live
 from testing.memory_store import Disk, MemoryStore
 
-from trio_stream import CloseReason, Cursor, EventPublisher, SubscribeRequest, WouldBlock
-from trio_stream.stores import MOST_REVOKED, Operation, Put, Revoke, open_store_publisher, token_digest, topic
+from trio_stream import (
+    CloseReason,
+    Cursor,
+    EventPublisher,
+    SubscribeRequest,
+    Subscription,
+    SubscriptionForceClosed,
+    WouldBlock,
+)
+from trio_stream.stores import (
+    MOST_REVOKED,
+    Operation,
+    Put,
+    Record,
+    Revoke,
+    open_store_publisher,
+    token_digest,
+    topic,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -266,6 +286,59 @@ async def test_who_was_revoked_here_gets_a_new_snapshot_when_the_store_was_repla
         await until_index(publisher, 3)
         async with publisher.subscribe(MINE.after(place)) as subscription:
             assert kinds([await receive(subscription)]) == ["marker"]
+
+
+async def test_a_snapshot_ends_behind_the_revocations_that_it_is_ahead_of() -> None:
+    """D20: until those are published its readers have the rights of before, and no cursor may hide that elsewhere."""
+    disk = Disk()
+    behind, store = Unreliable(MemoryStore(disk)), MemoryStore(disk)
+    await commit_each(store, "a")
+    async with open_store_publisher(behind, ["jobs"]) as publisher, anyio.create_task_group() as tasks:
+        behind.open = anyio.Event()
+        begin = publisher.index
+        await commit_each(store, "b")
+        async with publisher.subscribe(MINE) as subscription:  # nothing was revoked: it is ahead, and may be
+            await until_live(subscription)
+            assert subscription.cursor.index == 2
+        assert publisher.index == begin
+        await store.commit([Revoke("mine")])
+        await commit_each(store, "c")
+        async with publisher.subscribe(MINE) as subscription, publisher.subscribe(ANOTHER) as spared:
+            for each in (subscription, spared):
+                tasks.start_soon(until_over, each)
+            await anyio.wait_all_tasks_blocked()
+            for each in (subscription, spared):
+                assert each.statistics().delivered == 3
+                assert each.cursor.index == 0
+            behind.open.set()
+            await until_index(publisher, 4)
+            await anyio.wait_all_tasks_blocked()
+            assert (await end_of(subscription)).reason is CloseReason.TOKEN
+            assert subscription.resume_request().index == 0
+            assert spared.cursor.index == 4
+
+
+async def until_over(subscription: Subscription[Record]) -> None:
+    """Receives up to end-of-snapshot, or until it is closed."""
+    with suppress(SubscriptionForceClosed):
+        await until_live(subscription)
+
+
+async def test_a_snapshot_that_waits_for_them_ends_with_the_epoch() -> None:
+    disk = Disk()
+    behind, store = Unreliable(MemoryStore(disk)), MemoryStore(disk)
+    await commit_each(store, "a")
+    older = disk.copy()
+    async with open_store_publisher(behind, ["jobs"]) as publisher:
+        behind.open = anyio.Event()
+        await store.commit([Revoke("mine")])
+        async with publisher.subscribe(ANOTHER) as subscription:
+            assert kinds([await receive(subscription)]) == ["1:a=a"]
+            disk.put_back(older, epoch="another")
+            behind.open.set()
+            assert (await end_of(subscription)).reason is CloseReason.REFRESH
+        async with publisher.subscribe(ANOTHER) as subscription:
+            assert kinds(await until_live(subscription)) == ["1:a=a", "eos@1"]
 
 
 async def test_a_token_is_in_nothing_that_the_publisher_says(house: House) -> None:

@@ -10,6 +10,7 @@ from stores.engines import Plain, Steps
 from stores.houses import House
 from stores.readers import after, cursors, until_index, values
 from stores.storehouse import ALL_JOBS, JOBS, commit_each, kinds, put, receive, until_live
+from stretches import stretches
 from typing_extensions import override
 
 from trio_stream import ALL, Cursor, SubscribeRequest, SubscriptionState
@@ -259,3 +260,25 @@ async def test_very_many_clients_at_different_places_get_what_is_theirs(house: H
             for start in range(MANY):
                 numbers = range(start + 2, MANY + 1)
                 assert got[start] == [number for number in numbers if number % 3 == start % 3]
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])
+@pytest.mark.parametrize(
+    ("key", "prefix", "found"), [("x17", False, [17]), ("x299", True, [299, *range(2990, 3000)])]
+)
+async def test_a_long_commit_is_looked_through_in_many_turns_for_who_asks_for_a_part_of_it(
+    house: House, key: str, prefix: bool, found: list[int]
+) -> None:
+    """D15: the longest stretch is that of a few events, not that of all."""
+    async with house.open() as store:
+        await store.commit([put("first")])
+        place = (await store.head()).cursor
+        await store.commit([put(f"x{number}", number) for number in range(3000)])
+        await store.commit([put("last")])
+        async with open_store_publisher(store, ["jobs"]) as publisher:
+            request = SubscribeRequest(JOBS, key, prefix=prefix)
+            with stretches() as seen:
+                async with publisher.subscribe(request.after(place)) as subscription:
+                    events = await subscription.receive_until_current()
+    assert values(events) == found
+    assert 0 < seen.longest < 2000  # calls, several for each of the events between two checkpoints

@@ -91,6 +91,10 @@ class _Feed:
         self._turns = Turns()
         # The index at which it has begun, for the last time.
         self._begun = publisher.index
+        # The commits of the store have marks, as far as is known.
+        self._has_marks = publisher.cursor.mark != ""
+        # Set at the next commit that is published, if somebody waits for that.
+        self._next: anyio.Event | None = None
         self._is_started = False
         # The present round has begun again.
         self._has_restarted = False
@@ -168,7 +172,7 @@ class _Feed:
 
     def _place(self, cursor: Cursor) -> int | Cursor:
         """How the store is asked for what comes behind a cursor: by the index alone, if its commits have no marks."""
-        return cursor if self._publisher.cursor.mark else cursor.index
+        return cursor if self._has_marks else cursor.index
 
     def _cannot_go_on(self, head: Head) -> bool:
         """Whether what was published does not lead on to this; see the table on top."""
@@ -194,6 +198,7 @@ class _Feed:
             head = replace(head, index=floor, floor=floor, mark="")
         self._has_restarted = True
         self._begun = head.index
+        self._has_marks = self._has_marks or head.mark != ""
         # By way of another epoch: what is known of the commits up to here may be of another copy of the store.
         EventPublisher.refresh(self._publisher)
         EventPublisher.refresh(self._publisher, index=head.index, epoch=head.epoch, mark=head.mark)
@@ -228,37 +233,40 @@ class _Feed:
             raise StoreError(f"the store's commit {index} came after {self._publisher.index}")
         publication = await self._publications.make(index, mark, commit.operations, self._turns)
         await self._turns.take(max(1, len(publication.events)))
-        revoked = () if self._admission.salt is None else commit.revoked
-        try:
-            self._announce(index, mark, publication, revoked)
-        except InvalidCommitError:  # an engine that puts what is finished
-            _warner.warn(
-                "subscribers must start again: the store's commit %d does not follow from its log", index
-            )
-            concerned = {operation.topic for operation in commit.operations} & self._topics.keys()
-            self._leave_out(concerned, index, mark, NOTHING, revoked)
+        self._announce(index, mark, publication, () if self._admission.salt is None else commit.revoked)
         self._is_moving = not self._has_restarted
 
     async def _pass_over(self, error: UnreadableCommitError) -> None:  # noqa: ASYNC910 - the caller waits
         """Publishes nothing of the topics concerned; who reads them must start again, from the state."""
         concerned = self._topics.keys() if error.topics is None else self._topics.keys() & error.topics
         others = [each for each in error.operations if each.topic not in concerned]
-        publication = await self._publications.make(error.index, error.mark, others, self._turns)
-        revoked = await self._revoked_up_to(error.index)
+        mark = error.mark or await self._mark_at(error.index)
+        publication = await self._publications.make(error.index, mark, others, self._turns)
+        revoked = await self._revoked_since()
+        if revoked is None:
+            concerned, publication, revoked = self._topics.keys(), NOTHING, ()
         if concerned:
             _warner.warn("subscribers must start again: %s", error)
-        self._leave_out(concerned, error.index, error.mark, publication, revoked)
+        self._leave_out(concerned, error.index, mark, publication, revoked)
         self._is_moving = True
 
-    async def _revoked_up_to(self, index: int) -> Collection[str]:
-        """What was revoked since the newest commit, by one that cannot be read."""
+    async def _mark_at(self, index: int) -> str:
+        """That of a commit that does not say it, if it is the newest: a snapshot of it has one, too."""
+        head = await self._store.head()
+        return head.mark if (head.index, head.epoch) == (index, self._publisher.epoch) else ""
+
+    async def _revoked_since(self) -> Collection[str] | None:
+        """What was revoked since the newest commit, perhaps by one that cannot be read; None if nobody knows all of it.
+
+        Of a token the store knows only when it was revoked last, so that this may have been later.
+        """
         revocations = None if self._admission.salt is None else await _revocations_of(self._store)
         if revocations is None:
             return ()  # noqa: ASYNC910 - the caller waits
         begin = self._publisher.index
-        return [  # noqa: ASYNC910 - as above
-            digest for digest, at in revocations.newest.items() if begin < at <= index
-        ]
+        if revocations.floor > begin:
+            return None  # noqa: ASYNC910 - as above
+        return [digest for digest, at in revocations.newest.items() if at > begin]  # noqa: ASYNC910 - as above
 
     def _leave_out(
         self,
@@ -270,13 +278,33 @@ class _Feed:
     ) -> None:
         """Publishes a commit, and has the readers of these topics, of which it is not whole, start again."""
         # Between what is before it and its own index: then that is the lowest one to resume from.
-        if concerned and self._publisher.index < index - 1:
-            EventPublisher.publish(self._publisher, (), index=index - 1)
+        before = max(self._publisher.index, index - 1)
+        if concerned and len(concerned) == len(self._topics):
+            # All are closed at once, so that no topic has to look for its own among those of the others.
+            EventPublisher.refresh(self._publisher, index=before, epoch=self._publisher.epoch)
+        elif concerned and self._publisher.index < before:
+            EventPublisher.publish(self._publisher, (), index=before)
         for name in concerned:
             EventPublisher.refresh(self._publisher, self._topics[name])
         self._announce(index, mark, publication, revoked)
 
     def _announce(self, index: int, mark: str, publication: Publication, revoked: Collection[str]) -> None:
+        """Publishes a commit; if it is impossible, the readers of its topics must start again instead."""
+        try:
+            self._hand_over(index, mark, publication, revoked)
+        except InvalidCommitError:  # an engine that puts what is finished
+            _warner.warn(
+                "subscribers must start again: the store's commit %d does not follow from its log", index
+            )
+            concerned = {event.topic.name for event in publication.events}
+            self._leave_out(concerned, index, mark, NOTHING, revoked)
+            return
+        self._has_marks = self._has_marks or mark != ""
+        if self._next is not None:
+            self._next.set()
+            self._next = None
+
+    def _hand_over(self, index: int, mark: str, publication: Publication, revoked: Collection[str]) -> None:
         events, finished, opened = publication
         if len(events) == 1 and not (revoked or finished or opened):  # the common case, in half of the time
             EventPublisher.publish(self._publisher, events)
@@ -292,6 +320,7 @@ class _Feed:
         """The store's, unless that has a timeline already of which the publisher does not know.
 
         It may be a little behind what is published, as that of a replica is: the history has the rest.
+        It may be ahead, but its end comes behind every revocation on the way there.
         """
         epoch, begun = self._publisher.epoch, self._begun
         try:
@@ -305,7 +334,27 @@ class _Feed:
         reached = index.index if isinstance(index, Cursor) else index
         if reached < begun:
             raise StoreError(f"the store's snapshot of {reached} is behind commit {begun}: ask again")
+        await self._pass_revocations(reached)
         return index
+
+    async def _pass_revocations(self, index: int) -> None:
+        """Waits until this is published, if a token was revoked that the publisher does not know of.
+
+        Until then its subscriptions have the rights of before (D20).
+        Their cursors must not be from behind it: other publishers, and the next one here, would let them resume.
+        """
+        if index <= self._publisher.index or self._admission.salt is None:
+            return  # noqa: ASYNC910 - the caller has waited
+        try:
+            revocations = await _revocations_of(self._store)
+        except BaseExceptionGroup as group:
+            raise error_of(group) from None
+        if revocations is None or max(revocations.newest.values(), default=0) <= self._publisher.index:
+            return
+        while self._publisher.index < index:
+            if self._next is None:
+                self._next = anyio.Event()
+            await self._next.wait()
 
 
 class _Ended(StoreError):
@@ -339,6 +388,7 @@ async def open_store_publisher(
     no longer see.
     A commit that revokes tokens closes their subscriptions before anything else of it is published, in every process,
     and cursors that were reached with them before are stale, also after a restart.
+    A snapshot that is ahead of what is published, as far as behind such a commit, ends when that is published.
     `close_subscriptions` closes those of this process only, and is remembered as long as this publisher runs.
     A final value ends the subscriptions of just its key.
 

@@ -145,8 +145,8 @@ def _check(value: JSON, depth: int) -> None:
         case dict():
             for key, item in value.items():
                 if type(key) is not str and not isinstance(key, str):
-                    raise TypeError(f"the key {key!r} of an object is not a string")
+                    raise TypeError(f"a key of an object is of type {type(key).__name__}, not a string")
                 if type(item) not in _PLAIN:
                     _check(item, depth - 1)
         case _:
-            raise TypeError(f"{value!r} is of type {type(value).__name__}")
+            raise TypeError(f"something in it is of type {type(value).__name__}")

@@ -36,10 +36,13 @@ from ._values import JSON, Entry, EpochIndex, Head, Name, Revocations
 _READERS: Final = 3  # connections that read something small
 _SETTLING: Final = 5.0  # seconds in which to find out what became of a commit
 _EVERY: Final = 64  # commits of a process, of which the first one sees to the retention
+_RETAINING: Final = 0.1  # seconds that it waits for the lock
 _SHORTENED: Final = 2048  # commits that one commit removes beside, at most
 _LONGEST_AGE: Final = 1e9  # seconds; more is as good as for ever
 IDS_KEPT: Final = 600.0
 """Seconds that the id of a commit is remembered at least."""
+ATTEMPTS: Final = 4
+"""To read something, until the store has a new epoch where it went back."""
 _PAUSE: Final = 0.1  # seconds between two attempts
 _MOST_BYTES: Final = 64 << 20  # of the log, that one transaction writes, unless one commit has more
 
@@ -166,7 +169,7 @@ class Database:
         self, found: Sequence[Statement], stop: threading.Event | None = None
     ) -> tuple[Row, Sequence[Sequence[Any]]]:
         """The head and what the statements find, in one transaction."""
-        while True:
+        for _ in range(ATTEMPTS):
             # Taken first: a transaction that begins later sees its commits if the store has them.
             known = self._anchors.known
 
@@ -187,6 +190,14 @@ class Database:
                 self.advance(known, row)
                 return row, rows
             self.change_epoch()
+            self.readers.forget()
+        raise self.two_copies()
+
+    def two_copies(self) -> StoreError:
+        """Why nothing can be read: after an attempt or two everybody knows a new epoch, or has a new connection."""
+        return self.server.error(
+            "went back, but not where it is written to: its URL leads to two servers that go different ways"
+        )
 
     def head_statement(self, known: Known) -> Statement:
         """What `judge` is given the rows of."""
@@ -273,7 +284,10 @@ class Database:
         self._cleaner.run(work)
 
     def shorten(self, retention: Retention) -> None:
-        """Raises the floor to what is to be kept, for some commits at once at most where that goes by age."""
+        """Raises the floor to what is to be kept, for some commits at once at most where that goes by age.
+
+        Those whose commits are made wait for this: a store that others keep locked is an error soon.
+        """
         t = self.tables
         oldest = f"SELECT idx, at FROM {t.log} WHERE idx > (SELECT floor FROM {t.head}) ORDER BY idx LIMIT {_SHORTENED}"
         age = min(retention.seconds, _LONGEST_AGE)
@@ -283,6 +297,7 @@ class Database:
                 connection,
                 [
                     Statement("BEGIN ISOLATION LEVEL READ COMMITTED"),
+                    Statement(f"SET LOCAL lock_timeout = '{_RETAINING:g}s'"),
                     Statement(f"SELECT idx, floor FROM {t.head} FOR UPDATE"),
                     Statement(
                         f"SELECT max(idx) FROM ({oldest}) AS o"
@@ -291,7 +306,7 @@ class Database:
                     ),
                 ],
             )
-            (((newest, floor),), ((old,),)) = rows[1:]
+            (((newest, floor),), ((old,),)) = rows[2:]
             index = max(old or 0, 0 if retention.commits is None else newest - retention.commits)
             if index > floor:
                 update = f"UPDATE {t.head} SET floor = l.idx, floor_mark = l.mark FROM {t.log} AS l WHERE l.idx = %s"
@@ -373,7 +388,7 @@ class Database:
         before, self._made = self._made, self._made + made
         is_due = before == 0 or before // _EVERY < self._made // _EVERY
         if self._retention is not None and made and is_due:
-            with suppress(StoreError):
+            with suppress(Exception):  # whatever it is, the commits are made
                 self.shorten(self._retention)
                 self.trim(_SHORTENED)
                 self.forget_ids(IDS_KEPT)

@@ -103,6 +103,8 @@ class Log:
             stop,
         )
         place = self._judged(place, head, dict(marks))
+        if not found and place.index < (last := min(head.index, upto)):
+            raise UnreadableCommitError(self._database.server.name, last, missing=place.index + 1)
         commits = self._commits(place.index, found, topics)
         return Page(replace(place, index=commits[-1].index) if commits else place, commits)
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from ._anchors import Known
-from ._postgresql_database import Database
+from ._postgresql_database import ATTEMPTS, Database
 from ._postgresql_server import Connection, Pool
 from ._postgresql_writing import Statement
 from ._scans import PAGE, Portion, Range, RawRow
@@ -54,9 +54,14 @@ class PostgreSQLReading:
 
     def portions(self) -> Generator[Portion, None, None]:
         """See `Reading.portions`."""
-        while (begun := (yield from self._read())) is None:
+        for _ in range(ATTEMPTS):
+            last = yield from self._read()
+            if last is not None:
+                yield last
+                return
             self._database.change_epoch()
-        yield begun
+            self._pool.forget()
+        raise self._database.two_copies()
 
     def _read(self) -> Generator[Portion, None, Portion | None]:
         """All portions but the last, which it returns; None, and no portion, if the store went back."""

@@ -37,6 +37,10 @@ _MOST_QUOTED: Final = 300  # characters of a message of the server
 _INTERVAL: Final = (
     0.1  # seconds, after which whoever waits for a connection looks whether that is still wanted
 )
+_UNREADABLE: Final = (
+    "libpq cannot read the URL of the store, which is not shown because there may be a password in it:"
+    " expected postgresql://[USER[:PASSWORD]@][HOST][:PORT][/DATABASE][?schema=SCHEMA&OPTION=VALUE...]"
+)
 _UNWANTED: Final = "nobody waits for it any more"
 _CANCEL: Final = 1.0  # seconds that the server has to take notice of a cancel
 
@@ -91,10 +95,12 @@ def parse(url: str) -> PostgreSQLURL:
     try:
         parameters = psycopg.conninfo.conninfo_to_dict(conninfo)
     except (psycopg.Error, UnicodeError):
-        raise ValueError(
-            "libpq cannot read the URL of the store, which is not shown because there may be a password in it:"
-            " expected postgresql://[USER[:PASSWORD]@][HOST][:PORT][/DATABASE][?schema=SCHEMA&OPTION=VALUE...]"
-        ) from None
+        raise ValueError(_UNREADABLE) from None
+    # libpq reads a part of a password that is not quoted as a host or a database, and would tell of that.
+    before, _, _ = address.partition("://")[2].rpartition("@")
+    hosts = str(parameters.get("host") or "").split(",")
+    if "@" in before or "/" in before or any("@" in each[1:] for each in hosts if each[:1] != "/"):
+        raise ValueError(f"{_UNREADABLE}; in a password, write @ as %40 and / as %2F")
     secrets = [str(parameters[each]) for each in ("password", "sslpassword") if parameters.get(each)]
     secrets += [os.environ[each] for each in ("PGPASSWORD",) if os.environ.get(each)]
     written = [form for each in secrets for form in (each, quote(each), quote(each, safe=""))]
@@ -322,6 +328,10 @@ class Pool:
                     raise self._server.named(error) from None
                 return
 
+    def forget(self) -> None:
+        """Closes those that are kept: they may lead to another server than new ones do."""
+        self._drop_idle()
+
     def close(self) -> None:
         """For good; those that are in use are closed when they come back."""
         with self._lock:
@@ -362,9 +372,14 @@ class Pool:
         return self._server.connect(), True
 
     def _give_back(self, connection: Connection) -> None:
+        patience = connection.patience
         with suppress(psycopg.Error):
             if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
+                connection.patience = min(
+                    patience, _CANCEL
+                )  # who leaves does not wait for a server that hangs
                 connection.rollback()
+        connection.patience = patience
         with self._lock:
             is_good = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
             if is_good and not self._is_closed:

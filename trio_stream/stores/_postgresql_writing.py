@@ -267,6 +267,8 @@ CHANNEL: Final = "'trio_stream_' || tableoid"
 
 def mark_at(index: int, head: Any, marks: Mapping[int, str]) -> str | None:
     """The mark that the store has at this index; None if there is no such commit, "" where it begins."""
+    if index == head.index:
+        return str(head.mark)  # whether the log has that commit or has lost it
     if index == 0:
         return "" if head.floor == 0 else None
     return head.floor_mark if index == head.floor else marks.get(index)

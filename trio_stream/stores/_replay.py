@@ -32,7 +32,7 @@ from ._publication import Publications
 from ._raised import error_of
 from ._store import Store
 from ._topic_log import PagedLog
-from ._turns import Turns
+from ._turns import BURST, Turns
 from ._values import Commit, Entry, EpochIndex, Name, Put, Record
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Replay:
         page: SnapshotAppender[Record],
     ) -> Cursor:
         """Returns how far that came."""
-        publications = self._publications.only(each.topic.name for each in request.interests)
+        publications = self._publications.only(request)
         turns = Turns()
         for commit in commits:
             events, _, _ = await publications.make(commit.index, commit.mark, commit.operations, turns)
@@ -116,10 +116,14 @@ class Replay:
         name = _name(request)
         if name is None:
             return False  # noqa: ASYNC910 - the caller has waited
+        turns = Turns()
         for commit in reversed(commits):
-            for operation in commit.operations:
-                if operation.name == name:
-                    return isinstance(operation, Put) and operation.final
+            for start in range(0, len(commit.operations), BURST):
+                portion = commit.operations[start : start + BURST]
+                await turns.take(len(portion))
+                for operation in portion:
+                    if operation.name == name:
+                        return isinstance(operation, Put) and operation.final
 
         async def get() -> Entry | None:
             return await self._store.get(name.topic, name.key, namespace=name.namespace)

@@ -11,8 +11,8 @@ import json
 import marshal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -35,6 +35,8 @@ PAGE: Final = 1024
 _STEP: Final = 8  # pages that are copied in one call of a worker thread: about 10 ms
 COPIES: Final = 4
 """Of the scans that take more than a page, how many read at the same time."""
+
+_LONGEST_CLOSE: Final = 0.2  # seconds
 
 _DECODER: Final = json.JSONDecoder()
 
@@ -130,6 +132,7 @@ class Scans:
                         yield scan.index, reader.fetch
             finally:
                 if not scan.is_closed:
+                    scan.interrupt()  # the threads that are to close it may be those that wait
                     await self._close(scan.close)
 
     async def _begin(self, scan: "_Scan", place: ExitStack) -> None:
@@ -221,7 +224,7 @@ class _Scan:
 
     def open(self, *, more: bool) -> None:
         """Begins, or begins anew: reads the first page, and if there is more goes on or gives it up."""
-        with self._lock:
+        with self._turn():
             if self.is_closed:
                 raise ClosedResourceError("this scan was cancelled")
             self._portions = self._reading.portions()
@@ -243,7 +246,7 @@ class _Scan:
 
     def copy(self) -> None:
         """Some pages more, unless the scan was closed."""
-        with self._lock:
+        with self._turn():
             if not self.is_closed:
                 self._copy()
 
@@ -256,13 +259,38 @@ class _Scan:
         """Everything was received."""
         self._queue.close()
 
-    def close(self) -> None:
-        """Ends the transaction, and drops what was copied. Idempotent."""
+    def interrupt(self) -> None:
+        """Ends soon what any thread does here; does not wait."""
         self._reading.interrupt()
-        with self._lock:
-            self.is_closed = True
-            self._portions.close()
-            self._queue.close()
+
+    def close(self) -> None:
+        """Ends the transaction, and drops what was copied. Idempotent.
+
+        A thread that is at work is not waited for long: it may be connecting to a server that does not answer.
+        Then it does this when it is done.
+        """
+        self.is_closed = True
+        self._reading.interrupt()
+        self._end(_LONGEST_CLOSE)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Keeps other threads out, and does what one that came to close has left."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            if self.is_closed:
+                self._end(0)
+
+    def _end(self, seconds: float) -> None:
+        """Unless another thread is at work for so long, which does it then."""
+        if self._lock.acquire(timeout=seconds):
+            try:
+                self._portions.close()
+                self._queue.close()
+            finally:
+                self._lock.release()
 
     def _copy(self) -> None:
         try:

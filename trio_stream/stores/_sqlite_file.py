@@ -35,6 +35,7 @@ BUSY_SLICE: Final = 0.1
 _LARGEST_LOG: Final = 16 << 20  # bytes that the -wal keeps when it is begun anew
 
 _MOST_QUOTED: Final = 200  # characters of a message of SQLite
+_VALUE: Final = " with text "  # after which a message quotes one that is no UTF-8
 
 _FORKED: Final = (
     "SQLite does not survive a fork: this process was forked while the store was open; start processes with"
@@ -167,7 +168,7 @@ class SQLiteFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise self.named(error) from error
+            raise self.named(error) from _cause(error)
         except OSError as error:
             raise self._unopened(error) from error
 
@@ -349,7 +350,7 @@ class Connection:
                         connection.rollback()
             except sqlite3.Error as error:
                 self._drop()
-                raise self._file.named(error) from error
+                raise self._file.named(error) from _cause(error)
 
     def confirm(self) -> None:
         """Raises if the file was replaced since `use()` was entered: what was committed went with the old one."""
@@ -410,8 +411,13 @@ def is_ours_or_empty(connection: sqlite3.Connection) -> bool:
 
 def _text(error: sqlite3.Error) -> str:
     """What it says, without the value that it quotes where one is no UTF-8; the rest may be of the file too."""
-    text = str(error).partition(" with text ")[0]
+    text = str(error).partition(_VALUE)[0]
     return text if text.isprintable() and len(text) <= _MOST_QUOTED else repr(text[:_MOST_QUOTED])
+
+
+def _cause(error: sqlite3.Error) -> sqlite3.Error | None:
+    """The error, if it may be shown in a traceback: one that quotes a value may not."""
+    return None if _VALUE in str(error) else error
 
 
 def _companion(path: Path, suffix: str) -> Path:

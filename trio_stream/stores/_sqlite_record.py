@@ -11,7 +11,7 @@ from typing import Final
 
 from ._errors import StoreError
 from ._orders import Order, draft
-from ._sqlite_schema import SCHEMA, VERSION, make_tables, mark_text, version_of
+from ._sqlite_schema import SCHEMA, VERSION, check_encoding, make_tables, mark_text, version_of
 from ._sqlite_statements import first_row, run
 from ._sqlite_write import LIMITS, Writer
 from ._values import EpochIndex, Name, Operation, check_expected, check_operations
@@ -72,8 +72,13 @@ def create_tables(connection: sqlite3.Connection) -> None:
 
     Without one it is a transaction of its own.
     With migrations execute `schema_sql` instead.
+    `StoreError` in a file whose texts are in UTF-16.
     """
     with _plain(connection):
+        try:
+            check_encoding(connection)
+        except ValueError as error:
+            raise StoreError(f"{_file_of(connection)}: {error}") from None
         make_tables(connection)
 
 

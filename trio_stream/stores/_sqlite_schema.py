@@ -122,11 +122,19 @@ def version_of(connection: sqlite3.Connection) -> int | None:
     row = first_row(connection, f"SELECT version FROM {head}")  # noqa: S608 - one of two names
     match row:
         case (int(version),):
+            check_encoding(connection)
             return version
         case None:
             raise ValueError("damaged: it has no head")
         case _:
             raise ValueError(f"damaged: its head has version {reprlib.repr(row[0])}")
+
+
+def check_encoding(connection: sqlite3.Connection) -> None:
+    """`ValueError` in a file where texts are kept, compared and sorted in another encoding than UTF-8."""
+    (encoding,) = first_row(connection, "PRAGMA encoding")
+    if encoding != "UTF-8":
+        raise ValueError(f"its texts are in {encoding}: a store needs UTF-8")
 
 
 def is_marked(connection: sqlite3.Connection) -> bool:

@@ -4,7 +4,7 @@ An application that keeps all its threads busy does not hold a store up.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -41,6 +41,7 @@ class Threads:
     def __init__(self, busy_timeout: float) -> None:
         self._busy_timeout = busy_timeout
         self._limiter = anyio.CapacityLimiter(_THREADS)
+        self._closing = anyio.CapacityLimiter(_THREADS)  # all of the others may wait for what is to be closed
 
     async def run(self, work: Callable[[], T]) -> T:
         """Does it; after a `BusyError` again and again, until the time is over."""
@@ -65,12 +66,21 @@ class Threads:
 
         A native cancellation, which no shield keeps out, is raised afterwards.
         """
+        await self._finish(works, self._limiter)
+
+    async def close(self, *works: Callable[[], object]) -> None:
+        """The same for what closes something, which does not wait for a place among the other threads."""
+        await self._finish(works, self._closing)
+
+    async def _finish(  # noqa: ASYNC910 - there is something to do
+        self, works: Sequence[Callable[[], object]], limiter: anyio.CapacityLimiter
+    ) -> None:
         left = list(works)
         cancellation: BaseException | None = None
         with anyio.CancelScope(shield=True):
             while left:
                 try:
-                    await anyio.to_thread.run_sync(left[0], limiter=self._limiter)
+                    await anyio.to_thread.run_sync(left[0], limiter=limiter)
                 except anyio.get_cancelled_exc_class() as error:
                     cancellation = error
                 except RuntimeError:

@@ -21,11 +21,11 @@ What to know about the server, its rights, poolers and standbys is in the how-to
 
 try:
     import psycopg  # noqa: F401 - the modules below need it
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
-        f"a store in PostgreSQL needs psycopg 3 ({error}): pip install 'trio-stream[postgresql]', or"
+        f"a store in PostgreSQL needs psycopg 3 ({_error}): pip install 'trio-stream[postgresql]', or"
         " 'psycopg[binary]' where libpq is not installed"
-    ) from error
+    ) from _error
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -148,9 +148,7 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
         self._listener = Listener(database)
         self._tail = Tail(database, self._listener, self._ask, poll_interval=poll_interval)
         self._scanner = Scanner(database, COPIES + _SMALL_SCANS)
-        self._scans = Scans(
-            self._scanner.read, self._abandonable, self._threads.finish, database.server.error
-        )
+        self._scans = Scans(self._scanner.read, self._abandonable, self._threads.close, database.server.error)
 
     async def open(self) -> None:
         """Finds or makes the tables."""
@@ -160,7 +158,7 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
     async def aclose(self) -> None:
         """Closes all connections; whoever still waits for changes is told so."""
         self._tail.close()
-        await self._threads.finish(self._listener.close, self._scanner.close, self._database.close)
+        await self._threads.close(self._listener.close, self._scanner.close, self._database.close)
 
     @property
     @override
@@ -317,7 +315,7 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
             row = (name.key, entry.value, entry.index, name.namespace, entry.final)
             for events in _by_commit(request, [row]):
                 await snapshot.append(events)
-            if entry.final:
+            if entry.final and request.partition == "default":
                 snapshot.finish()
         return index
 

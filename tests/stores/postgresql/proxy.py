@@ -56,6 +56,10 @@ class Proxy:
             self._left = None
             self.is_refusing = False
 
+    def lead_to(self, port: int) -> None:
+        """New connections are to another server."""
+        self._server_port = port
+
     def cut(self) -> None:
         """All connections end now."""
         with self._lock:

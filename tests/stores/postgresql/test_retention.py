@@ -6,9 +6,10 @@ from datetime import timedelta
 import anyio
 import pytest
 from stores.postgresql.server import Server
-from stores.storehouse import commit_each
+from stores.storehouse import PATIENCE, commit_each
 
 from trio_stream.stores import Retention, Store, open_store
+from trio_stream.stores._postgresql_database import Database
 
 pytestmark = pytest.mark.anyio
 
@@ -76,3 +77,32 @@ async def test_a_long_log_is_shortened_by_small_steps(
             head = await store.head()
             assert head.floor == head.index - 1
             assert len(log(server, url)) == left
+
+
+async def test_a_commit_that_was_made_is_acknowledged_whatever_becomes_of_the_retention(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another transaction that keeps the store locked holds nobody up, and a failure is no failure of the commit."""
+    schema = url.partition("schema=")[2]
+    shorten = Database.shorten
+    courses: list[str] = []
+
+    def shorten_behind_a_lock(self: Database, retention: Retention) -> None:
+        courses.append("locked")
+        with server.connect() as connection:
+            connection.execute(f"SELECT 1 FROM {schema}.ts_head FOR UPDATE")
+            shorten(self, retention)
+
+    def fail(self: Database, retention: Retention) -> None:
+        courses.append("failed")
+        raise ZeroDivisionError
+
+    with anyio.fail_after(PATIENCE):
+        for course in (shorten_behind_a_lock, fail):
+            monkeypatch.setattr(Database, "shorten", course)
+            async with open_store(
+                url, retention=Retention(commits=1), statement_timeout=10 * PATIENCE
+            ) as store:
+                await commit_each(store, "a")
+                assert (await store.head()).index == len(courses)
+    assert courses == ["locked", "failed"]

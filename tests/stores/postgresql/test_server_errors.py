@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from stores.postgresql.server import PASSWORD, QUOTED_PASSWORD, Server
 from stores.storehouse import PATIENCE, put, state
 
 from trio_stream.stores import LimitExceededError, Put, Store, StoreError, open_store
+from trio_stream.stores._postgresql_server import Pool, Server as Connections, parse
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +68,9 @@ async def test_no_such_database(server: Server) -> None:
         f"postgresql://me:{QUOTED_PASSWORD}@[host/db",
         f"postgresq://me:{QUOTED_PASSWORD}@host/db",
         f"postgresql:me:{QUOTED_PASSWORD}@host/db",
+        f"postgresql://me:{PASSWORD}@host/db",
+        f"postgresql://me:1234/{PASSWORD}@host/db",
+        f"postgresql://me:what?{PASSWORD}@host/db",
     ],
 )
 async def test_a_url_that_cannot_be_read_is_not_shown(url: str) -> None:
@@ -248,6 +254,52 @@ async def test_a_call_to_a_server_that_hangs_can_be_cancelled(own_server: Server
                 assert scope.cancelled_caught
             own_server.thaw()
             assert (await store.head()).index == 1
+
+
+async def test_who_leaves_a_scan_does_not_wait_for_a_server_that_hangs(own_server: Server) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with open_store(own_server.url(), statement_timeout=10 * PATIENCE) as store:
+            await store.commit([put("a")])
+            pool = Pool(
+                Connections(parse(own_server.url()), connect_timeout=2, statement_timeout=10 * PATIENCE), 1
+            )
+
+            def leave() -> None:
+                with pool.lend(lambda connection: connection.execute("BEGIN")):
+                    own_server.freeze()
+
+            await anyio.to_thread.run_sync(leave)
+            own_server.thaw()
+            pool.close()
+            assert (await store.head()).index == 1
+
+
+async def test_many_scans_of_a_server_that_hangs_can_be_cancelled(own_server: Server) -> None:
+    """More than there are threads."""
+
+    async def scan(store: Store) -> None:
+        begun.append(1)
+        async with store.list("jobs"):
+            pass
+
+    begun: list[int] = []
+    with anyio.fail_after(PATIENCE):
+        async with open_store(
+            own_server.url(), connect_timeout=10 * PATIENCE, statement_timeout=10 * PATIENCE
+        ) as store:
+            await store.commit([put("a")])
+            own_server.freeze()
+            try:
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(20):
+                        tasks.start_soon(scan, store)
+                    while len(begun) < 20:
+                        await anyio.lowlevel.checkpoint()
+                    await anyio.sleep(0.3)  # for the threads to come to where they wait
+                    tasks.cancel_scope.cancel()
+            finally:
+                own_server.thaw()
+            assert await state(store) == {"a": "x"}
 
 
 async def test_a_transaction_that_keeps_the_store_locked_is_named(server: Server, url: str) -> None:

@@ -6,6 +6,7 @@ from typing import TypeVar
 import anyio
 import anyio.lowlevel
 import pytest
+from stores.postgresql.proxy import Proxy
 from stores.postgresql.server import Server
 from stores.storehouse import PATIENCE, Sink, commit_each, put, state, take
 
@@ -118,6 +119,24 @@ async def test_commits_that_a_promotion_has_lost_are_told(own_server: Server, st
                 async with store.changes(lost) as commits:
                     await anext(commits)
             assert await store.commit([put("c")]) == 2
+
+
+async def test_a_primary_that_goes_on_beside_its_successor_is_left(
+    own_server: Server, standby: Server
+) -> None:
+    """What reads may have old connections, and what writes new ones: then the two do not agree on what went back."""
+    with anyio.fail_after(3 * PATIENCE), Proxy(own_server.port) as network:
+        async with open_store(own_server.tcp_url(port=network.port)) as store:
+            await commit_each(store, "a")
+            await until_it_has(own_server, standby)
+            standby.promote()
+            network.cut()
+            assert await until_it_works(lambda: state(store)) == {"a": "a"}  # connected to the old one
+            assert (await store.head()).index == 1
+            network.lead_to(standby.port)
+            await commit_each(store, "b")
+            assert (await store.head()).index == 2
+            assert await state(store) == {"a": "a", "b": "b"}
 
 
 async def until_it_has(own_server: Server, standby: Server) -> None:
