@@ -24,16 +24,27 @@ from trio_stream import (
     UnknownTopicError,
     WouldBlock,
 )
-from trio_stream.stores import ConflictError, HistoryLostError, Name, Put, StoreError, UnreadableCommitError
+from trio_stream.stores import (
+    CommitUnknownError,
+    ConflictError,
+    HistoryLostError,
+    LimitExceededError,
+    Name,
+    Put,
+    StoreError,
+    UnreadableCommitError,
+)
 from trio_stream.testing import PromiseBroken
 
 ERRORS: list[Exception] = [
     BusyResourceError("receiving from"),
     ClosedResourceError("this publisher has stopped"),
-    ConflictError(Name("jobs", "a"), 3, 4),
+    CommitUnknownError("jobs.db: the connection is lost"),
+    ConflictError(Name("jobs", "a"), 4, 4, is_final=True),
     EndOfSubject(7, "e"),
     HistoryLostError(3, 7, "e"),
     InvalidCommitError("not one commit"),
+    LimitExceededError("jobs.db", "key", 512, 513),
     PromiseBroken("D3", 7, "lost"),
     PublisherDisabledError("disabled"),
     SnapshotFailed(0, "e"),

@@ -12,7 +12,7 @@ from trio_stream import EndOfSubject, SubscribeRequest, Subscription
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])]
 
 MANY = 2_000
-FEW = 8_300  # calls in one stretch, of which ending the many in one go would take many more
+FEW = 9_500  # calls in one stretch, of which ending the many in one go would take many more
 
 
 @pytest.mark.parametrize("request_", [WEB, WEB | SubscribeRequest(HEALTH, "db")])

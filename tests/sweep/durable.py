@@ -11,7 +11,8 @@ from anyio.lowlevel import checkpoint
 from stores.storehouse import ALL_JOBS, Sink, kinds, open_at, put, state, until_live
 from sweep.driver import Scene, Setting
 
-from trio_stream.stores import Commit, Store, open_store_publisher
+from trio_stream import Cursor
+from trio_stream.stores import Commit, DescribedStore, PagedLog, Store, TopicLog, open_store_publisher
 
 LAST = 5  # the newest commit in the end
 
@@ -59,6 +60,25 @@ async def kept(commits: int = 1) -> AsyncIterator[Keeper]:
                 tasks.start_soon(keeper.run)
                 yield keeper
                 tasks.cancel_scope.cancel()
+
+
+async def topics(store: Store) -> Sequence[str]:
+    return await store.topics()
+
+
+async def revocations(store: Store) -> dict[str, int]:
+    return {**(await store.revocations()).newest}
+
+
+async def status(store: Store) -> int:
+    assert isinstance(store, DescribedStore)
+    return (await store.status()).head.index
+
+
+async def page_of(store: Store) -> list[int]:
+    assert isinstance(store, PagedLog)
+    epoch = (await store.head()).epoch
+    return [commit.index for commit in await store.page_of(ALL_JOBS, Cursor(0, epoch), upto=1)]
 
 
 def asking(ask: Callable[[Store], Awaitable[object]], expected: object) -> Scene:
@@ -187,6 +207,11 @@ def changes(store: Store) -> Any:
     return store.changes(0)
 
 
+def changes_of(store: Store) -> Any:
+    assert isinstance(store, TopicLog)
+    return store.changes_of(frozenset({"jobs"}), 0)
+
+
 def listing(store: Store) -> Any:
     return store.list("jobs")
 
@@ -249,6 +274,11 @@ async def copying() -> AsyncIterator[Setting]:
 STORES: dict[str, Any] = {
     "Store.head": asking(head, 1),
     "Store.get": asking(get, 1),
+    "Store.topics": asking(topics, ["jobs"]),
+    "Store.revocations": asking(revocations, {}),
+    "DescribedStore.status": asking(status, 1),
+    "PagedLog.page_of": asking(page_of, [1]),
+    "TopicLog.changes_of": entering(changes_of, index_of, 1),
     "Store.snapshot": asking(read_snapshot, (1, [1])),
     "Store.list": entering(listing, lambda entry: entry[0], "a"),
     "a step of a large Store.list": copying,
