@@ -169,9 +169,9 @@ class Reader(Course[P]):
                         break
         finally:
             self._is_receiving = was_receiving
-            if self._end is None:
-                self._passed += hidden
-                self._position = position
+            is_open = self._end is None
+            self._passed += is_open * hidden
+            self._position = position if is_open else self._position
         return shown
 
     def _take_conflated(self, feed: Feed, conflation: Conflation) -> Event[P] | None:
