@@ -41,15 +41,21 @@ def quick(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """All the tests on the newest Python; on the others trio and asyncio, and what is slow on the oldest only."""
+    """All the tests on the newest Python; on the others what is not slow, on trio and asyncio.
+
+    Those between the oldest and the newest leave out a server, and what tests the test kit.
+    """
     install(session, "tests", extras="[cli]")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
         return
     for stale in Path().glob(f".coverage.{session.python}.*"):
         stale.unlink()
-    slow = "" if session.python == PYTHONS[0] else "not slow and "
-    chosen = () if session.python == PYTHONS[-1] else ("-m", f"{slow}not variant")
+    chosen: tuple[str, ...] = ()
+    if session.python != PYTHONS[-1]:
+        chosen = ("-m", "not slow and not variant")
+    if session.python in PYTHONS[1:-1]:
+        chosen = (*chosen, "--ignore=tests/stores/postgresql", "--ignore=tests/testing")
     data = str(Path.cwd() / f".coverage.{session.python}")
     environment = {**INSTALLED, "COVERAGE_FILE": data}
     session.run("coverage", "run", "-m", "pytest", *PARALLEL, *chosen, env=environment)
