@@ -27,6 +27,12 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much is forgotten in a transaction depends on the number of rows only, and not on the machine."""
+    monkeypatch.setattr("trio_stream.stores._sqlite_retention._SECONDS", 60.0)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
