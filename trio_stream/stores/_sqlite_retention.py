@@ -7,6 +7,7 @@ kept for what is written next.
 """
 
 import sqlite3
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable
@@ -82,9 +83,14 @@ def trim(connection: sqlite3.Connection, most: int) -> bool:
 
 def give_back(connection: sqlite3.Connection, most: int) -> None:
     """Gives some free pages back to the file system, at most so many, if the file is one that does."""
-    with rows_of(connection, f"PRAGMA incremental_vacuum({most:d})") as pages:
-        for _ in pages:
-            pass
+    times = 1
+    if sys.version_info < (3, 12):  # which does not step a statement to its end that has no columns
+        (free,) = first_row(connection, "PRAGMA freelist_count")
+        times, most = min(free, most), 1
+    for _ in range(times):
+        with rows_of(connection, f"PRAGMA incremental_vacuum({most:d})") as pages:
+            for _ in pages:
+                pass
 
 
 def _time_of(connection: sqlite3.Connection) -> Callable[[int], float]:
