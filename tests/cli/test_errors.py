@@ -37,9 +37,9 @@ USAGE = [
     (["demo", "--seconds", "0"], "Invalid value for '--seconds'"),
     (["demo", "--seconds", "nan"], "Invalid value for '--seconds'"),
     (["demo", "--seconds", "inf"], "Invalid value for '--seconds'"),
-    (["--store", "mysql:x", "get", "jobs", "a"], "'mysql:x' does not name a store"),
+    (["--store", "mysql:x", "get", "jobs", "a"], "'mysql:...' does not name a store"),
     (["--store", "sqlite:", "put", "jobs", "a", "1"], "does not name a file"),
-    (["--store", "mysql:x", "demo"], "'mysql:x' does not name a store"),
+    (["--store", "mysql:x", "demo"], "'mysql:...' does not name a store"),
 ]
 
 

@@ -31,6 +31,8 @@ VARIABLE = {
     re.compile(r"(?<=EPOCH\.)[0-9a-f]{16}\b"): "MARK",
     re.compile(r'"bytes":\d+,"log_bytes":\d+'): "SIZES",
     re.compile(r'"file":"[^"]*/'): "FOLDER/",
+    re.compile(r'(?<="mark":")[0-9a-f]{16}\b'): "MARK",
+    re.compile(r'(?<="version":")[0-9.]+'): "VERSION",
 }
 
 PAGES = [

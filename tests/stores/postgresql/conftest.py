@@ -54,7 +54,7 @@ async def other(url: str, store: Store) -> AsyncIterator[Store]:
         yield other
 
 
-@pytest.fixture(params=["near", "far"])
+@pytest.fixture(params=["near", pytest.param("far", marks=pytest.mark.slow)])
 def distance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server on this machine, and one for which it is taken to be elsewhere: statements are sent together."""
     if request.param == "far":

@@ -59,7 +59,7 @@ class Proxy:
     def cut(self) -> None:
         """All connections end now."""
         with self._lock:
-            for link in self._links:
+            for link in list(self._links):  # the thread drops those that are over
                 link.cut()
 
     def __enter__(self) -> Self:
@@ -129,7 +129,7 @@ class Proxy:
                     link.server.shutdown(socket.SHUT_WR)
                     while link.server.recv(_CHUNK):  # until the server is done with it
                         pass
-                for each in self._links:
+                for each in list(self._links):
                     each.is_over = True
                 return
             if self._left is not None:

@@ -215,6 +215,7 @@ async def test_what_is_at_the_limits_is_kept(store: Store) -> None:
     assert entry.value == largest.value
 
 
+@pytest.mark.slow
 async def test_too_many_operations_are_not_sent(store: Store) -> None:
     many = [put(f"{n}") for n in range(store.limits.operations + 1)]
     with pytest.raises(LimitExceededError, match="operations of 100001"):
