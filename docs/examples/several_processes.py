@@ -75,9 +75,9 @@ async def serve(store: Store, publisher: EventPublisher, stream: SocketStream) -
         async with stream:
             try:
                 match await receive(BufferedByteReceiveStream(stream)):
-                    case {"token": token, "after": after}:
+                    case {"token": str(token), "after": str(after)}:
                         await follow(store, publisher, stream, token, after)
-                    case {"id": number, **order}:
+                    case {"id": str(number), **order}:
                         index = await store.commit(operations(order), id=UUID(number))
                         await send(stream, {"index": index})
             except ValueError as error:
@@ -88,11 +88,11 @@ async def serve(store: Store, publisher: EventPublisher, stream: SocketStream) -
 
 def operations(order: dict[Any, Any]) -> list[Operation]:
     match order:
-        case {"count": count}:
+        case {"count": int(count)}:
             return [Put("counts", f"key {count % 3}", count)]
-        case {"permit": user}:
+        case {"permit": str(user)}:
             return [Put("users", user, "may read")]
-        case {"ban": user}:
+        case {"ban": str(user)}:
             return [Revoke(user), Delete("users", user)]
         case _:
             raise ValueError("not a known order")
@@ -165,6 +165,9 @@ class Client:
 
     def take(self, line: dict[str, Any]) -> None:
         match line:
+            case {"closed": "token" | "not permitted"}:  # what it has it may no longer see
+                self.state.clear()
+                self.cursor = ""
             case {"framing": "new-snapshot-to-follow"}:
                 self.state.clear()
             case {"framing": "end-of-snapshot"}:
