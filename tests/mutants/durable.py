@@ -64,7 +64,7 @@ DURABLE = (
     Mutant(
         "a native cancel loses rows of a scan",
         "anyio: a memory stream under Task.cancel()",
-        "stores/_sqlite_scan.py",
+        "stores/_scans.py",
         "            rows = await self._run(partial(self._scan.page, self._received))\n"
         "            self._received += 1\n",
         "            self._received += 1\n"
@@ -82,7 +82,7 @@ DURABLE = (
     Mutant(
         "a scan keeps its place among those that copy while its reader is slow",
         "D10",
-        "stores/_sqlite_scan.py",
+        "stores/_scans.py",
         "            reader.announce()\n        place.close()\n",
         "            reader.announce()\n",
         ("stores/test_slow_readers.py",),
@@ -90,7 +90,7 @@ DURABLE = (
     Mutant(
         "an error of the copy is taken for the end of the rows",
         "D6",
-        "stores/_sqlite_scan.py",
+        "stores/_scans.py",
         "        if self._scan.failure is not None:\n",
         "        if False:\n",
         ("stores/test_slow_readers.py",),

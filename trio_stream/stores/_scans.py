@@ -310,7 +310,7 @@ class _Scan:
 
     def _decoded(self, page: Sequence[RawRow]) -> Rows:
         return [
-            (key, self._value(text, index), index, namespace, final)
+            (key, self._value(text, index), index, namespace, bool(final))
             for key, text, index, namespace, final in page
         ]
 

@@ -82,13 +82,14 @@ from trio_stream import (
 from ._group_commit import CommitLine
 from ._orders import Order
 from ._retention import Retention
+from ._scans import Range, Rows, Scans
 from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database
 from ._sqlite_file import SQLiteFile, Synchronous
 from ._sqlite_log import HIGHEST, Log, Position
 from ._sqlite_record import create_tables, record, schema_sql
-from ._sqlite_scan import Range, Rows, Scans
+from ._sqlite_scan import Scanner
 from ._sqlite_tail import Tail, Watch
 from ._sqlite_write import LIMITS
 from ._status import DescribedStore, StoreStatus
@@ -221,7 +222,10 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
         self._log = Log(self._database)
         self._watch = Watch(file)
         self._tail = Tail(self._watch, self._threads.run, poll_interval=poll_interval)
-        self._scans = Scans(self._database, self._threads.run, self._threads.finish)
+        self._scanner = Scanner(self._database)
+        self._scans = Scans(
+            self._scanner.read, self._threads.run, self._threads.finish, self._database.file.error
+        )
 
     async def open(self) -> None:
         """Makes the file if there is none, and finds out whether it is a store."""
@@ -232,7 +236,7 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
     async def aclose(self) -> None:
         """Closes the file; whoever still waits for changes is told so."""
         self._tail.close()
-        await self._threads.finish(self._watch.close, self._scans.close, self._database.close)
+        await self._threads.finish(self._watch.close, self._scanner.close, self._database.close)
 
     @override
     async def head(self) -> Head:
