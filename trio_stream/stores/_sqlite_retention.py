@@ -26,8 +26,8 @@ _TRIM_IDS: Final = (
     " (SELECT id FROM ts_ids WHERE idx <= (SELECT floor FROM ts_head) AND at < ? ORDER BY idx LIMIT ?)"
 )
 _RAISE: Final = (
-    "UPDATE ts_head SET floor = ?1, floor_mark = (SELECT mark FROM ts_log WHERE ts_log.idx = ?1)"
-    " WHERE EXISTS (SELECT * FROM ts_log WHERE ts_log.idx = ?1)"
+    "UPDATE ts_head SET (floor, floor_mark) = (SELECT idx, mark FROM ts_log WHERE ts_log.idx = ?)"
+    " WHERE EXISTS (SELECT * FROM ts_log WHERE ts_log.idx = ?)"
 )
 
 _SHORTEST_MEMORY: Final = 600  # seconds that an id is remembered at least
@@ -54,7 +54,7 @@ class Retaining:
         index, floor = first_row(connection, "SELECT idx, floor FROM ts_head")
         wanted = self._floor(connection, floor, index)
         if wanted > floor:
-            run(connection, _RAISE, (wanted,))
+            run(connection, _RAISE, (wanted, wanted))
         end = time.perf_counter() + _SECONDS
         while trim(connection, _STEP) and time.perf_counter() < end:
             pass
