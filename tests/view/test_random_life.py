@@ -1,6 +1,7 @@
 """The whole of it, through a view: whatever happens, what it shows is what was true at the index that it says."""
 
 import random
+from itertools import count
 from typing import Any
 
 import anyio
@@ -66,14 +67,19 @@ class World:
             left = self.publisher.statistics()
             assert (left.subscriptions, left.waiting, left.tokens) == (0, 0, 0)
         assert self.store.index >= 200
-        assert self.checked > 100 or self.is_wide
-        assert self.waits > 3 or self.is_wide
+
+    @property
+    def has_shown_enough(self) -> bool:
+        """Until then the writers go on: a view that was unlucky at first connects again after a while."""
+        return self.checked > 100 and self.waits > 3
 
     async def pause(self, rng: random.Random) -> None:
         await anyio.sleep(self.most * rng.random() ** 3)
 
     async def write(self, rng: random.Random, commits: int) -> None:
-        for _ in range(commits):
+        for number in count():
+            if number >= commits and self.has_shown_enough:
+                return
             for _ in range(rng.choice([1, 1, 2, 8])):
                 keys = rng.choice([("web",), ("db",), ("web", "db"), KEYS])
                 index = self.store.index + 1
@@ -195,13 +201,10 @@ async def test_so_it_is_while_snapshots_are_cached_for_10_ms(seed: int) -> None:
 
 
 @pytest.mark.anyio
-async def test_so_it_is_over_several_topics_and_for_prefixes() -> None:
-    """D22, D1, D13: some of these lives are over before a view that was unlucky at first connects again."""
-    worlds = [World(2000 + seed, most=0, is_wide=True) for seed in range(6)]
-    for world in worlds:
-        await world.run(ttl=0.002)
-    assert sum(world.checked for world in worlds) > 100
-    assert sum(world.waits for world in worlds) > 3
+@pytest.mark.parametrize("seed", range(6))
+async def test_so_it_is_over_several_topics_and_for_prefixes(seed: int) -> None:
+    """D22, D1, D13."""
+    await World(2000 + seed, most=0, is_wide=True).run(ttl=0.002)
 
 
 @pytest.mark.anyio
