@@ -163,9 +163,12 @@ def check_wheel(session: nox.Session, paths: list[PurePosixPath]) -> None:
 
 @nox.session
 def proof(session: nox.Session) -> None:
-    """All that is tried to prove the promises wrong; writes docs/reference/evidence.md if nothing has."""
+    """All that is tried to prove the promises wrong; writes docs/reference/evidence.md if nothing has.
+
+    What has passed is not done again as long as the library is the same, unless with `-- --fresh`.
+    """
     install(session, "proof", extras="[cli]")
-    session.run("python", "tests/report.py", env=INSTALLED)
+    session.run("python", "tests/report.py", *session.posargs, env=INSTALLED)
 
 
 @nox.session

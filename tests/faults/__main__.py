@@ -8,7 +8,6 @@ A trial that fails says how to do it again, `--again`, and then the exit code is
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import random
@@ -29,12 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from evidence import note
 from faults.kinds import KINDS, Kind
 from faults.trials import Found
+from library import digest
 from stores.postgresql.server import missing
 
-import trio_stream
-
 KEPT: Final = Path(__file__).parents[2] / ".faults" / "done.jsonl"
-PACKAGE: Final = Path(trio_stream.__file__).parent
 BACKENDS: Final = ("trio", "asyncio")
 
 
@@ -80,14 +77,6 @@ class Done:
                 (self.repeats, "repeats"),
             ):
                 counts[kind] += line[name]
-
-
-def digest() -> str:
-    """Of the library that is installed."""
-    found = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        found.update(f"{path.relative_to(PACKAGE)}\n".encode() + path.read_bytes())
-    return found.hexdigest()[:16]
 
 
 def try_once(kind: Kind, seed: int, times: int) -> Found:
