@@ -390,7 +390,7 @@ SLOW = (
         "stores/_replay.py",
         "places[taken - 1]",
         "places[min(taken, len(places) - 1)]",
-        ("stores/test_start_at_the_head.py", "stores/test_log_pages.py", "stores/test_slow_readers.py"),
+        ("stores/test_start_at_the_head.py",),
     ),
     Mutant(
         "a reader that conflates reads the log",
