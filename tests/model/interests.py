@@ -593,7 +593,8 @@ class InterestsWorld:
             assert not is_missing or self.is_lost(reader) or reader.is_false, "D5: stopped before its end"
         elif reader.phase is Phase.BEGIN and reader.begins == "judged":
             request = reader.subscription.request
-            is_below = request.index < self.floor(request)  # since it was published, perhaps with others after it
+            # It may be below the floor since it was published, with others after it.
+            is_below = request.index < self.floor(request)
             assert is_below or not self.is_right(request), "D5: stopped although its cursor is right"
         else:
             assert not reader.was_whole, "D5: stopped although its snapshot was whole"
