@@ -3,7 +3,7 @@
 It begins at the newest commit, at once, and with nothing in memory.
 Older commits are read from the log of the store when somebody needs them, see `_replay`.
 
-The feed goes on whatever an engine does.
+The feed goes on whatever an engine does, also if the changes stop without a word; see `_pulse`.
 No round of it is without a wait: after a round that published something the next one may begin at the next turn of
 the event loop, after any other only in a while that grows.
 
@@ -26,6 +26,7 @@ Their subscriptions are closed, and nobody resumes there from before that commit
 """
 
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -55,6 +56,7 @@ from ._errors import HistoryLostError, StoreError, UnreadableCommitError
 from ._handle import Admission, StorePublisher
 from ._pages import changes_behind
 from ._publication import NOTHING, Publication, Publications
+from ._pulse import Pulse
 from ._raised import error_of
 from ._replay import Replay
 from ._store import Store
@@ -82,10 +84,12 @@ class _Feed:
         publisher: EventPublisher,
         topics: Mapping[str, Topic[Record]],
         admission: Admission,
+        pulse: Pulse,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._topics = topics
+        self._pulse = pulse
         self._publications = Publications(topics)
         self._admission = admission
         self._turns = Turns()
@@ -135,7 +139,7 @@ class _Feed:
             delay = random.uniform(0, bound)  # noqa: S311 - no secret
             bound = min(bound * 2, _LAST_BOUND)
             _warner.warn("trying again in %.2f s: %s", delay, error)
-            await anyio.sleep(delay)
+            await self._pulse.sleep(delay)
 
     async def _round(self, task_status: anyio.abc.TaskStatus[None]) -> StoreError:
         """Publishes what is committed until that ends; returns how it did."""
@@ -155,7 +159,7 @@ class _Feed:
         return error  # noqa: ASYNC910 - the caller waits
 
     async def _follow(self, task_status: anyio.abc.TaskStatus[None]) -> None:
-        head = await self._store.head()
+        head = await self._pulse.head()
         if self._cannot_go_on(head):
             await self._begin_again(head)
         async with changes_behind(
@@ -167,8 +171,9 @@ class _Feed:
             if not self._is_started:
                 self._is_started = True
                 task_status.started()
-            async for commit in commits:
-                await self._publish(commit)
+            with self._pulse.watching():
+                async for commit in commits:
+                    await self._publish(commit)
 
     def _place(self, cursor: Cursor) -> int | Cursor:
         """How the store is asked for what comes behind a cursor: by the index alone, if its commits have no marks."""
@@ -229,12 +234,14 @@ class _Feed:
 
     async def _publish(self, commit: Commit) -> None:
         index, mark = commit.index, commit.mark
+        self._pulse.is_busy = True
         if index <= self._publisher.index:
             raise StoreError(f"the store's commit {index} came after {self._publisher.index}")
         publication = await self._publications.make(index, mark, commit.operations, self._turns)
         await self._turns.take(max(1, len(publication.events)))
         self._announce(index, mark, publication, () if self._admission.salt is None else commit.revoked)
         self._is_moving = not self._has_restarted
+        self._pulse.is_busy = False
 
     async def _pass_over(self, error: UnreadableCommitError) -> None:  # noqa: ASYNC910 - the caller waits
         """Publishes nothing of the topics concerned; who reads them must start again, from the state."""
@@ -406,9 +413,12 @@ async def open_store_publisher(
     When commits that the feed needs were compacted, or the store was restored or replaced, subscribers are closed
     with `CloseReason.REFRESH` and start again.
     So are those of the topics of a commit that cannot be read, which is passed over; the others go on.
-    When the store fails, that is tried again within 0.1 s, then twice as much, up to 5 s; subscribers wait, and new
-    snapshots fail.
+    When the store fails, that is tried again within 0.1 s, then twice as much, up to 5 s, and as soon as it is found to
+    answer again; subscribers wait, and new snapshots fail.
     The logger `trio_stream.stores` warns of it with the text of the `StoreError`, about ten times a minute at most.
+    Every second or so the store is asked for its newest commit.
+    `EventPublisher.feed_age` says how long ago the publisher last knew that it had that; the logger warns when this is
+    more than 5 s, and again when it is not any more.
     When it fails at the beginning, the `StoreError` is raised.
 
     An exception of the block leaves it as it is, not in an exception group, unless the feed has failed, too.
@@ -420,19 +430,23 @@ async def open_store_publisher(
     if history < 0:
         raise ValueError(f"history is a number of commits from 0, not {history}")
     published = {name: topic(name) for name in topics}
+    since = time.monotonic()
     head = await store.head()
     revocations = await _revocations_of(store)  # behind the head: what is revoked later, the feed will tell
     admission = Admission(None if revocations is None else revocations.salt)
+    pulse = Pulse(store, since)
     publisher = StorePublisher(
         admission,
+        pulse,
         snapshot_cache_ttl=snapshot_cache_ttl,
         history=max(1, history),
         index=head.index,
         epoch=head.epoch,
         mark=head.mark,
     )
+    pulse.begin(publisher)
     async with running(partial(EventPublisher.run, publisher)):
-        feed = _Feed(store, publisher, published, admission)
+        feed = _Feed(store, publisher, published, admission, pulse)
         await feed.begin(head, revocations)
-        async with running(feed.run):
+        async with running(feed.run), running(pulse.run):
             yield publisher

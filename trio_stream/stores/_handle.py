@@ -23,6 +23,7 @@ from trio_stream import (
     close_subscription_event,
 )
 
+from ._pulse import Pulse
 from ._values import token_digest
 
 P = TypeVar("P", default=Any)
@@ -57,10 +58,16 @@ class Admission:
 class StorePublisher(EventPublisher):
     """A publisher that only its feed feeds."""
 
-    def __init__(self, admission: Admission, **options: Any) -> None:
+    def __init__(self, admission: Admission, pulse: Pulse, **options: Any) -> None:
         """The options are those of the class."""
         super().__init__(token_digest=None if admission.salt is None else admission.digest, **options)
         self._admission = admission
+        self._pulse = pulse
+
+    @property
+    @override
+    def feed_age(self) -> float:
+        return self._pulse.age
 
     @override
     def subscribe(
