@@ -52,9 +52,10 @@ from trio_stream import (
 )
 from trio_stream._warn import Warner
 
-from ._errors import HistoryLostError, StoreError, UnreadableCommitError
+from ._errors import BehindError, HistoryLostError, StoreError, UnreadableCommitError
 from ._handle import Admission, StorePublisher
 from ._pages import changes_behind
+from ._patience import patiently
 from ._publication import NOTHING, Publication, Publications
 from ._pulse import Pulse
 from ._raised import error_of
@@ -327,11 +328,20 @@ class _Feed:
         """The store's, unless that has a timeline already of which the publisher does not know.
 
         It may be a little behind what is published, as that of a replica is: the history has the rest.
+        Of a replica that says that it is behind, or was seen to be, it is waited for.
         It may be ahead, but its end comes behind every revocation on the way there.
         """
-        epoch, begun = self._publisher.epoch, self._begun
+        epoch, begun, published = self._publisher.epoch, self._begun, self._publisher.index
+
+        async def ask() -> int | Cursor:
+            if self._pulse.is_behind_at_times:
+                head = await self._pulse.head()
+                if head.epoch == epoch and head.index < published:
+                    raise BehindError(f"the store is at commit {head.index}, and {published} was seen before")
+            return await self._store.snapshot(request, snapshot)
+
+        returned = await patiently(ask, _check_that_it_is_behind)
         try:
-            returned = await self._store.snapshot(request, snapshot)
             index = returned.cursor if isinstance(returned, EpochIndex) else returned
             its_epoch = index.epoch if isinstance(index, Cursor) else (await self._store.head()).epoch
         except BaseExceptionGroup as group:
@@ -339,8 +349,10 @@ class _Feed:
         if its_epoch != epoch:
             raise StoreError(f"the store was replaced (epoch {epoch!r} by {its_epoch!r}): ask again")
         reached = index.index if isinstance(index, Cursor) else index
+        if reached < published:
+            self._pulse.is_behind_at_times = True
         if reached < begun:
-            raise StoreError(f"the store's snapshot of {reached} is behind commit {begun}: ask again")
+            raise BehindError(f"the store's snapshot of {reached} is behind commit {begun}: ask again")
         await self._pass_revocations(reached)
         return index
 
@@ -366,6 +378,12 @@ class _Feed:
 
 class _Ended(StoreError):
     """The changes of the store have come to an end, which they should not."""
+
+
+def _check_that_it_is_behind(error: StoreError) -> None:
+    """Raises any other error; an engine raises this one before it appends anything."""
+    if not isinstance(error, BehindError):
+        raise error
 
 
 async def _revocations_of(store: Store) -> Revocations | None:

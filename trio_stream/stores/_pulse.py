@@ -69,6 +69,8 @@ class Pulse:
         self._scope: anyio.CancelScope | None = None
         # Whether the feed is at work on a commit, however long that takes. Written by the feed.
         self.is_busy = False
+        # Whether the store was seen to have less than before: then it is one of several places, and may be again.
+        self.is_behind_at_times = False
         # Where the feed stood at the last answer, how many in a row have found it there, and how many are too many.
         self._stand: Cursor | None = None
         self._standing = 0
@@ -89,7 +91,9 @@ class Pulse:
         """Asks the store."""
         published, since = self._publisher.cursor, time.monotonic()
         head = await self._store.head()
-        if head.epoch != published.epoch or head.index >= published.index:
+        if head.epoch == published.epoch and head.index < published.index:
+            self.is_behind_at_times = True
+        else:
             self._take(_Answer(since, head.cursor))
         return head
 
