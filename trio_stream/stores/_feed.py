@@ -62,7 +62,7 @@ from ._raised import error_of
 from ._replay import Replay
 from ._store import Store
 from ._turns import Turns
-from ._values import Commit, EpochIndex, Head, Record, Revocations, topic
+from ._values import Commit, EpochIndex, Head, Record, Revocations, check_part, topic
 from ._wide import WideStore
 
 # Seconds until the next attempt after an error of the store: evenly random below a bound that doubles each
@@ -447,7 +447,10 @@ async def open_store_publisher(
         raise TypeError(f"history is a number of commits, not {history!r}")
     if history < 0:
         raise ValueError(f"history is a number of commits from 0, not {history}")
-    published = {name: topic(name) for name in topics}
+    published: dict[str, Topic[Record]] = {}
+    for name in topics:
+        check_part("topic", name)
+        published[name] = topic(name)
     since = time.monotonic()
     head = await store.head()
     revocations = await _revocations_of(store)  # behind the head: what is revoked later, the feed will tell

@@ -24,7 +24,7 @@ from trio_stream import (
 )
 
 from ._pulse import Pulse
-from ._values import token_digest
+from ._values import check_request, token_digest
 
 P = TypeVar("P", default=Any)
 
@@ -80,6 +80,7 @@ class StorePublisher(EventPublisher):
         label: str = "",
     ) -> Subscription[P]:
         if isinstance(request, SubscribeRequest):
+            check_request(request)
             request = self._admission.admitted(request, self.epoch)
         return super().subscribe(request, authorizer=authorizer, where=where, on_lag=on_lag, label=label)
 
