@@ -27,13 +27,13 @@ Their subscriptions are closed, and nobody resumes there from before that commit
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -60,6 +60,7 @@ from ._publication import NOTHING, Publication, Publications
 from ._pulse import Pulse
 from ._raised import error_of
 from ._replay import Replay
+from ._status import DescribedStore
 from ._store import Store
 from ._turns import Turns
 from ._values import Commit, EpochIndex, Head, Record, Revocations, check_part, topic
@@ -387,10 +388,20 @@ def _check_that_it_is_behind(error: StoreError) -> None:
 
 
 async def _revocations_of(store: Store) -> Revocations | None:
-    """None of a store that does not know of tokens, as one of the first edition does not."""
+    """None of a store that does not know of tokens, as one of the first edition does not; `StoreError` if damaged."""
     ask: Callable[[], Awaitable[object]] | None = getattr(store, "revocations", None)
     known = None if ask is None else await ask()
-    return known if isinstance(known, Revocations) else None  # noqa: ASYNC910 - there may be nothing to wait for
+    if not isinstance(known, Revocations):
+        return None  # noqa: ASYNC910 - there may be nothing to wait for, here and below
+    if not _is_in_order([*known.newest.values()]):
+        place = (await store.status()).place if isinstance(store, DescribedStore) else type(store).__name__
+        raise StoreError(f"{place}: damaged: the revocations are out of order")
+    return known  # noqa: ASYNC910 - as above
+
+
+def _is_in_order(indexes: Sequence[Any]) -> bool:
+    are_indexes = all(issubclass(kind, int) for kind in set(map(type, indexes)))
+    return are_indexes and indexes == sorted(indexes)
 
 
 @asynccontextmanager
