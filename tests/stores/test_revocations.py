@@ -1,5 +1,6 @@
 """D9, D20: a commit that revokes a token closes its subscriptions in every process, and no older cursor is good."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -392,4 +393,47 @@ async def test_a_table_out_of_order_keeps_a_publisher_from_another_timeline_unti
         store.is_damaged = False
         await until(lambda: publisher.epoch == "another")
         async with publisher.subscribe(MINE.after(publisher.cursor)) as subscription:
+            assert kinds([await receive(subscription)]) == ["marker"]
+
+
+class Meanwhile(MemoryStore):
+    """Something happens while it is asked what was revoked."""
+
+    happens: Callable[[], Awaitable[None]] | None = None
+
+    @override
+    async def revocations(self) -> Revocations:
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            await happens()
+        return await super().revocations()
+
+
+async def test_who_was_revoked_here_while_the_publisher_begins_again_has_no_good_cursor() -> None:
+    """Not even one of a snapshot that was ahead of the commit at which it begins."""
+    disk = Disk()
+    store = Meanwhile(disk)
+    await commit_each(store, "a")
+    older = disk.copy()
+
+    async def happens() -> None:
+        await commit_each(store, "c")
+        async with publisher.subscribe(MINE) as subscription:
+            await until_live(subscription)
+            places.append(subscription.cursor)
+            publisher.close_subscriptions(["mine"])
+
+    places: list[Cursor] = []
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        await commit_each(store, "lost")
+        await until_index(publisher, 2)
+        store.happens = happens
+        async with publisher.subscribe(ALL_JOBS) as subscription:
+            await until_live(subscription)
+            disk.put_back(older)
+            await commit_each(store, "b")
+            await end_of(subscription)
+        await until_index(publisher, 3)
+        assert [place.index for place in places] == [3]
+        async with publisher.subscribe(MINE.after(places[0])) as subscription:
             assert kinds([await receive(subscription)]) == ["marker"]

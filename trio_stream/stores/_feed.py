@@ -209,19 +209,22 @@ class _Feed:
         # By way of another epoch: what is known of the commits up to here may be of another copy of the store.
         EventPublisher.refresh(self._publisher)
         EventPublisher.refresh(self._publisher, index=head.index, epoch=head.epoch, mark=head.mark)
-        await self.begin(head, revocations)
+        await self.begin(head, revocations, now.index)
 
     async def begin(  # noqa: ASYNC910 - the caller has waited
-        self, head: Head, revocations: Revocations | None
+        self, head: Head, revocations: Revocations | None, seen: int
     ) -> None:
-        """Takes over what the store knows of cursors, where the publisher begins."""
+        """Takes over what the store knows of cursors, where the publisher begins.
+
+        `seen`: a commit that is as new as any that a snapshot was of.
+        """
         self._admission.unmarked = head.unmarked
         if revocations is not None and self._admission.salt is not None:
             self._admission.salt = revocations.salt
-            await self._take_over(self._admission, revocations)
+            await self._take_over(self._admission, revocations, seen)
 
     async def _take_over(  # noqa: ASYNC910 - as above
-        self, admission: Admission, revocations: Revocations
+        self, admission: Admission, revocations: Revocations, seen: int
     ) -> None:
         """What was revoked before this publisher, or this timeline. No cursor is good before all of it is known."""
         admission.is_loading = True
@@ -231,7 +234,7 @@ class _Feed:
             EventPublisher.remember_revocations(self._publisher, portion)
             await anyio.lowlevel.checkpoint()
         if admission.has_own:  # of which nobody knows where they stand among these
-            EventPublisher.remember_revocations(self._publisher, {}, floor=self._begun)
+            EventPublisher.remember_revocations(self._publisher, {}, floor=max(self._begun, seen))
         admission.is_loading = False
 
     async def _publish(self, commit: Commit) -> None:
@@ -479,6 +482,6 @@ async def open_store_publisher(
     pulse.begin(publisher)
     async with running(partial(EventPublisher.run, publisher)):
         feed = _Feed(store, publisher, published, admission, pulse)
-        await feed.begin(head, revocations)
+        await feed.begin(head, revocations, head.index)
         async with running(feed.run), running(pulse.run):
             yield publisher
