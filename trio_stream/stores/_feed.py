@@ -28,7 +28,7 @@ Their subscriptions are closed, and nobody resumes there from before that commit
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -244,9 +244,30 @@ class _Feed:
             raise StoreError(f"the store's commit {index} came after {self._publisher.index}")
         publication = await self._publications.make(index, mark, commit.operations, self._turns)
         await self._turns.take(max(1, len(publication.events)))
-        self._announce(index, mark, publication, () if self._admission.salt is None else commit.revoked)
+        revoked = await self._close_most(index, () if self._admission.salt is None else commit.revoked)
+        self._announce(index, mark, publication, revoked)
         self._is_moving = not self._has_restarted
         self._pulse.is_busy = False
+
+    async def _close_most(self, index: int, revoked: Collection[str]) -> Collection[str]:
+        """Closes the subscriptions of very many tokens ahead of the commit that revokes them, in portions.
+
+        Returns those that are to be closed by the commit itself: few, or of those who have come since.
+        In between nothing is published, and their cursors are stale up to this commit.
+        """
+        if len(revoked) <= _PORTION:
+            return revoked  # noqa: ASYNC910 - the caller waits
+        admission, rest = self._admission, iter(revoked)
+        with suppress(ValueError):  # or one is known that is newer: then these count as revoked there
+            EventPublisher.remember_revocations(self._publisher, {next(iter(revoked)): index})
+        try:
+            while portion := set(islice(rest, _PORTION)):
+                EventPublisher.publish(self._publisher, [close_subscription_event(portion)])
+                admission.closed |= portion
+                await anyio.lowlevel.checkpoint()
+            return admission.late  # noqa: ASYNC910 - there is at least one portion
+        finally:
+            admission.closed, admission.late = set(), set()
 
     async def _pass_over(self, error: UnreadableCommitError) -> None:  # noqa: ASYNC910 - the caller waits
         """Publishes nothing of the topics concerned; who reads them must start again, from the state."""
@@ -257,6 +278,7 @@ class _Feed:
         revoked = await self._revoked_since()
         if revoked is None:
             concerned, publication, revoked = self._topics.keys(), NOTHING, ()
+        revoked = await self._close_most(error.index, revoked)
         if concerned:
             _warner.warn("subscribers must start again: %s", error)
         self._leave_out(concerned, error.index, mark, publication, revoked)

@@ -39,12 +39,21 @@ class Admission:
         self.unmarked = 0
         # The revocations of the store are not all known yet: no cursor is good meanwhile.
         self.is_loading = False
+        # The digests of tokens whose subscriptions were closed ahead of the commit that revokes them, which is to be
+        # published next; and those of them with which somebody has subscribed since.
+        self.closed: set[str] = set()
+        self.late: set[str] = set()
         # Tokens were revoked here, of which the store does not know.
         self.has_own = False
 
     def digest(self, token: str) -> str:
         assert self.salt is not None
         return token_digest(token, self.salt)
+
+    def note(self, token: str) -> None:
+        """Somebody subscribes with it."""
+        if self.closed and (digest := self.digest(token)) in self.closed:
+            self.late.add(digest)
 
     def admitted(self, request: SubscribeRequest[P], epoch: str) -> SubscribeRequest[P]:
         """The request with a cursor that the core judges as is right here, where the epoch is this."""
@@ -81,6 +90,7 @@ class StorePublisher(EventPublisher):
     ) -> Subscription[P]:
         if isinstance(request, SubscribeRequest):
             check_request(request)
+            self._admission.note(request.token)
             request = self._admission.admitted(request, self.epoch)
         return super().subscribe(request, authorizer=authorizer, where=where, on_lag=on_lag, label=label)
 
