@@ -272,3 +272,17 @@ async def test_changes_that_may_just_be_slow_are_given_twice_the_time_each_time(
         first, *others = [later - sooner for sooner, later in pairwise(engine.asked_at)]
         assert first >= 20
         assert all(later > 1.5 * sooner for sooner, later in pairwise(others))
+
+
+async def test_when_the_feed_fails_the_store_is_asked_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it is known that it does not answer, and when it does again."""
+    monkeypatch.setattr("random.random", lambda: 1000.0)
+    monkeypatch.setattr("random.uniform", lambda low, high: 1000.0)
+    engine = Unreliable(store)
+    async with open_store_publisher(engine, ["jobs"]):
+        await anyio.wait_all_tasks_blocked()
+        engine.failing = True
+        await commit_each(store, "a")
+        await engine.wait_failures(2)

@@ -470,9 +470,9 @@ async def open_store_publisher(
     When the store fails, that is tried again within 0.1 s, then twice as much, up to 5 s, and as soon as it is found to
     answer again; subscribers wait, and new snapshots fail.
     The logger `trio_stream.stores` warns of it with the text of the `StoreError`, about ten times a minute at most.
-    Every second or so the store is asked for its newest commit.
+    Every two seconds or so the store is asked for its newest commit.
     `EventPublisher.feed_age` says how long ago the publisher last knew that it had that; the logger warns when this is
-    more than 5 s, and again when it is not any more.
+    more than 10 s, and again when it is not any more.
     When it fails at the beginning, the `StoreError` is raised.
 
     An exception of the block leaves it as it is, not in an exception group, unless the feed has failed, too.

@@ -32,10 +32,12 @@ from ._raised import error_of
 from ._store import Store
 from ._values import Head
 
-OLD: Final = 5.0  # seconds
+OLD: Final = 10.0  # seconds
 
 # Seconds between two questions, at most: evenly random below it, so that processes ask at different times.
-_PAUSE: Final = 2.0
+# The shorter one is for when the last one was not answered, or the feed is behind.
+_PAUSE: Final = 4.0
+_SHORT_PAUSE: Final = 1.0
 _MOST_STANDING: Final = 20  # answers in a row by which the feed stands still
 
 _warner: Final = Warner("trio_stream.stores")  # of its own: other warnings do not take the place of these two
@@ -60,6 +62,8 @@ class Pulse:
         # The oldest answer to which the feed had not come.
         self._ahead: _Answer | None = None
         self._is_asking = False
+        # Set when the next question must not wait; another one each time.
+        self._is_urgent = anyio.Event()
         # What the last question has ended in, if it has failed; and what is set when a later one has not.
         self._error: StoreError | None = None
         self._answered = anyio.Event()
@@ -105,11 +109,15 @@ class Pulse:
                 if not self._is_asking:  # a store that does not answer is not asked again
                     self._is_asking = True
                     tasks.start_soon(self._ask)
-                await anyio.sleep(_PAUSE * random.random())  # noqa: S311 - no secret
+                pause = _PAUSE if self._error is None and self._ahead is None else _SHORT_PAUSE
+                with anyio.move_on_after(pause * random.random()):  # noqa: S311 - no secret
+                    await self._is_urgent.wait()
+                self._is_urgent = anyio.Event()
                 self._warn()
 
     async def sleep(self, seconds: float) -> None:
-        """So long, or until the store answers that did not."""
+        """So long, or until the store answers that did not; the feed has failed."""
+        self._is_urgent.set()
         with anyio.move_on_after(seconds):
             await self._answered.wait()
 
