@@ -76,7 +76,7 @@ async def test_it_says_that_there_is_nothing() -> None:
     assert (publisher.index, publisher.epoch, str(publisher.cursor)) == (0, "", "0@")
     statistics = asdict(publisher.statistics())
     nothing: dict[str, object] = {name: {} for name in ("topics", "opened", "snapshots", "ends")}
-    assert statistics == {**dict.fromkeys(statistics, 0), "epoch": "", **nothing}
+    assert statistics == {**dict.fromkeys(statistics, 0), "epoch": "", "feed_age": None, **nothing}
 
 
 def test_it_has_no_subscriptions() -> None:

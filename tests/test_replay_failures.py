@@ -454,3 +454,29 @@ async def test_a_failing_replay_and_a_failing_snapshot_are_the_end() -> None:
 
 def _as_func(failing: Failing) -> ReplayFunc[Health]:
     return failing
+
+
+@pytest.mark.parametrize("is_of_one_topic", [False, True])
+async def test_a_replay_that_a_refresh_overtakes_is_not_logged_as_one_that_has_failed(
+    caplog: pytest.LogCaptureFixture, is_of_one_topic: bool
+) -> None:
+    """Its readers have been ended, although there are so many that not all of them have let go of it yet."""
+    store = filled(20)
+
+    async def refreshed(store: Logged, cursor: Cursor, appender: Appender) -> Any:
+        await store.gates[0].wait()
+        if is_of_one_topic:
+            publisher.refresh(HEALTH)
+        else:
+            publisher.refresh(index=20, epoch="another")
+        return cursor
+
+    gate = store.hold()
+    with caplog.at_level(logging.DEBUG, "trio_stream.replay"):
+        async with logged(store, replay=Failing(store, refreshed)) as (_, publisher):
+            readers = [publisher.subscribe(after(store, 3)) for _ in range(1000)]
+            await quiet()
+            gate.set()
+            await quiet()
+            assert {each.statistics().state for each in readers} == {SubscriptionState.FORCE_CLOSED}
+    assert [each.getMessage() for each in caplog.records if each.name == "trio_stream.replay"] == []

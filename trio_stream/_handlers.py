@@ -454,7 +454,7 @@ class SnapshotMaker:
 
     def _fail(self, passage: Snapshot | Page, error: BaseException) -> None:
         if isinstance(passage, Page):
-            if passage.readers and not isinstance(error, StaleCursorError):
+            if passage.readers and not (passage.is_void or isinstance(error, StaleCursorError)):
                 _warner.warn("a replay of topic %s has failed: %s", passage.interests[0].topic, named(error))
             self._passages.replays.end(passage, Broken(error))
         else:

@@ -45,6 +45,11 @@ class NoOpEventPublisher:
         """Always that of nothing."""
         return Cursor(0, "")
 
+    @property
+    def feed_age(self) -> None:
+        """Always None: nothing feeds it."""
+        return None
+
     def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P] | Source) -> None:
         """Does nothing."""
 

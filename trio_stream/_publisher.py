@@ -80,10 +80,11 @@ class EventPublisher:
     A publisher belongs to the event loop that runs it: `await nursery.start(publisher.run)`, or `open_publisher`.
     `publish` and `subscribe` work before that; snapshots and replays wait for it.
     Call it in the thread of that event loop, from a task or from any callback.
-    Any thread may read `index`, `next_index`, `epoch`, `statistics` and `subscriptions`, and call
+    Any thread may read `index`, `next_index`, `epoch`, `feed_age`, `statistics` and `subscriptions`, and call
     `publish_from_thread`.
     After it has stopped, every call raises `ClosedResourceError`, except `index`, `next_index`, `epoch`, `cursor`,
-    `statistics` and `subscriptions`, and, while somebody still reads, `close_subscriptions` and close events.
+    `feed_age`, `statistics` and `subscriptions`, and, while somebody still reads, `close_subscriptions` and close
+    events.
     """
 
     def __init__(
@@ -154,6 +155,14 @@ class EventPublisher:
     def cursor(self) -> Cursor:
         """How far it has come, as one value."""
         return Cursor(self._timeline.index, self._timeline.epoch, self._timeline.mark)
+
+    @property
+    def feed_age(self) -> float | None:
+        """Seconds since it last knew that it had everything that the store had which feeds it; None if no store does.
+
+        It is found out when it is read: a feed that has lost its store grows older all the time.
+        """
+        return None
 
     def register_handler(self, topic: Topic[P], handler: SnapshotFunc[P] | Source) -> None:
         """Adds a topic; `ValueError` if it has a handler already."""
@@ -488,6 +497,7 @@ class EventPublisher:
             opened={**counts.opened},
             snapshots={**counts.snapshots},
             ends={_named(end): count for end, count in counts.ends.items()},
+            feed_age=self.feed_age,
         )
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

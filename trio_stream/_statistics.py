@@ -64,6 +64,8 @@ class PublisherStatistics:
     """
     ends: dict[str, int] = field(default_factory=dict)
     """Subscriptions by how they ended: "closed" by their owner, "finished", or the value of a `CloseReason`."""
+    feed_age: float | None = field(default=None, compare=False)
+    """`EventPublisher.feed_age` when the figures were taken."""
 
 
 class Counts:

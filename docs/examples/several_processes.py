@@ -37,6 +37,7 @@ from trio_stream.stores import (
 COUNTS = topic("counts")
 WORKERS, KILLS, CLIENTS = 4, 3, 3
 HEARTBEAT = 10  # seconds without a change after which a line is sent all the same
+OLD = 10  # seconds without a word of the store after which clients should go elsewhere
 CONNECTION_LOST = (
     OSError,
     anyio.BrokenResourceError,
@@ -104,6 +105,8 @@ async def follow(
     request = SubscribeRequest(COUNTS, token=token)
     if after:
         request = request.after(Cursor.parse(after))
+    if is_old(publisher):
+        return await send(stream, {"closed": "old"})
     async with publisher.subscribe(request) as subscription:
         # First subscribe, then look at the rights: a ban from now on closes the subscription.
         if await store.get("users", token) is None:
@@ -116,8 +119,15 @@ async def follow(
                     line = as_line(await subscription.receive())
                 cursor = subscription.cursor
                 await send(stream, {**line, "cursor": str(cursor) if cursor.index else ""})
+                if is_old(publisher):
+                    return await send(stream, {"closed": "old"})
         except SubscriptionForceClosed as closed:
             await send(stream, {"closed": closed.reason.value})
+
+
+def is_old(publisher: EventPublisher) -> bool:
+    """Whether this worker may have lost the store: then another one has more to tell."""
+    return publisher.feed_age is not None and publisher.feed_age > OLD
 
 
 def as_line(event: Event[Record]) -> dict[str, Any]:

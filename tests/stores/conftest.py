@@ -1,12 +1,14 @@
 """A store on a file of its own."""
 
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backends import USUAL
+from stores.clocks import Clock
 from stores.connections import Connections
 from stores.houses import HOUSES, House
 from stores.postgresql.server import Server, missing
@@ -64,6 +66,15 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
     from stores.postgresql.house import PostgreSQLHouse  # which needs psycopg
 
     return PostgreSQLHouse(server)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """By which a feed grows old; and nothing is between two questions to the store."""
+    clock, monotonic = Clock(), time.monotonic
+    monkeypatch.setattr("time.monotonic", lambda: monotonic() + clock.ahead)
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    return clock
 
 
 @pytest.fixture

@@ -1,15 +1,19 @@
 """D9, D20: a commit that revokes a token closes its subscriptions in every process, and no older cursor is good."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
 import pytest
+from stores.clocks import until
 from stores.engines import Unreliable
 from stores.houses import House
 from stores.readers import after, end_of, until_index
 from stores.storehouse import ALL_JOBS, JOBS, commit_each, kinds, put, receive, until_live
 from testing.memory_store import Disk, MemoryStore
+from typing_extensions import override
 
 from trio_stream import (
     CloseReason,
@@ -25,7 +29,9 @@ from trio_stream.stores import (
     Operation,
     Put,
     Record,
+    Revocations,
     Revoke,
+    StoreError,
     open_store_publisher,
     token_digest,
     topic,
@@ -350,3 +356,84 @@ async def test_a_token_is_in_nothing_that_the_publisher_says(house: House) -> No
             end = await end_of(subscription)
         said = [repr(publisher), repr(subscription), repr(end), str(end), repr(publisher.statistics())]
         assert not any("s3cret" in text for text in said)
+
+
+class OutOfOrder(MemoryStore):
+    """Its table of what was revoked is."""
+
+    is_damaged = True
+
+    @override
+    async def revocations(self) -> Revocations:
+        known = await super().revocations()
+        return replace(known, newest={"b": 2, "a": 1}) if self.is_damaged else known
+
+
+async def test_a_table_out_of_order_is_an_error_of_the_store_and_names_it() -> None:
+    with pytest.raises(StoreError, match=r"OutOfOrder: damaged: .* out of order"):
+        async with open_store_publisher(OutOfOrder(Disk()), ["jobs"]):
+            pytest.fail("nobody knows whose cursors are good")
+
+
+async def test_a_table_out_of_order_keeps_a_publisher_from_another_timeline_until_it_is_right(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And then it begins there, with all that was revoked."""
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+    disk = Disk()
+    store = OutOfOrder(disk)
+    store.is_damaged = False
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        await store.commit([Revoke("mine")])
+        await until_index(publisher, 1)
+        store.is_damaged = True
+        disk.put_back(disk.copy(), epoch="another")
+        await until(lambda: any("out of order" in text for text in caplog.messages))
+        assert publisher.epoch != "another"
+        store.is_damaged = False
+        await until(lambda: publisher.epoch == "another")
+        async with publisher.subscribe(MINE.after(publisher.cursor)) as subscription:
+            assert kinds([await receive(subscription)]) == ["marker"]
+
+
+class Meanwhile(MemoryStore):
+    """Something happens while it is asked what was revoked."""
+
+    happens: Callable[[], Awaitable[None]] | None = None
+
+    @override
+    async def revocations(self) -> Revocations:
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            await happens()
+        return await super().revocations()
+
+
+async def test_who_was_revoked_here_while_the_publisher_begins_again_has_no_good_cursor() -> None:
+    """Not even one of a snapshot that was ahead of the commit at which it begins."""
+    disk = Disk()
+    store = Meanwhile(disk)
+    await commit_each(store, "a")
+    older = disk.copy()
+
+    async def happens() -> None:
+        await commit_each(store, "c")
+        async with publisher.subscribe(MINE) as subscription:
+            await until_live(subscription)
+            places.append(subscription.cursor)
+            publisher.close_subscriptions(["mine"])
+
+    places: list[Cursor] = []
+    async with open_store_publisher(store, ["jobs"]) as publisher:
+        await commit_each(store, "lost")
+        await until_index(publisher, 2)
+        store.happens = happens
+        async with publisher.subscribe(ALL_JOBS) as subscription:
+            await until_live(subscription)
+            disk.put_back(older)
+            await commit_each(store, "b")
+            await end_of(subscription)
+        await until_index(publisher, 3)
+        assert [place.index for place in places] == [3]
+        async with publisher.subscribe(MINE.after(places[0])) as subscription:
+            assert kinds([await receive(subscription)]) == ["marker"]

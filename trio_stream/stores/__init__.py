@@ -4,6 +4,7 @@
 """
 
 from ._errors import (
+    BehindError,
     CommitUnknownError,
     ConflictError,
     HistoryLostError,
@@ -43,6 +44,7 @@ __all__ = [
     "JSON",
     "MAX_DEPTH",
     "MOST_REVOKED",
+    "BehindError",
     "Change",
     "Commit",
     "CommitUnknownError",

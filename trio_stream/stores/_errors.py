@@ -24,6 +24,13 @@ class BusyError(StoreError):
     """Somebody else holds a lock, or it was no good time; nothing was changed, and it may work later."""
 
 
+class BehindError(StoreError):
+    """Who was asked has less than was seen of the store before, as a replica that is behind; nothing is lost.
+
+    Ask again in a moment.
+    """
+
+
 class CommitUnknownError(StoreError):
     """The connection went after the commit was sent: nobody knows here whether it was made.
 

@@ -3,7 +3,7 @@
 It begins at the newest commit, at once, and with nothing in memory.
 Older commits are read from the log of the store when somebody needs them, see `_replay`.
 
-The feed goes on whatever an engine does.
+The feed goes on whatever an engine does, also if the changes stop without a word; see `_pulse`.
 No round of it is without a wait: after a round that published something the next one may begin at the next turn of
 the event loop, after any other only in a while that grows.
 
@@ -26,13 +26,14 @@ Their subscriptions are closed, and nobody resumes there from before that commit
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -51,15 +52,18 @@ from trio_stream import (
 )
 from trio_stream._warn import Warner
 
-from ._errors import HistoryLostError, StoreError, UnreadableCommitError
+from ._errors import BehindError, HistoryLostError, StoreError, UnreadableCommitError
 from ._handle import Admission, StorePublisher
 from ._pages import changes_behind
+from ._patience import patiently
 from ._publication import NOTHING, Publication, Publications
+from ._pulse import Pulse
 from ._raised import error_of
 from ._replay import Replay
+from ._status import DescribedStore
 from ._store import Store
 from ._turns import Turns
-from ._values import Commit, EpochIndex, Head, Record, Revocations, topic
+from ._values import Commit, EpochIndex, Head, Record, Revocations, check_part, topic
 from ._wide import WideStore
 
 # Seconds until the next attempt after an error of the store: evenly random below a bound that doubles each
@@ -82,10 +86,12 @@ class _Feed:
         publisher: EventPublisher,
         topics: Mapping[str, Topic[Record]],
         admission: Admission,
+        pulse: Pulse,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._topics = topics
+        self._pulse = pulse
         self._publications = Publications(topics)
         self._admission = admission
         self._turns = Turns()
@@ -135,7 +141,7 @@ class _Feed:
             delay = random.uniform(0, bound)  # noqa: S311 - no secret
             bound = min(bound * 2, _LAST_BOUND)
             _warner.warn("trying again in %.2f s: %s", delay, error)
-            await anyio.sleep(delay)
+            await self._pulse.sleep(delay)
 
     async def _round(self, task_status: anyio.abc.TaskStatus[None]) -> StoreError:
         """Publishes what is committed until that ends; returns how it did."""
@@ -155,7 +161,7 @@ class _Feed:
         return error  # noqa: ASYNC910 - the caller waits
 
     async def _follow(self, task_status: anyio.abc.TaskStatus[None]) -> None:
-        head = await self._store.head()
+        head = await self._pulse.head()
         if self._cannot_go_on(head):
             await self._begin_again(head)
         async with changes_behind(
@@ -167,8 +173,9 @@ class _Feed:
             if not self._is_started:
                 self._is_started = True
                 task_status.started()
-            async for commit in commits:
-                await self._publish(commit)
+            with self._pulse.watching():
+                async for commit in commits:
+                    await self._publish(commit)
 
     def _place(self, cursor: Cursor) -> int | Cursor:
         """How the store is asked for what comes behind a cursor: by the index alone, if its commits have no marks."""
@@ -202,19 +209,22 @@ class _Feed:
         # By way of another epoch: what is known of the commits up to here may be of another copy of the store.
         EventPublisher.refresh(self._publisher)
         EventPublisher.refresh(self._publisher, index=head.index, epoch=head.epoch, mark=head.mark)
-        await self.begin(head, revocations)
+        await self.begin(head, revocations, now.index)
 
     async def begin(  # noqa: ASYNC910 - the caller has waited
-        self, head: Head, revocations: Revocations | None
+        self, head: Head, revocations: Revocations | None, seen: int
     ) -> None:
-        """Takes over what the store knows of cursors, where the publisher begins."""
+        """Takes over what the store knows of cursors, where the publisher begins.
+
+        `seen`: a commit that is as new as any that a snapshot was of.
+        """
         self._admission.unmarked = head.unmarked
         if revocations is not None and self._admission.salt is not None:
             self._admission.salt = revocations.salt
-            await self._take_over(self._admission, revocations)
+            await self._take_over(self._admission, revocations, seen)
 
     async def _take_over(  # noqa: ASYNC910 - as above
-        self, admission: Admission, revocations: Revocations
+        self, admission: Admission, revocations: Revocations, seen: int
     ) -> None:
         """What was revoked before this publisher, or this timeline. No cursor is good before all of it is known."""
         admission.is_loading = True
@@ -224,17 +234,40 @@ class _Feed:
             EventPublisher.remember_revocations(self._publisher, portion)
             await anyio.lowlevel.checkpoint()
         if admission.has_own:  # of which nobody knows where they stand among these
-            EventPublisher.remember_revocations(self._publisher, {}, floor=self._begun)
+            EventPublisher.remember_revocations(self._publisher, {}, floor=max(self._begun, seen))
         admission.is_loading = False
 
     async def _publish(self, commit: Commit) -> None:
         index, mark = commit.index, commit.mark
+        self._pulse.is_busy = True
         if index <= self._publisher.index:
             raise StoreError(f"the store's commit {index} came after {self._publisher.index}")
         publication = await self._publications.make(index, mark, commit.operations, self._turns)
         await self._turns.take(max(1, len(publication.events)))
-        self._announce(index, mark, publication, () if self._admission.salt is None else commit.revoked)
+        revoked = await self._close_most(index, () if self._admission.salt is None else commit.revoked)
+        self._announce(index, mark, publication, revoked)
         self._is_moving = not self._has_restarted
+        self._pulse.is_busy = False
+
+    async def _close_most(self, index: int, revoked: Collection[str]) -> Collection[str]:
+        """Closes the subscriptions of very many tokens ahead of the commit that revokes them, in portions.
+
+        Returns those that are to be closed by the commit itself: few, or of those who have come since.
+        In between nothing is published, and their cursors are stale up to this commit.
+        """
+        if len(revoked) <= _PORTION:
+            return revoked  # noqa: ASYNC910 - the caller waits
+        admission, rest = self._admission, iter(revoked)
+        with suppress(ValueError):  # or one is known that is newer: then these count as revoked there
+            EventPublisher.remember_revocations(self._publisher, {next(iter(revoked)): index})
+        try:
+            while portion := set(islice(rest, _PORTION)):
+                EventPublisher.publish(self._publisher, [close_subscription_event(portion)])
+                admission.closed |= portion
+                await anyio.lowlevel.checkpoint()
+            return admission.late  # noqa: ASYNC910 - there is at least one portion
+        finally:
+            admission.closed, admission.late = set(), set()
 
     async def _pass_over(self, error: UnreadableCommitError) -> None:  # noqa: ASYNC910 - the caller waits
         """Publishes nothing of the topics concerned; who reads them must start again, from the state."""
@@ -245,6 +278,7 @@ class _Feed:
         revoked = await self._revoked_since()
         if revoked is None:
             concerned, publication, revoked = self._topics.keys(), NOTHING, ()
+        revoked = await self._close_most(error.index, revoked)
         if concerned:
             _warner.warn("subscribers must start again: %s", error)
         self._leave_out(concerned, error.index, mark, publication, revoked)
@@ -320,11 +354,20 @@ class _Feed:
         """The store's, unless that has a timeline already of which the publisher does not know.
 
         It may be a little behind what is published, as that of a replica is: the history has the rest.
+        Of a replica that says that it is behind, or was seen to be, it is waited for.
         It may be ahead, but its end comes behind every revocation on the way there.
         """
-        epoch, begun = self._publisher.epoch, self._begun
+        epoch, begun, published = self._publisher.epoch, self._begun, self._publisher.index
+
+        async def ask() -> int | Cursor:
+            if self._pulse.is_behind_at_times:
+                head = await self._pulse.head()
+                if head.epoch == epoch and head.index < published:
+                    raise BehindError(f"the store is at commit {head.index}, and {published} was seen before")
+            return await self._store.snapshot(request, snapshot)
+
+        returned = await patiently(ask, _check_that_it_is_behind)
         try:
-            returned = await self._store.snapshot(request, snapshot)
             index = returned.cursor if isinstance(returned, EpochIndex) else returned
             its_epoch = index.epoch if isinstance(index, Cursor) else (await self._store.head()).epoch
         except BaseExceptionGroup as group:
@@ -332,8 +375,10 @@ class _Feed:
         if its_epoch != epoch:
             raise StoreError(f"the store was replaced (epoch {epoch!r} by {its_epoch!r}): ask again")
         reached = index.index if isinstance(index, Cursor) else index
+        if reached < published:
+            self._pulse.is_behind_at_times = True
         if reached < begun:
-            raise StoreError(f"the store's snapshot of {reached} is behind commit {begun}: ask again")
+            raise BehindError(f"the store's snapshot of {reached} is behind commit {begun}: ask again")
         await self._pass_revocations(reached)
         return index
 
@@ -361,11 +406,27 @@ class _Ended(StoreError):
     """The changes of the store have come to an end, which they should not."""
 
 
+def _check_that_it_is_behind(error: StoreError) -> None:
+    """Raises any other error; an engine raises this one before it appends anything."""
+    if not isinstance(error, BehindError):
+        raise error
+
+
 async def _revocations_of(store: Store) -> Revocations | None:
-    """None of a store that does not know of tokens, as one of the first edition does not."""
+    """None of a store that does not know of tokens, as one of the first edition does not; `StoreError` if damaged."""
     ask: Callable[[], Awaitable[object]] | None = getattr(store, "revocations", None)
     known = None if ask is None else await ask()
-    return known if isinstance(known, Revocations) else None  # noqa: ASYNC910 - there may be nothing to wait for
+    if not isinstance(known, Revocations):
+        return None  # noqa: ASYNC910 - there may be nothing to wait for, here and below
+    if not _is_in_order([*known.newest.values()]):
+        place = (await store.status()).place if isinstance(store, DescribedStore) else type(store).__name__
+        raise StoreError(f"{place}: damaged: the revocations are out of order")
+    return known  # noqa: ASYNC910 - as above
+
+
+def _is_in_order(indexes: Sequence[Any]) -> bool:
+    are_indexes = all(issubclass(kind, int) for kind in set(map(type, indexes)))
+    return are_indexes and indexes == sorted(indexes)
 
 
 @asynccontextmanager
@@ -406,9 +467,12 @@ async def open_store_publisher(
     When commits that the feed needs were compacted, or the store was restored or replaced, subscribers are closed
     with `CloseReason.REFRESH` and start again.
     So are those of the topics of a commit that cannot be read, which is passed over; the others go on.
-    When the store fails, that is tried again within 0.1 s, then twice as much, up to 5 s; subscribers wait, and new
-    snapshots fail.
+    When the store fails, that is tried again within 0.1 s, then twice as much, up to 5 s, and as soon as it is found to
+    answer again; subscribers wait, and new snapshots fail.
     The logger `trio_stream.stores` warns of it with the text of the `StoreError`, about ten times a minute at most.
+    Every two seconds or so the store is asked for its newest commit.
+    `EventPublisher.feed_age` says how long ago the publisher last knew that it had that; the logger warns when this is
+    more than 10 s, and again when it is not any more.
     When it fails at the beginning, the `StoreError` is raised.
 
     An exception of the block leaves it as it is, not in an exception group, unless the feed has failed, too.
@@ -419,20 +483,27 @@ async def open_store_publisher(
         raise TypeError(f"history is a number of commits, not {history!r}")
     if history < 0:
         raise ValueError(f"history is a number of commits from 0, not {history}")
-    published = {name: topic(name) for name in topics}
+    published: dict[str, Topic[Record]] = {}
+    for name in topics:
+        check_part("topic", name)
+        published[name] = topic(name)
+    since = time.monotonic()
     head = await store.head()
     revocations = await _revocations_of(store)  # behind the head: what is revoked later, the feed will tell
     admission = Admission(None if revocations is None else revocations.salt)
+    pulse = Pulse(store, since)
     publisher = StorePublisher(
         admission,
+        pulse,
         snapshot_cache_ttl=snapshot_cache_ttl,
         history=max(1, history),
         index=head.index,
         epoch=head.epoch,
         mark=head.mark,
     )
+    pulse.begin(publisher)
     async with running(partial(EventPublisher.run, publisher)):
-        feed = _Feed(store, publisher, published, admission)
-        await feed.begin(head, revocations)
-        async with running(feed.run):
+        feed = _Feed(store, publisher, published, admission, pulse)
+        await feed.begin(head, revocations, head.index)
+        async with running(feed.run), running(pulse.run):
             yield publisher

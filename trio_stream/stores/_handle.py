@@ -23,7 +23,8 @@ from trio_stream import (
     close_subscription_event,
 )
 
-from ._values import token_digest
+from ._pulse import Pulse
+from ._values import check_request, token_digest
 
 P = TypeVar("P", default=Any)
 
@@ -38,12 +39,21 @@ class Admission:
         self.unmarked = 0
         # The revocations of the store are not all known yet: no cursor is good meanwhile.
         self.is_loading = False
+        # The digests of tokens whose subscriptions were closed ahead of the commit that revokes them, which is to be
+        # published next; and those of them with which somebody has subscribed since.
+        self.closed: set[str] = set()
+        self.late: set[str] = set()
         # Tokens were revoked here, of which the store does not know.
         self.has_own = False
 
     def digest(self, token: str) -> str:
         assert self.salt is not None
         return token_digest(token, self.salt)
+
+    def note(self, token: str) -> None:
+        """Somebody subscribes with it."""
+        if self.closed and (digest := self.digest(token)) in self.closed:
+            self.late.add(digest)
 
     def admitted(self, request: SubscribeRequest[P], epoch: str) -> SubscribeRequest[P]:
         """The request with a cursor that the core judges as is right here, where the epoch is this."""
@@ -57,10 +67,16 @@ class Admission:
 class StorePublisher(EventPublisher):
     """A publisher that only its feed feeds."""
 
-    def __init__(self, admission: Admission, **options: Any) -> None:
+    def __init__(self, admission: Admission, pulse: Pulse, **options: Any) -> None:
         """The options are those of the class."""
         super().__init__(token_digest=None if admission.salt is None else admission.digest, **options)
         self._admission = admission
+        self._pulse = pulse
+
+    @property
+    @override
+    def feed_age(self) -> float:
+        return self._pulse.age
 
     @override
     def subscribe(
@@ -73,6 +89,8 @@ class StorePublisher(EventPublisher):
         label: str = "",
     ) -> Subscription[P]:
         if isinstance(request, SubscribeRequest):
+            check_request(request)
+            self._admission.note(request.token)
             request = self._admission.admitted(request, self.epoch)
         return super().subscribe(request, authorizer=authorizer, where=where, on_lag=on_lag, label=label)
 

@@ -5,6 +5,7 @@ Each page enters the changes anew and leaves them again, so that nothing is open
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from itertools import islice
 from typing import Final, TypeAlias
 
 from typing_extensions import override
@@ -15,11 +16,15 @@ from ._errors import HistoryLostError, StoreError, UnreadableCommitError
 from ._raised import error_of
 from ._store import Store
 from ._topic_log import PagedLog, TopicLog
-from ._turns import Turns
-from ._values import Change, Commit, Record
+from ._turns import BURST, Turns
+from ._values import JSON, Change, Commit, Put, Record
 
-_EVENTS: Final = 1024  # in a page, or one commit more
+# In a page, or one commit more.
+_EVENTS: Final = 1024
+_BYTES: Final = 1 << 20
 _PASSED: Final = 4096  # commits that a page looks at, with those about nothing that is asked for
+
+_NODE: Final = 32  # bytes that a value takes beside its characters, about
 
 Changes: TypeAlias = AbstractAsyncContextManager[AsyncIterator[Commit]]
 Place: TypeAlias = Callable[[Cursor], int | Cursor]
@@ -72,20 +77,47 @@ class _Page:
         self._turns = Turns()
         self._commits: list[Commit] = []
         self._events = 0
+        self._bytes = 0
         self._passed = 0
 
     @property
     def is_full(self) -> bool:
-        return self._events >= _EVENTS or self._passed >= _PASSED
+        return self._events >= _EVENTS or self._bytes >= _BYTES or self._passed >= _PASSED
 
-    async def add(self, index: int, mark: str, operations: tuple[Change, ...]) -> None:
-        await self._turns.take(max(1, len(operations)))
-        asked = tuple([each for each in operations if each.topic in self._topics])
-        self.last = Commit(index, asked, mark)
+    async def add(  # noqa: ASYNC910 - `_turns` sees to it
+        self, index: int, mark: str, operations: tuple[Change, ...]
+    ) -> None:
+        asked: list[Change] = []
+        for start in range(0, len(operations) or 1, BURST):
+            portion = operations[start : start + BURST]
+            await self._turns.take(max(1, len(portion)))
+            for each in portion:
+                if each.topic in self._topics:
+                    asked.append(each)
+                    self._weigh(each.previous)
+                    if isinstance(each, Put):
+                        self._weigh(each.value)
+        self.last = Commit(index, tuple(asked), mark)
         self._passed += 1
         self._events += len(asked)
         if asked:
-            self._commits.append(self.last)  # noqa: ASYNC910 - `_turns` sees to it
+            self._commits.append(self.last)
+
+    def _weigh(self, value: JSON) -> None:
+        """Counts its bytes, unless there are enough already: what is left of it then is not looked at."""
+        left = [value]
+        while left and self._bytes < _BYTES:
+            match left.pop():
+                case str(text):
+                    self._bytes += len(text)
+                case list() | tuple() as items:
+                    left += islice(items, _BYTES // _NODE)
+                case dict(items):
+                    left += islice(items.keys(), _BYTES // _NODE)
+                    left += islice(items.values(), _BYTES // _NODE)
+                case _:
+                    pass
+            self._bytes += _NODE
 
     async def end(self, error: StoreError) -> None:  # noqa: ASYNC910 - the caller has waited
         """The log cannot be followed further; raises that, unless the page has something."""

@@ -24,7 +24,7 @@ from typing import Any, Final
 import psycopg
 
 from ._anchors import Anchor, Anchors, Known, is_forked
-from ._errors import CommitUnknownError, StoreError, again
+from ._errors import BehindError, CommitUnknownError, StoreError, again
 from ._orders import Draft, Order, Outcome, draft
 from ._postgresql_schema import VERSION, create, prefix
 from ._postgresql_server import Connection, MayNotWriteError, Pool, Server, is_lost
@@ -221,8 +221,9 @@ class Database:
         if anchor is None:
             return row
         if row.is_standby and row.index < anchor.index:
-            raise self.server.error(
-                f"the standby is behind: it has commits up to {row.index}, and {anchor.index} was seen before"
+            raise BehindError(
+                f"{self.server.name}: the standby is behind: it has commits up to {row.index},"
+                f" and {anchor.index} was seen before"
             )
         found = {int(index): mark for index, mark in marks.items()}
         mark = mark_at(anchor.index, row, found)

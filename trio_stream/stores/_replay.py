@@ -9,11 +9,8 @@ new snapshot has what it did.
 While the store fails, a replay waits, for some seconds; then it has failed.
 """
 
-import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
-
-import anyio
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from trio_stream import (
     ALL,
@@ -29,17 +26,12 @@ from trio_stream._warn import Warner
 
 from ._errors import HistoryLostError, StoreError, UnreadableCommitError
 from ._pages import FollowedPages, Place, changes_behind
+from ._patience import patiently
 from ._publication import Publications
-from ._raised import error_of
 from ._store import Store
 from ._topic_log import PagedLog
 from ._turns import BURST, Turns
 from ._values import Commit, Entry, EpochIndex, Name, Put, Record
-
-T = TypeVar("T")
-
-# Seconds before each further attempt at a page, at most; with the last one it has failed.
-_BOUNDS: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 _warner: Final = Warner("trio_stream.stores")
 
@@ -81,7 +73,7 @@ class Replay:
             # It has gone back for a while, as a replica might.
             raise StoreError(f"the log of the store ends before commit {upto}, which was published")
 
-        return await _patiently(read)
+        return await patiently(read, _check)
 
     async def _append(
         self,
@@ -113,7 +105,7 @@ class Replay:
             async with changes_behind(self._store, topics, self._place(cursor)):
                 pass
 
-        await _patiently(enter)
+        await patiently(enter, _check)
 
     async def _is_finished(
         self, request: SubscribeRequest[Record], commits: Sequence[Commit], reached: Cursor
@@ -134,7 +126,7 @@ class Replay:
         async def get() -> Entry | None:
             return await self._store.get(name.topic, name.key, namespace=name.namespace)
 
-        entry = await _patiently(get)
+        entry = await patiently(get, _check)
         if entry is None or not entry.final or entry.index > reached.index:
             return False
         return not isinstance(entry.index, EpochIndex) or entry.index.epoch == reached.epoch
@@ -150,16 +142,9 @@ def _name(request: SubscribeRequest[Record]) -> Name | None:
     return Name(topic.name, key, namespace)
 
 
-async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:
-    """What comes of it, at the first attempt that does not fail; raises the error of the last."""
-    for bound in _BOUNDS:
-        try:
-            return await attempt()
-        except (StoreError, BaseExceptionGroup) as raised:
-            error = error_of(raised)
-            if isinstance(error, UnreadableCommitError):
-                _warner.warn("subscribers must start again: %s", error)
-            if isinstance(error, UnreadableCommitError | HistoryLostError):  # no other attempt will do better
-                raise StaleCursorError(str(error)) from error
-        await anyio.sleep(random.uniform(0, bound))  # noqa: S311 - no secret
-    return await attempt()
+def _check(error: StoreError) -> None:
+    """Raises where no other attempt will do better."""
+    if isinstance(error, UnreadableCommitError):
+        _warner.warn("subscribers must start again: %s", error)
+    if isinstance(error, UnreadableCommitError | HistoryLostError):
+        raise StaleCursorError(str(error)) from error

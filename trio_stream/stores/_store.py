@@ -94,6 +94,8 @@ class Store(Protocol):
         of the same store returns.
         Only the partition "default" has any keys.
         A request for one key whose value is final is told so by `SnapshotAppender.finish`.
+        A replica that knows less than it was seen to know raises `BehindError` before it appends anything: then it is
+        asked again.
         A store need not know `SubscribeRequest.prefix` and `ALL`: a publisher asks for them only one that `WideStore`
         describes.
         """

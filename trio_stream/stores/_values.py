@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, assert_neve
 
 from typing_extensions import override
 
-from trio_stream import Cursor, Payload, Subject, Topic
+from trio_stream import Cursor, Payload, Subject, SubscribeRequest, Topic
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """None, bool, int, finite float, str, list, dict with string keys; a tuple comes back as a list."""
@@ -102,7 +102,7 @@ class Revoke:
     def __post_init__(self) -> None:
         if not isinstance(self.token, str):
             raise TypeError(f"a token is a string, not {type(self.token).__name__}")
-        self.token.encode()  # UnicodeEncodeError, a ValueError
+        _check_token(self.token)
 
 
 Change: TypeAlias = Put | Delete
@@ -224,7 +224,9 @@ def token_digest(token: str, salt: bytes) -> str:
     """What a store keeps of a token that is revoked: BLAKE2b (RFC 7693) of 16 bytes with the salt as its key, in hex.
 
     Nobody can find the token who has only the store, if it is long enough not to be guessed.
+    One with half of a surrogate pair is a `ValueError`, which does not tell the token.
     """
+    _check_token(token)
     return blake2b(token.encode(), digest_size=16, key=salt).hexdigest()
 
 
@@ -318,6 +320,15 @@ def check_position(after: int | Cursor) -> Cursor | int:
     return after
 
 
+def check_request(request: SubscribeRequest[Any]) -> None:
+    """Raises for what no store can have: no subscription to it would ever get anything."""
+    _check_token(request.token)
+    for _, key, _, namespace, partition in request.interests:
+        for kind, text in (("key", key), ("namespace", namespace), ("partition", partition)):
+            if isinstance(text, str) and not (text.isascii() and "\0" not in text):
+                _check_text(kind, text)
+
+
 def last_changes(operations: Sequence[Operation]) -> Sequence[Change]:
     """What a commit of these does to the state: of several changes of one name the last, in the order of those."""
     changes = {operation.name: operation for operation in operations if not isinstance(operation, Revoke)}
@@ -333,9 +344,9 @@ def revoked_tokens(operations: Sequence[Operation]) -> Sequence[str]:
 
 def _check_name(topic: str, key: str, namespace: str) -> None:
     if not (_is_plain(topic) and _is_plain(key) and (namespace == "default" or _is_plain(namespace))):
-        _check_part("topic", topic)
-        _check_part("key", key)
-        _check_part("namespace", namespace)
+        check_part("topic", topic)
+        check_part("key", key)
+        check_part("namespace", namespace)
 
 
 def _is_plain(text: object) -> bool:
@@ -343,11 +354,32 @@ def _is_plain(text: object) -> bool:
     return type(text) is str and text != "" and text.isascii() and "\0" not in text
 
 
-def _check_part(kind: str, text: object) -> None:
+def check_part(kind: str, text: object) -> None:
+    """Raises for what no store can have as a topic, a key or a namespace."""
     if not isinstance(text, str):
         raise TypeError(f"a {kind} is a string, not {text!r}")
     if not text:
         raise ValueError(f"a {kind} must not be empty")
+    _check_text(kind, text)
+
+
+def _check_text(kind: str, text: str) -> None:
     if "\0" in text:
         raise ValueError(f"a {kind} must not contain NUL: {text!r}")
-    text.encode()  # UnicodeEncodeError, a ValueError, for what no store can hold
+    if not _is_encodable(text):
+        raise ValueError(f"a {kind} must not contain half of a surrogate pair: {text!r}")
+
+
+def _check_token(token: str) -> None:
+    if not _is_encodable(token):  # not raised from the error that says so, which has the token
+        raise ValueError("a token must not contain half of a surrogate pair")
+
+
+def _is_encodable(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
