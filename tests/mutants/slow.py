@@ -436,8 +436,8 @@ SLOW = (
         "a cursor that is stale is a failure",
         "D7",
         "_handlers.py",
-        "if passage.readers and not isinstance(error, StaleCursorError):",
-        "if passage.readers:",
+        "if passage.readers and not (passage.is_void or isinstance(error, StaleCursorError)):",
+        "if passage.readers and not passage.is_void:",
         REPLAY,
     ),
     Mutant(
