@@ -923,17 +923,75 @@ async def test_a_function_that_appends_what_the_reader_has_loses_and_repeats_not
         assert came == [*range(6, 6 + len(came))]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what the reader took last is in the history no more, and the mark only there"
-)
-async def test_a_reader_that_the_history_has_passed_still_knows_the_mark_of_its_cursor() -> None:
+async def one_of_it(subscription: Subscription[Health]) -> int:
+    return (await subscription.receive()).index
+
+
+async def one_at_once(subscription: Subscription[Health]) -> int:
+    return subscription.receive_nowait().index
+
+
+async def one_of_a_batch(subscription: Subscription[Health]) -> int:
+    return (await subscription.receive_batch(1))[-1].index
+
+
+async def two_in_a_loop(subscription: Subscription[Health]) -> int:
+    async for each in subscription:
+        if each.index == 22:
+            return each.index
+    raise AssertionError
+
+
+async def two_in_a_batch(subscription: Subscription[Health]) -> int:
+    return (await subscription.receive_batch(2))[-1].index
+
+
+WAYS = [one_of_it, one_at_once, one_of_a_batch, two_in_a_loop, two_in_a_batch]
+
+
+@pytest.mark.parametrize("is_checked", [False, True])
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_a_reader_that_the_history_has_passed_still_knows_the_mark_of_its_cursor(
+    way: Callable[[Subscription[Health]], Awaitable[int]], is_checked: bool
+) -> None:
     """D7: without it, whoever comes back is handed a snapshot, although the log has what is missing."""
-    async with logged(filled(20, copy="a"), history=2) as (store, publisher):
-        subscription = publisher.subscribe(after(store, 20))
-        store.fill(2)
-        assert indexes([await subscription.receive()]) == [21]
-        store.fill(2)
-        assert subscription.resume_request() == after(store, 21)
+    async with logged(filled(20, copy="a"), history=3) as (store, publisher):
+        where = (lambda _: True) if is_checked else None
+        subscription = publisher.subscribe(after(store, 20), where=where)
+        store.fill(3)
+        index = await way(subscription)
+        store.fill(4)
+        request = subscription.resume_request()
+        assert request == after(store, index)
+        subscription.close()
+        assert subscription.cursor == store.cursor(index)
+        again = publisher.subscribe(request)
+        assert indexes(await until(again, 27)) == [*range(index + 1, 28)]
+
+
+async def test_a_reader_knows_no_mark_that_is_not_of_its_cursor() -> None:
+    """A replay may come further than its last event, and not know which commit that is."""
+
+    async def replay(
+        request: SubscribeRequest[Health], cursor: Cursor, appender: SnapshotAppender[Health]
+    ) -> int | Cursor:
+        if cursor.index >= 20:
+            return await store.replay(request, cursor, appender)
+        await appender.append(store.log[18])
+        return 20
+
+    async with logged(filled(20, copy="a"), replay=replay, history=1) as (store, publisher):
+        store.fill(3)
+        gate = store.hold()
+        subscription = publisher.subscribe(after(store, 18))
+        assert await one_of_it(subscription) == 19
+        assert subscription.cursor == store.cursor(19)
+        await quiet()
+        with pytest.raises(WouldBlock):
+            subscription.receive_nowait()
+        assert subscription.cursor == Cursor(20, EPOCH)
+        gate.set()
+        assert await one_of_it(subscription) == 21
 
 
 async def test_a_page_that_led_nowhere_and_that_somebody_still_reads_is_not_read_again_and_again() -> None:

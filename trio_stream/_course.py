@@ -149,6 +149,7 @@ class Course(Slot, Generic[P]):
         "_snapshot",
         "_source",
         "_stop",
+        "_taken",
         "_unchecked",
         "_watchers",
         "epoch",
@@ -202,6 +203,8 @@ class Course(Slot, Generic[P]):
         # the unchecked feed. Both are 0 after a leap to another position.
         self._burst = self._stop = 0
         self._index = 0
+        # The mark of the event by which it has come to that index; "" if it has come otherwise.
+        self._taken = ""
         # Whether a task waits for an event, and then `_burst` is 0, or a payload is asked who may read it.
         self._is_receiving: bool | Literal["asking"] = False
         self._end: End | None = None
@@ -341,6 +344,8 @@ class Course(Slot, Generic[P]):
         if not mark and is_among_commits and source.start < self._position <= source.end:
             last = source.items[self._position - 1 - source.base]
             mark = last.mark if last.index == index else None
+        if not mark and is_among_commits and index == self._index:  # which everybody else has forgotten
+            mark = self._taken
         return Cursor(index, self.epoch, mark or "")
 
     def _leap(self, position: int) -> None:
@@ -416,7 +421,7 @@ class Course(Slot, Generic[P]):
         """Everything up to this commit was had."""
         feed = self._feed
         self._known = Place(index, mark) if mark else None
-        self._index = index
+        self._index, self._taken = index, ""
         self._tell_watchers()
         if self._is_past_end(index):
             self._stand_in(feed, feed.end)
@@ -501,7 +506,7 @@ class Course(Slot, Generic[P]):
         if not self._index:
             self._count_beginning("replayed" if is_good else "stale")
         if is_good:
-            self._index = place.at
+            self._index, self._taken = place.at, ""
             self._known = Place(*place) if place.mark else None
             self._tell_watchers()
         else:
@@ -525,7 +530,7 @@ class Course(Slot, Generic[P]):
         index, mark, is_finished = sequel
         if is_finished:
             self._learn_of_end(Finished(index, is_published=False))
-        self._index = index
+        self._index, self._taken = index, ""
         self._known = Place(index, mark) if mark else None
         # A cursor that was ahead of the log comes back as it was.
         self._go_on(is_judged=not mark or index > page.cursor.index)
@@ -640,7 +645,8 @@ class Course(Slot, Generic[P]):
         """Ends at the commit that says so, which may have had no event: a resume from there is not too old."""
         assert isinstance(self._feed.sequel, Finished)
         at, is_published, _ = self._feed.sequel
-        self._index = max(self._index, at)
+        if at > self._index:
+            self._index, self._taken = at, ""
         self._finish(End(None, is_finished=True, is_published=is_published))
 
     def _finish(self, end: End) -> None:

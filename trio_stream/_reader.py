@@ -104,6 +104,7 @@ class Reader(Course[P]):
         """The next event of an ordered feed, which is there and past the bound."""
         event = feed.items[position - feed.base]
         self._index = event.index
+        self._taken = event.mark
         self._position = position + 1
         if self._conflation is None:
             self._unchecked = feed
@@ -159,6 +160,7 @@ class Reader(Course[P]):
                         rights.count(event, shown)
                 position += 1
                 self._index = event.index
+                self._taken = event.mark
                 if shown is None:
                     hidden += 1
                 elif events is None:
@@ -194,6 +196,7 @@ class Reader(Course[P]):
         self._passed += position - self._position - bool(events)
         self._position = position
         self._index = index
+        self._taken = mark
         if not events:
             return None
         conflation.conflated += 1
@@ -240,6 +243,7 @@ class Reader(Course[P]):
                 assert self._rights is not None
                 self._rights.count(event, None)
                 self._index = event.index
+                self._taken = event.mark
             self._position += 1
             self._passed += 1
 
@@ -360,6 +364,7 @@ class Reader(Course[P]):
         elif events:
             self._position += len(events)
             self._index = events[-1].index
+            self._taken = events[-1].mark
         return events
 
     def _stands_before_events(self) -> bool:

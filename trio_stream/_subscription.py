@@ -296,6 +296,7 @@ class Subscription(Reader[P], _Receiver[Event[P]]):
                         event = feed.items[position - feed.base]
                         self._position = position + 1
                         self._index = event.index
+                        self._taken = event.mark
                         return event  # noqa: ASYNC910 - every BURST events there is a checkpoint
                 if position < self._burst and self._is_ready() and (shown := self._take()) is not None:
                     return shown  # noqa: ASYNC910 - the same
