@@ -1,5 +1,6 @@
 """Rows: what one more process of a fleet costs, in processor time; "From one process to a fleet" reckons with them."""
 
+import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,18 +9,21 @@ from pathlib import Path
 from time import process_time
 
 import anyio
+import anyio.lowlevel
 from stores.postgresql.server import missing
 
 from trio_stream import SubscribeRequest, open_publisher
 from trio_stream.stores import open_store
 
-from .ours import START, VALUES, commit, no_state
+from .ours import START, VALUES, commit, live, no_state
 from .row import Figure, Load, Row, Sample
+from .rows_bulk import MEMORY, status_of
 from .rows_follow import latency
 from .rows_postgresql import DURABLE, served
 from .timing import seconds_each, settle
 
 FAST, PACED = 0.0, 0.005  # seconds before each commit of the other process
+FEW = 500  # readers, before memory is looked at for the first time
 
 
 async def _publish(n: int, seconds: float, *, is_relayed: bool) -> Sample:
@@ -49,6 +53,37 @@ async def _publish(n: int, seconds: float, *, is_relayed: bool) -> Sample:
 
 def publish(is_relayed: bool, load: Load) -> Sample:
     return anyio.run(partial(_publish, load.n, load.seconds, is_relayed=is_relayed), backend="trio")
+
+
+async def _wait(n: int) -> Sample:
+    """Readers who wait in `async for`, each in a task of its own."""
+    async with (
+        open_publisher({VALUES: no_state}, index=START) as publisher,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def read() -> None:
+            async with live(publisher) as subscription:
+                async for _ in subscription:
+                    pass
+
+        async def start(count: int) -> float:
+            for _ in range(count):
+                tasks.start_soon(read)
+            before = publisher.statistics().waiting
+            while publisher.statistics().waiting < before + count:
+                await anyio.lowlevel.checkpoint()
+            gc.collect()
+            return status_of(MEMORY)
+
+        few = await start(FEW)
+        many = await start(n)
+        tasks.cancel_scope.cancel()
+    return {"size": (many - few) * 1e3 * 1024 / n}
+
+
+def wait(backend: str, load: Load) -> Sample:
+    return anyio.run(_wait, load.n, backend=backend)
 
 
 async def _follow(url: str, commits: int, pace: float) -> Sample:
@@ -88,6 +123,14 @@ ROWS = (
         (2,),
         counts="commits",
         baseline="publish",
+    ),
+    Row(
+        "fleet-reader",
+        "Memory of the process for readers who wait, each a task of its own",
+        (Figure("size", "bytes for each"),),
+        {f"on {backend}": partial(wait, backend) for backend in ("trio", "asyncio")},
+        (20_000,),
+        (100,),
     ),
     Row(
         "fleet-follow",

@@ -50,6 +50,7 @@ OF_STORES = (
     "postgresql-start",
     "postgresql-replay",
     "fleet-relay",
+    "fleet-reader",
     "fleet-follow",
 )
 OPTIONAL = {"broadcaster", "aio-broadcast", "reactivex (no tasks)"}  # of the dependency group `bench`
