@@ -1,6 +1,6 @@
 """Changes the core and the views in all the ways that are proposed, and finds what no test notices.
 
-`python tests/mutants/proposed` takes all of them, `--sample 600` some, `--only view/_table.py` those of files whose
+`python tests/mutants/proposed` takes all of them, `--sample 300` some, `--only view/_table.py` those of files whose
 path begins so.
 What was found out is kept in `.mutants`: a run that was stopped goes on, and only what was changed is tried again.
 `--fresh` forgets it, which is due when tests have changed.
@@ -84,13 +84,15 @@ class Map:
             say(f"finding out which lines are run by {', '.join(missing)}")
             places = {KEPT / f"drawn{at}.json": missing[at::PORTIONS] for at in range(PORTIONS)}
             tasks = ((place, partial(_draw, place, files)) for place, files in places.items() if files)
-            for place, failure in results(tasks, AT_ONCE):
-                if failure is not None:
-                    raise RuntimeError(f"without any change: {failure}")
+            for place, failures in results(tasks, AT_ONCE):
+                if not place.exists():
+                    raise RuntimeError(f"without any change: {failures}")
+                if failures is not None:
+                    say(f"fails without any change, and is left out: {failures}")
                 for name, part in json.loads(place.read_text()).items():
                     parts[name] = {"of": [package, tests[name]], **part}
                 place.unlink()
-            _write(kept, parts)
+                _write(kept, parts)
         self._parts = parts.values()
         self._seconds: dict[str, float] = {}
         for part in self._parts:
@@ -123,7 +125,7 @@ def _draw(place: Path, files: Sequence[str], say: Say) -> str | None:
 
     with suppress(RuntimeError):  # of pytest, when a test has failed
         run_pytest(Collected(draw), files)
-    return next(iter(failures), None)
+    return ", ".join(failures) or None
 
 
 def _write(file: Path, value: object) -> None:
