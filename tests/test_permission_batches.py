@@ -54,6 +54,22 @@ async def test_a_batch_goes_on_behind_whatever_is_hidden(hidden: int) -> None:
     assert [each.index for each in batch] == [2, publisher.index]
 
 
+@pytest.mark.parametrize("hidden", [1, 300, 2000])
+async def test_a_batch_goes_on_behind_whatever_is_hidden_in_a_snapshot(hidden: int) -> None:
+    async def handler(_: SubscribeRequest[Health], snapshot: SnapshotAppender[Health]) -> int:
+        for key in ("web", *(f"secret {number}" for number in range(hidden)), "api"):
+            await snapshot.append([event(1, key)])
+        return 1
+
+    async with opened(handler, index=1) as (_, publisher):
+        request = SubscribeRequest(HEALTH)
+        async with publisher.subscribe(request) as other:
+            await other.receive_until_current()  # the snapshot is whole
+            subscription = publisher.subscribe(request, authorizer=frozenset({"web", "api"}))
+            batch = await subscription.receive_batch()
+    assert kinds(batch) == ["1:web=ok", "1:api=ok", "eos@1"]
+
+
 @pytest.mark.parametrize("first", ["horizon", "receive_nowait", "receive_batch", "async for"])
 async def test_a_payload_that_is_asked_may_look_at_the_horizon(first: str) -> None:
     """D3: which stands still meanwhile, and every event comes once and is counted once."""
