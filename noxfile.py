@@ -23,6 +23,8 @@ CORE = ",".join(
     f"*/{path}" for path in sorted(Path("trio_stream").glob("_*.py")) if path.name != "__main__.py"
 )
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
+USUAL = ("-m", "not slow and not variant")
+WITHOUT_SERVERS = ("--ignore=tests/stores/postgresql", "--ignore=tests/testing")
 INSTALLED = {"PYTHONSAFEPATH": "1"}  # `python -m` would put the checkout in front of what is installed
 
 
@@ -43,19 +45,18 @@ def quick(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All the tests on the newest Python; on the others what is not slow, on trio and asyncio.
 
-    Those between the oldest and the newest leave out a server, and what tests the test kit.
+    Those between the oldest and the newest leave out servers, and what tests the test kit, and measure no coverage.
     """
     install(session, "tests", extras="[cli]")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
         return
+    if session.python in PYTHONS[1:-1]:
+        session.run("python", "-m", "pytest", *PARALLEL, *USUAL, *WITHOUT_SERVERS, env=INSTALLED)
+        return
     for stale in Path().glob(f".coverage.{session.python}.*"):
         stale.unlink()
-    chosen: tuple[str, ...] = ()
-    if session.python != PYTHONS[-1]:
-        chosen = ("-m", "not slow and not variant")
-    if session.python in PYTHONS[1:-1]:
-        chosen = (*chosen, "--ignore=tests/stores/postgresql", "--ignore=tests/testing")
+    chosen = () if session.python == PYTHONS[-1] else USUAL
     data = str(Path.cwd() / f".coverage.{session.python}")
     environment = {**INSTALLED, "COVERAGE_FILE": data}
     session.run("coverage", "run", "-m", "pytest", *PARALLEL, *chosen, env=environment)
@@ -63,7 +64,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def coverage(session: nox.Session) -> None:
-    """Branch coverage of all the test runs together, as the newest Python that has measured reports it."""
+    """Branch coverage of the test runs that measure it, as the newest Python among them reports it."""
     measured = [python for python in PYTHONS if any(Path().glob(f".coverage.{python}.*"))]
     if not measured:
         session.error("there is nothing to report: `nox -s tests` measures")
@@ -81,7 +82,7 @@ def report(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
-    """The tests that are not slow, on the lowest Python with the lowest versions that pyproject.toml allows."""
+    """Tests on trio and asyncio, on the lowest Python with the lowest versions that pyproject.toml allows."""
     project = PROJECT["project"]
     bounds = [*project["dependencies"]]
     for extra in project["optional-dependencies"].values():
@@ -89,7 +90,13 @@ def lowest(session: nox.Session) -> None:
     constraints = Path(session.create_tmp()) / "constraints.txt"
     constraints.write_text("\n".join(re.sub(r"(\[.*\])?>=", "==", bound) for bound in bounds))
     session.install(".[cli]", "-c", str(constraints), *nox.project.dependency_groups(PROJECT, "tests"))
-    session.run("python", "-m", "pytest", *(session.posargs or (*PARALLEL, "-m", "not slow")), env=INSTALLED)
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        *(session.posargs or (*PARALLEL, *USUAL, "--ignore=tests/testing")),
+        env=INSTALLED,
+    )
 
 
 @nox.session

@@ -36,13 +36,13 @@ OTHERS = (
 )
 # Arguments of the interpreter; those of one line side by side, one line after the other.
 COMMANDS = (
+    ("tests/mutants/proposed --sample 600 --fresh",),
+    ("tests/mutants",),
     (
         f"{PYTEST} tests/model tests/schedules",
         f"{PYTEST} {' '.join(f'tests/{name}' for name in OTHERS.split())}",
     ),
     ("tests/faults",),
-    ("tests/mutants",),
-    ("tests/mutants/proposed --sample 600 --fresh",),
 )
 
 

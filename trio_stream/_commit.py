@@ -168,6 +168,10 @@ def plain_subject_of(payload: Any) -> Subject:
         return _subject_of(payload)
     if type(given) is str:
         return cast("Subject", (given, "default", "default"))
+    if type(given) is Subject:
+        key, namespace, partition = given
+        if type(key) is str and type(namespace) is str and type(partition) is str:
+            return given
     return _subject_of(payload)
 
 

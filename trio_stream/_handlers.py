@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from typing_extensions import TypeVar, override
 
 from ._arguments import check_events, check_index
@@ -59,6 +60,21 @@ class SnapshotAppender(Protocol[P_contra]):
         returned.
         """
         ...
+
+    async def extend(self, commits: Iterable[Iterable[Event[P_contra]]], /) -> int:
+        """Appends the events of each commit in order, until one `append` would return False; returns how many that are.
+
+        For many commits that are at hand it takes half of the time: in a replay it has a checkpoint at least every 64
+        events, or one commit more, and not for each commit.
+        A checkpoint. Raises what `append` raises; what came before is appended then.
+        """
+        await anyio.lowlevel.checkpoint()
+        count = 0
+        for events in commits:
+            count += 1
+            if not await self.append(events):
+                break
+        return count
 
     def finish(self) -> None:
         """Says that the subject that is asked for is finished: nothing will ever come after what is appended.
@@ -129,6 +145,9 @@ Compose: TypeAlias = Callable[
 ]
 """Puts the snapshots of several interests together; None if the history passed one of them."""
 
+
+_Checked: TypeAlias = tuple[Sequence[Event[Any]], list[Event[Any]], Sequence[Replacement]]
+_BURST: Final = 64  # events in a replay between two checkpoints
 
 _NOT_FINISHED: Final = "only a source that finishes can say so, and of one key"
 
@@ -246,15 +265,40 @@ class PageAppender(SnapshotAppender[Any]):
 
     @override
     async def append(self, events: Iterable[Event[Any]], /) -> bool:
+        commit = self._checked(events)
+        await self._passages.parking.backend.checkpoint()
+        return self._put(*commit)
+
+    @override
+    async def extend(self, commits: Iterable[Iterable[Event[Any]]], /) -> int:
+        await self._passages.parking.backend.checkpoint()
+        count = burst = 0
+        for events in commits:
+            group, kept, replacements = self._checked(events)
+            burst += len(group)
+            if burst > _BURST:
+                await self._passages.parking.backend.checkpoint()
+                burst = len(group)
+            count += 1
+            if not self._put(group, kept, replacements):
+                break
+        return count
+
+    def _checked(self, events: Iterable[Event[Any]]) -> _Checked:
+        """What was appended, and as its readers may have it; raises unless it is a commit after the last."""
         page = self._page
         group, kept = of_one_commit(events, page.interests)
-        kept, replacements = without_previous(kept)
-        index = group[0].index if group else page.last
-        if group and index <= page.last:
-            raise InvalidCommitError(f"commit {index} was appended to a replay after {page.last}")
-        await self._passages.parking.backend.checkpoint()
+        if group and group[0].index <= page.last:
+            raise InvalidCommitError(f"commit {group[0].index} was appended to a replay after {page.last}")
+        return group, *without_previous(kept)
+
+    def _put(
+        self, group: Sequence[Event[Any]], kept: list[Event[Any]], replacements: Sequence[Replacement]
+    ) -> bool:
         if self._is_closed:
             raise ClosedResourceError("the replay function of this appender has returned")
+        page = self._page
+        index = group[0].index if group else page.last
         if group and page.is_full and self.cut is None:
             self.cut = page.items[-1] if page.items else Event(group[0].topic, page.cursor.index, None)
         if self.cut is None and 0 < page.until < index:

@@ -7,13 +7,15 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from itertools import count, islice
+from itertools import count, islice, starmap
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+from trio_stream import Event, Topic
+from trio_stream.stores import Commit, Put, Record
 from trio_stream.stores.sqlite import create_tables
 
 KEYS: Final = 1000  # that the commits of a log are about, in turn
@@ -118,14 +120,33 @@ def read_state(connection: sqlite3.Connection, topic: str) -> int:
     return sum(1 for _ in ((key, json.loads(value), index, final) for key, value, index, final in rows))
 
 
-def read_log(connection: sqlite3.Connection, after: int, *, decode: bool = True) -> int:
-    """Reads all commits behind that one, and what they did unless that is to be left as it is; how many."""
+def read_log(connection: sqlite3.Connection, after: int, take: Callable[..., object]) -> int:
+    """Takes all commits behind that one; how many there were."""
     rows = connection.execute(
         "SELECT idx, mark, operations, revoked FROM ts_log WHERE idx > ? ORDER BY idx", (after,)
     )
-    if not decode:
-        return sum(1 for _ in rows)
-    return sum(1 for _ in ((index, mark, json.loads(text), revoked) for index, mark, text, revoked in rows))
+    return sum(1 for _ in starmap(take, rows))
+
+
+def as_it_is(*row: object) -> object:
+    return row
+
+
+def decoded(index: int, mark: object, text: str, revoked: object) -> object:
+    return index, mark, json.loads(text), revoked
+
+
+def delivered(index: int, mark: object, text: str, _revoked: object) -> object:
+    """What a reader gets, made of a commit of one put: the objects, checked as their classes do, and nothing else."""
+    ((_, name, namespace, key, value, *before),) = json.loads(text)
+    replaces = bool(before)
+    previous = before[0][0] if before else None
+    put = Put(name, key, value, namespace, previous=previous, replaces=replaces)
+    commit_ = Commit(index, (put,), str(mark))
+    record = Record(key, put.value, "put", namespace)
+    replaced = Record(key, put.previous, "put", namespace) if replaces else None
+    whole = Event(Topic(name), index, record, previous=replaced, mark=commit_.mark)
+    return Event(whole.topic, index, record, mark=commit_.mark)  # nobody may have what was there before
 
 
 def _key(number: int) -> str:

@@ -7,9 +7,9 @@ the log.
 
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
-from itertools import count
+from itertools import count, starmap
 from time import perf_counter
 from typing import Any, Final
 
@@ -88,16 +88,12 @@ def load_log(connection: "psycopg.Connection[Any]", topic: str, commits: int) ->
     connection.execute("VACUUM ANALYZE")
 
 
-def read_log(connection: "psycopg.Connection[Any]", after: int, *, decode: bool = True) -> int:
-    """Reads all commits behind that one, and what they did unless that is to be left as it is; how many."""
+def read_log(connection: "psycopg.Connection[Any]", after: int, take: Callable[..., object]) -> int:
+    """Takes all commits behind that one; how many there were."""
     with connection.cursor("log") as cursor:  # of the server: the log need not have room in memory
         cursor.itersize = 512
         rows = cursor.execute(_READ_LOG, (after,))
-        if not decode:
-            return sum(1 for _ in rows)
-        return sum(
-            1 for _ in ((index, mark, json.loads(text), revoked) for index, mark, text, revoked in rows)
-        )
+        return sum(1 for _ in starmap(take, rows))
 
 
 def payloads(url: str) -> Generator[str, None, None]:

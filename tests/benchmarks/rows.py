@@ -6,6 +6,7 @@ from . import (
     rows_bulk,
     rows_commits,
     rows_fan,
+    rows_fleet,
     rows_follow,
     rows_import,
     rows_interests,
@@ -35,7 +36,7 @@ _CORE = (
     rows_import,
 )
 _STORES = (rows_store, rows_commits, rows_follow, rows_bulk, rows_replay)
-_POSTGRESQL = (rows_postgresql,)
+_POSTGRESQL = (rows_postgresql, rows_fleet)
 
 # The names of the rows in each file of a report, which are written by runs of their own: the disk has bad days.
 FILES: Mapping[str, tuple[str, ...]] = {

@@ -14,12 +14,13 @@ from stores.postgresql.server import Server, missing
 from trio_stream.stores import open_store
 
 from . import by_hand_postgresql as by_hand
+from .by_hand import as_it_is, decoded, delivered
 from .processes import ENVIRONMENT, command
 from .row import Aim, Figure, Load, Row, Sample
 from .rows_bulk import TOPIC, measure_head, measure_start
 from .rows_commits import LONGER, commits_of_tasks, commits_of_worker
 from .rows_follow import PACE, PACED, latency
-from .rows_replay import BARE, FIGURES, FIRST, SELECT, Measure, read_changes, read_replay
+from .rows_replay import BARE, FIGURES, FIRST, OBJECTS, SELECT, Measure, read_changes, read_replay
 from .store_committer import OTHERS
 from .timing import settle
 
@@ -139,10 +140,10 @@ def from_store(measure: Callable[[str], Awaitable[Sample]], load: Load) -> Sampl
         return anyio.run(measure, url, backend="trio")
 
 
-def from_select(decode: bool, load: Load) -> Sample:
+def from_select(take: Callable[..., object], load: Load) -> Sample:
     with _logged(load.n) as url, closing(psycopg.connect(url)) as connection:
         measure = Measure(load.n)
-        measure.count = by_hand.read_log(connection, FIRST, decode=decode)
+        measure.count = by_hand.read_log(connection, FIRST, take)
         return measure.sample()
 
 
@@ -230,8 +231,9 @@ ROWS = (
         {
             "a publisher's subscriber who resumes": partial(from_store, read_replay),
             "Store.changes": partial(from_store, read_changes),
-            SELECT: partial(from_select, True),
-            BARE: partial(from_select, False),
+            OBJECTS: partial(from_select, delivered),
+            SELECT: partial(from_select, decoded),
+            BARE: partial(from_select, as_it_is),
         },
         (200_000,),
         (2_000,),
@@ -240,6 +242,7 @@ ROWS = (
         aims=(
             Aim("rate", "a publisher's subscriber who resumes", 200_000, at_least=0.5, versus=SELECT),
             Aim("rate", "Store.changes", 200_000, at_least=0.5, versus=SELECT),
+            Aim("rate", "a publisher's subscriber who resumes", 200_000, at_least=0.5, versus=OBJECTS),
         ),
         rounds=2,
         missing=missing,

@@ -69,18 +69,19 @@ def from_store(backend: str, read: Callable[[str], Awaitable[Sample]], load: Loa
         return anyio.run(read, f"sqlite:{path}", backend=backend)
 
 
-def from_select(decode: bool, load: Load) -> Sample:
+def from_select(take: Callable[..., object], load: Load) -> Sample:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
         fill_log(path, load.n)
         with by_hand.connected(path) as connection:
             measure = Measure(load.n)
-            measure.count = by_hand.read_log(connection, FIRST, decode=decode)
+            measure.count = by_hand.read_log(connection, FIRST, take)
             return measure.sample()
 
 
 FIGURES = (Figure("rate", "commits/s", more_is_better=True), Figure("peak", "MB more in use at the peak"))
 SELECT, BARE = "SELECT and json.loads", "SELECT"
+OBJECTS = "SELECT, json.loads and the objects that a reader gets"
 
 ROWS = (
     Row(
@@ -91,8 +92,9 @@ ROWS = (
             "a publisher's subscriber who resumes, on trio": partial(from_store, "trio", read_replay),
             "a publisher's subscriber who resumes, on asyncio": partial(from_store, "asyncio", read_replay),
             "Store.changes, on trio": partial(from_store, "trio", read_changes),
-            SELECT: partial(from_select, True),
-            BARE: partial(from_select, False),
+            OBJECTS: partial(from_select, by_hand.delivered),
+            SELECT: partial(from_select, by_hand.decoded),
+            BARE: partial(from_select, by_hand.as_it_is),
         },
         (200_000,),
         (2_000,),
@@ -107,6 +109,13 @@ ROWS = (
                 versus=SELECT,
             ),
             Aim("rate", "Store.changes, on trio", 200_000, at_least=0.5, versus=SELECT),
+            Aim(
+                "rate",
+                "a publisher's subscriber who resumes, on trio",
+                200_000,
+                at_least=0.5,
+                versus=OBJECTS,
+            ),
         ),
         rounds=2,
     ),

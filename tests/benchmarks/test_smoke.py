@@ -49,6 +49,9 @@ OF_STORES = (
     "postgresql-receive",
     "postgresql-start",
     "postgresql-replay",
+    "fleet-relay",
+    "fleet-reader",
+    "fleet-follow",
 )
 OPTIONAL = {"broadcaster", "aio-broadcast", "reactivex (no tasks)"}  # of the dependency group `bench`
 

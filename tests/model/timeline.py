@@ -50,6 +50,11 @@ class Line:
     def newer_than(self, index: int) -> int:
         return sum(kept > index for kept in self.log)
 
+    def has_room_behind(self, index: int) -> bool:
+        """Whether what comes after this commit is at most half of what is kept, by commits and by events."""
+        newer = self.newer_than(index)
+        return newer * 2 <= self.limit and newer * 2 * self._events() <= self.most_events * len(self.log)
+
     def subjects(self) -> set[Subject]:
         """All that have a delivery among what is kept, and the blank keys of their namespaces."""
         kept = set(self.log)

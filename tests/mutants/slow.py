@@ -3,6 +3,7 @@
 from mutants.mutant import Mutant
 
 REPLAY = ("test_replay.py", "test_replay_failures.py", "test_replay_ends.py", "model/test_slow.py")
+EXTEND = ("test_extend.py",)
 CONFLATION = (
     "test_conflation.py",
     "test_conflation_rights.py",
@@ -347,9 +348,49 @@ SLOW = (
         "a replay may append in any order",
         "D2, D3",
         "_handlers.py",
-        "        if group and index <= page.last:\n",
+        "        if group and group[0].index <= page.last:\n",
         "        if False:\n",
         REPLAY,
+    ),
+    Mutant(
+        "a page that is extended holds up the event loop",
+        "D12, D15",
+        "_handlers.py",
+        "            if burst > _BURST:\n",
+        "            if False:\n",
+        EXTEND,
+    ),
+    Mutant(
+        "what extends a page is no checkpoint",
+        "D12",
+        "_handlers.py",
+        "        await self._passages.parking.backend.checkpoint()\n        count = burst = 0\n",
+        "        count = burst = 0\n",
+        EXTEND,
+    ),
+    Mutant(
+        "of what extends a page one more is taken than there is room for",
+        "D3",
+        "_handlers.py",
+        "            if not self._put(group, kept, replacements):\n                break\n",
+        "            self._put(group, kept, replacements)\n",
+        EXTEND,
+    ),
+    Mutant(
+        "a page that is extended takes a commit less than it says",
+        "D3",
+        "_handlers.py",
+        "            if not self._put(group, kept, replacements):\n                break\n        return count\n",
+        "            if not self._put(group, kept, replacements):\n                break\n        return count + 1\n",
+        EXTEND,
+    ),
+    Mutant(
+        "a store's replay goes on behind what the page had room for",
+        "D3, D7",
+        "stores/_replay.py",
+        "places[taken - 1]",
+        "places[min(taken, len(places) - 1)]",
+        ("stores/test_start_at_the_head.py",),
     ),
     Mutant(
         "a reader that conflates reads the log",
@@ -395,8 +436,8 @@ SLOW = (
         "a cursor that is stale is a failure",
         "D7",
         "_handlers.py",
-        "if passage.readers and not isinstance(error, StaleCursorError):",
-        "if passage.readers:",
+        "if passage.readers and not (passage.is_void or isinstance(error, StaleCursorError)):",
+        "if passage.readers and not passage.is_void:",
         REPLAY,
     ),
     Mutant(

@@ -203,6 +203,22 @@ async def test_a_slow_reader_gets_every_commit_by_replay(house: House) -> None:
             assert (await receive(subscription)).index == (await store.head()).index
 
 
+async def test_what_the_log_reads_at_once_may_be_more_than_a_page_of_the_publisher(house: House) -> None:
+    """D3: what there was no room for comes with the next one; two of three commits are of other keys."""
+    async with house.open() as store:
+        await store.commit([put("first", 0)])
+        first = (await store.head()).cursor
+        for number in range(300):
+            await store.commit([put(f"{'xyz'[number % 3]}-{key}", number) for key in range(12)])
+        async with open_store_publisher(store, ["jobs"]) as publisher:
+            request = SubscribeRequest(JOBS, "x", prefix=True).after(first)
+            async with publisher.subscribe(request) as subscription:
+                got = [await receive(subscription) for _ in range(100)]
+    assert [[record.value for record in each.payloads] for each in got] == [
+        [number] * 12 for number in range(0, 300, 3)
+    ]
+
+
 async def test_a_cursor_that_the_log_no_longer_has_is_a_new_snapshot(house: House) -> None:
     async with house.open() as store:
         await fill(store, 6)

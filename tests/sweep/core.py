@@ -1,7 +1,8 @@
 """The public async calls of the core, each in a setting in which it has to wait."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -316,8 +317,19 @@ async def running_a_disabled_publisher() -> AsyncIterator[Setting]:
     yield Setting(publisher.run)
 
 
+async def append(appender: SnapshotAppender[Health], rows: Iterable[Sequence[Event[Health]]]) -> None:
+    for row in rows:
+        await appender.append(row)
+
+
+async def extend(appender: SnapshotAppender[Health], rows: Iterable[Sequence[Event[Health]]]) -> None:
+    await appender.extend(rows)
+
+
 @asynccontextmanager
-async def appending() -> AsyncIterator[Setting]:
+async def appending(
+    how: Callable[[SnapshotAppender[Health], Iterable[Sequence[Event[Health]]]], Awaitable[None]],
+) -> AsyncIterator[Setting]:
     """Far ahead of the readers, so that it has to wait for them: what was cancelled is not in the snapshot."""
     appenders: list[SnapshotAppender[Health]] = []
     done = anyio.Event()
@@ -333,11 +345,14 @@ async def appending() -> AsyncIterator[Setting]:
             appended = 0
             got: list[Event[Health]] = []
 
-            async def call() -> None:
+            def rows() -> Iterator[Sequence[Event[Health]]]:
                 nonlocal appended
                 while appended < FAR:
-                    await appenders[0].append([event(1, f"{appended}")])
-                    appended += 1
+                    yield [event(1, f"{appended}")]
+                    appended += 1  # who asks for the next one has appended it
+
+            async def call() -> None:
+                await how(appenders[0], rows())
 
             while appended < FAR - 8:  # as many as can be appended without a reader
                 await appenders[0].append([event(1, f"{appended}")])
@@ -426,7 +441,8 @@ CORE: dict[str, Any] = {
     "Subscription.aclose": leaving(Subscription[Health].aclose),
     "EventPublisher.run": running_a_publisher,
     "NoOpEventPublisher.run": running_a_disabled_publisher,
-    "SnapshotAppender.append": appending,
+    "SnapshotAppender.append": partial(appending, append),
+    "SnapshotAppender.extend": partial(appending, extend),
     "open_publisher": opening_a_publisher,
     "running": running_beside_a_block,
 }

@@ -19,11 +19,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol, TypeVar
 
-import anyio
 import psycopg
+from typing_extensions import override
 
 from trio_stream import ClosedResourceError
 
+from ._lookout import Lookout
 from ._postgresql_database import Database, Row
 from ._postgresql_server import Connection
 from ._postgresql_writing import Statement
@@ -112,15 +113,11 @@ class Listener:
             self._connection = None
 
 
-class Tail:
-    """What readers of the log wait for; for the event loop's thread.
-
-    A reader notes `version`, reads, and if there was nothing waits until the version is another.
-    One of those who wait looks for all; when it leaves, the next one takes over.
-    """
+class Tail(Lookout):
+    """What readers of the log wait for."""
 
     def __init__(self, database: Database, listener: Listener, ask: Ask, *, poll_interval: float) -> None:
-        self.version = 0
+        super().__init__()
         self._database = database
         self._listener = listener
         self._ask = ask
@@ -131,40 +128,14 @@ class Tail:
         # The head at the last look; None if it has changed since, or is not known.
         self._row: Row | None = None
         self._is_open = False  # the listener is, or need not be
-        self._is_closed = False
-        self._is_looking = False
-        # Set, and replaced by a new one, when the version changes and when nobody looks any more.
-        self._stir = anyio.Event()
-        # Of the one who looks, while it rests.
-        self._rest: anyio.CancelScope | None = None
 
+    @override
     def announce(self) -> None:
-        """There may be something new."""
-        self.version += 1
         self._row = None
-        self._wake()
+        super().announce()
 
-    def close(self) -> None:
-        """Everybody who waits is told, and nobody uses the listener any more."""
-        self._is_closed = True
-        self._wake()
-
-    async def wait(self, seen: int) -> None:  # noqa: ASYNC910 - the reader has come from a thread
-        """Waits until the version is no longer `seen`; returns at once if it is not."""
-        while self.version == seen:
-            if self._is_closed:
-                raise ClosedResourceError("this store is closed")
-            if self._is_looking:
-                await self._stir.wait()
-                continue
-            self._is_looking = True
-            try:
-                await self._look(seen)
-            finally:
-                self._is_looking = False
-                self._wake()
-
-    async def _look(self, seen: int) -> None:  # noqa: ASYNC910 - as above
+    @override
+    async def _look(self, seen: int) -> None:  # noqa: ASYNC910 - the reader has waited
         while self.version == seen and not self._is_closed:
             if not self._is_open:
                 row = await self._ask(self._listener.open)
@@ -204,18 +175,4 @@ class Tail:
     async def _rest_until_due(self) -> None:
         """Until a notice, and no longer than until the next look."""
         with self._listener.socket() as socket:
-            rest = _NET if socket is not None and self._is_told else self._pause
-            try:
-                with anyio.move_on_after(rest) as self._rest:
-                    if socket is None:
-                        await anyio.sleep_forever()
-                    else:
-                        await anyio.wait_readable(socket)
-            finally:
-                self._rest = None
-
-    def _wake(self) -> None:
-        self._stir.set()
-        self._stir = anyio.Event()
-        if self._rest is not None:
-            self._rest.cancel()
+            await self._rest_for(_NET if socket is not None and self._is_told else self._pause, socket)

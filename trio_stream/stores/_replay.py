@@ -15,6 +15,7 @@ from typing import Final
 from trio_stream import (
     ALL,
     Cursor,
+    Event,
     EventPublisher,
     SnapshotAppender,
     StaleCursorError,
@@ -84,12 +85,17 @@ class Replay:
         """Returns how far that came."""
         publications = self._publications.only(request)
         turns = Turns()
+        # What there is to append, and where that is in the log.
+        found: list[Sequence[Event[Record]]] = []
+        places: list[Commit] = []
         for commit in commits:
             events, _, _ = await publications.make(commit.index, commit.mark, commit.operations, turns)
-            cursor = Cursor(commit.index, cursor.epoch, commit.mark)
-            if events and not await page.append(events):
-                break
-        return cursor  # noqa: ASYNC910 - there is at least one commit, and it was waited for
+            if events:
+                found.append(events)
+                places.append(commit)
+        taken = await page.extend(found)
+        last = commits[-1] if taken == len(found) else places[taken - 1]
+        return Cursor(last.index, cursor.epoch, last.mark)
 
     async def _check(self, request: SubscribeRequest[Record], cursor: Cursor) -> None:
         """Raises if the store knows already that this cursor, which is ahead, is none of its own."""

@@ -31,12 +31,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import anyio
+from typing_extensions import override
 
 from trio_stream import ClosedResourceError
 
 from ._errors import StoreError
 from ._inotify import REPLACED, WRITTEN, Inotify
+from ._lookout import Lookout
 from ._sqlite_file import FileIdentity, SQLiteFile
 from ._sqlite_statements import first_row
 
@@ -145,53 +146,19 @@ class Watch:
         return first_row(connection, "PRAGMA data_version")[0]
 
 
-class Tail:
-    """What readers of the log wait for; for the event loop's thread.
-
-    A reader notes `version`, reads, and if there was nothing waits until the version is another.
-    One of those who wait looks for all; when it leaves, the next one takes over.
-    """
+class Tail(Lookout):
+    """What readers of the log wait for."""
 
     def __init__(
         self, watch: Watch, run: Callable[[Callable[[], None]], Awaitable[None]], *, poll_interval: float
     ) -> None:
-        self.version = 0
+        super().__init__()
         self._watch = watch
         self._run = run
         self._pace = _Pace(poll_interval)
-        self._is_closed = False
-        self._is_looking = False
-        # Set, and replaced by a new one, when the version changes and when nobody looks any more.
-        self._stir = anyio.Event()
-        # Of the one who looks, while it rests.
-        self._rest: anyio.CancelScope | None = None
 
-    def announce(self) -> None:
-        """There may be something new."""
-        self.version += 1
-        self._wake()
-
-    def close(self) -> None:
-        """Everybody who waits is told, and nobody uses the watch any more."""
-        self._is_closed = True
-        self._wake()
-
-    async def wait(self, seen: int) -> None:  # noqa: ASYNC910 - the reader has come from a thread
-        """Waits until the version is no longer `seen`; returns at once if it is not."""
-        while self.version == seen:
-            if self._is_closed:
-                raise ClosedResourceError("this store is closed")
-            if self._is_looking:
-                await self._stir.wait()
-                continue
-            self._is_looking = True
-            try:
-                await self._look(seen)
-            finally:
-                self._is_looking = False
-                self._wake()
-
-    async def _look(self, seen: int) -> None:  # noqa: ASYNC910 - as above
+    @override
+    async def _look(self, seen: int) -> None:  # noqa: ASYNC910 - the reader has waited
         while self.version == seen and not self._is_closed:
             is_told = self._watch.take_notice()
             if is_told:
@@ -211,20 +178,7 @@ class Tail:
         """Until a notice, or something else to look at again for, and no longer than the pace says."""
         with self._watch.descriptor() as descriptor:
             rest = self._pace.next_rest(has_notices=descriptor is not None)
-            try:
-                with anyio.move_on_after(rest) as self._rest:
-                    if descriptor is None or rest <= _FIRST_REST:
-                        await anyio.sleep_forever()
-                    else:
-                        await anyio.wait_readable(descriptor)
-            finally:
-                self._rest = None
-
-    def _wake(self) -> None:
-        self._stir.set()
-        self._stir = anyio.Event()
-        if self._rest is not None:
-            self._rest.cancel()
+            await self._rest_for(rest, None if rest <= _FIRST_REST else descriptor)
 
 
 class _Pace:

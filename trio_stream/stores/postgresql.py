@@ -27,20 +27,18 @@ except ImportError as _error:
         " 'psycopg[binary]' where libpq is not installed"
     ) from _error
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from itertools import groupby, islice
-from operator import itemgetter
 from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from typing_extensions import override
 
-from trio_stream import ALL, Cursor, Event, SnapshotAppender, SubscribeRequest
+from trio_stream import Cursor, SubscribeRequest
 
+from ._engine import EngineStore, Scan, order_of
 from ._group_commit import CommitLine
-from ._orders import Order
 from ._postgresql_compaction import compact
 from ._postgresql_database import Database
 from ._postgresql_log import Log, Place
@@ -50,12 +48,11 @@ from ._postgresql_server import Server, parse
 from ._postgresql_tail import Listener, Tail
 from ._postgresql_writing import LIMITS
 from ._retention import Retention
-from ._scans import COPIES, Range, Rows, Scans
+from ._scans import COPIES, Range, Scans
 from ._status import DescribedStore, StoreStatus
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
-from ._topic_log import PagedLog, TopicLog
 from ._values import (
     Commit,
     Entry,
@@ -66,12 +63,9 @@ from ._values import (
     Operation,
     Record,
     Revocations,
-    check_expected,
     check_index,
-    check_operations,
     check_position,
 )
-from ._wide import WideStore
 
 __all__ = [
     "PostgreSQLStore",
@@ -84,7 +78,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-_GROUP: Final = 256  # events of a snapshot that are appended at once, at most
 _SMALL_SCANS: Final = 2  # that read although all places of the large ones are taken
 
 
@@ -136,7 +129,7 @@ async def _open(database: Database, poll_interval: float) -> AsyncIterator[Postg
         await store.aclose()
 
 
-class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
+class _PostgreSQLStore(EngineStore, PostgreSQLStore):
     """See `PostgreSQLStore`."""
 
     def __init__(self, database: Database, poll_interval: float) -> None:
@@ -178,37 +171,11 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
         id: UUID | None = None,
         if_changed: bool = False,
     ) -> EpochIndex:
-        operations, expected = tuple(operations), check_expected(expect or {})
-        check_operations(operations)
-        if id is not None and not isinstance(id, UUID):
-            raise TypeError(f"the id of a commit is a UUID, not {id!r}")
+        order = order_of(operations, expect, self._database.epoch, id, if_changed=if_changed)
         self._check_writable()
-        index = await self._commits.commit(
-            Order(operations, expected, self._database.epoch, id=id, if_changed=if_changed)
-        )
+        index = await self._commits.commit(order)
         self._tail.announce()
         return index
-
-    @override
-    async def get(self, topic: str, key: str, *, namespace: str = "default") -> Entry | None:
-        _, entry = await self._get(Name(topic, key, namespace))
-        return entry
-
-    @override
-    @asynccontextmanager
-    async def list(
-        self, topic: str, *, namespace: str = "default", prefix: str = ""
-    ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
-        async with self._scans.open(Range.of_prefix(topic, namespace, prefix)) as (head, fetch):
-
-            async def fetch_entries() -> Sequence[tuple[str, Entry]]:
-                return [
-                    (key, Entry(value, EpochIndex(index, head.epoch), final))
-                    for key, value, index, _, final in await fetch()
-                ]
-
-            with Steps(fetch_entries) as entries:
-                yield entries
 
     @override
     async def topics(self) -> Sequence[str]:
@@ -223,40 +190,6 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
         return await self._ask(self._database.revocations)
 
     @override
-    async def snapshot(
-        self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
-    ) -> EpochIndex:
-        topic, key = request.topic.name, request.key
-        if request.partition not in ("default", ALL):
-            head = await self.head()
-            return EpochIndex(head.index, head.epoch, head.mark)
-        is_one_key = key != "" and not request.prefix
-        if is_one_key and request.namespace is not ALL:
-            return await self._snapshot_key(request, Name(topic, key, request.namespace), snapshot)
-        namespace = None if request.namespace is ALL else request.namespace
-        rows = (Range.of_key if is_one_key else Range.of_prefix)(topic, namespace, key)
-        async with self._scans.open(rows) as (index, fetch):
-            while page := await fetch():
-                for events in _by_commit(request, page):
-                    await snapshot.append(events)
-            return index
-
-    @property
-    @override
-    def is_wide(self) -> bool:
-        return True
-
-    @override
-    def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
-        return self._changes(after, None)
-
-    @override
-    def changes_of(
-        self, topics: frozenset[str], after: int | Cursor
-    ) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
-        return self._changes(after, topics)
-
-    @override
     async def compact(self, index: int) -> None:
         check_index(index)
         self._check_writable()
@@ -269,6 +202,11 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
         place = Place(after.index, after.epoch, after.mark)
         return await self._ask(partial(self._log.page_of, request.interests, place, upto))
 
+    @override
+    def _scan(self, rows: Range) -> Scan:
+        return self._scans.open(rows)
+
+    @override
     @asynccontextmanager
     async def _changes(
         self, after: int | Cursor, topics: frozenset[str] | None
@@ -304,27 +242,6 @@ class _PostgreSQLStore(PostgreSQLStore, TopicLog, PagedLog, WideStore):
         if self._database.is_read_only:
             raise self._database.server.error("opened for reading only")
 
+    @override
     async def _get(self, name: Name) -> tuple[EpochIndex, Entry | None]:
         return await self._ask(partial(self._database.get, name))
-
-    async def _snapshot_key(
-        self, request: SubscribeRequest[Record], name: Name, snapshot: SnapshotAppender[Record]
-    ) -> EpochIndex:
-        index, entry = await self._get(name)
-        if entry is not None:
-            row = (name.key, entry.value, entry.index, name.namespace, entry.final)
-            for events in _by_commit(request, [row]):
-                await snapshot.append(events)
-            if entry.final and request.partition == "default":
-                snapshot.finish()
-        return index
-
-
-def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequence[Event[Record]]]:
-    """Events for the rows, in their order; neighbours of one commit come together."""
-    for index, group in groupby(rows, key=itemgetter(2)):
-        while events := [
-            Event(request.topic, index, Record(key, value, "put", namespace))
-            for key, value, _, namespace, _ in islice(group, _GROUP)
-        ]:
-            yield events

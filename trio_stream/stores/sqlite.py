@@ -59,30 +59,25 @@ What to know about the file:
 """
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby, islice
-from operator import itemgetter
-from typing import Final, Protocol, get_args
+from typing import Protocol, get_args
 from uuid import UUID
 
 import anyio
 from typing_extensions import override
 
 from trio_stream import (
-    ALL,
     Cursor,
-    Event,
-    SnapshotAppender,
     SubscribeRequest,
 )
 
+from ._engine import EngineStore, Scan, order_of
 from ._group_commit import CommitLine
-from ._orders import Order
 from ._retention import Retention
-from ._scans import Range, Rows, Scans
+from ._scans import Range, Scans
 from ._sqlite_backup import backup_sqlite_store, restore_sqlite_store
 from ._sqlite_compaction import compact
 from ._sqlite_database import Database
@@ -96,7 +91,6 @@ from ._status import DescribedStore, StoreStatus
 from ._steps import Steps
 from ._store import Store
 from ._threads import Threads
-from ._topic_log import PagedLog, TopicLog
 from ._values import (
     Commit,
     Entry,
@@ -107,12 +101,9 @@ from ._values import (
     Operation,
     Record,
     Revocations,
-    check_expected,
     check_index,
-    check_operations,
     check_position,
 )
-from ._wide import WideStore
 
 __all__ = [
     "SQLiteStore",
@@ -124,8 +115,6 @@ __all__ = [
     "restore_sqlite_store",
     "schema_sql",
 ]
-
-_GROUP: Final = 256  # events of a snapshot that are appended at once, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +198,7 @@ async def _open(
         await store.aclose()
 
 
-class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
+class _SQLiteStore(EngineStore, SQLiteStore):
     """See `SQLiteStore`."""
 
     def __init__(
@@ -256,36 +245,11 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
         id: UUID | None = None,
         if_changed: bool = False,
     ) -> EpochIndex:
-        operations, expected = tuple(operations), check_expected(expect or {})
-        check_operations(operations)
-        if id is not None and not isinstance(id, UUID):
-            raise TypeError(f"the id of a commit is a UUID, not {id!r}")
+        order = order_of(operations, expect, self._database.epoch, id, if_changed=if_changed)
         self._check_writable()
-        index = await self._commits.commit(Order(operations, expected, self._database.epoch, id, if_changed))
+        index = await self._commits.commit(order)
         self._tail.announce()
         return index
-
-    @override
-    async def get(self, topic: str, key: str, *, namespace: str = "default") -> Entry | None:
-        _, entry = await self._threads.run(partial(self._database.get, Name(topic, key, namespace)))
-        return entry
-
-    @override
-    @asynccontextmanager
-    async def list(
-        self, topic: str, *, namespace: str = "default", prefix: str = ""
-    ) -> AsyncIterator[AsyncIterator[tuple[str, Entry]]]:
-        async with self._scans.open(Range.of_prefix(topic, namespace, prefix)) as (head, fetch):
-
-            async def fetch_entries() -> Sequence[tuple[str, Entry]]:
-                rows = await fetch()
-                return [
-                    (key, Entry(value, EpochIndex(index, head.epoch), final))
-                    for key, value, index, _, final in rows
-                ]
-
-            with Steps(fetch_entries) as entries:
-                yield entries
 
     @override
     async def topics(self) -> Sequence[str]:
@@ -308,40 +272,6 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
         )
 
     @override
-    async def snapshot(
-        self, request: SubscribeRequest[Record], snapshot: SnapshotAppender[Record]
-    ) -> EpochIndex:
-        topic, key = request.topic.name, request.key
-        if request.partition not in ("default", ALL):
-            head = await self.head()
-            return EpochIndex(head.index, head.epoch, head.mark)
-        is_one_key = key != "" and not request.prefix
-        if is_one_key and request.namespace is not ALL:
-            return await self._snapshot_key(request, Name(topic, key, request.namespace), snapshot)
-        namespace = None if request.namespace is ALL else request.namespace
-        rows = (Range.of_key if is_one_key else Range.of_prefix)(topic, namespace, key)
-        async with self._scans.open(rows) as (index, fetch):
-            while page := await fetch():
-                for events in _by_commit(request, page):
-                    await snapshot.append(events)
-            return index
-
-    @property
-    @override
-    def is_wide(self) -> bool:
-        return True
-
-    @override
-    def changes(self, after: int | Cursor) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
-        return self._changes(after, None)
-
-    @override
-    def changes_of(
-        self, topics: frozenset[str], after: int | Cursor
-    ) -> AbstractAsyncContextManager[AsyncIterator[Commit]]:
-        return self._changes(after, topics)
-
-    @override
     async def page_of(
         self, request: SubscribeRequest[Record], after: Cursor, *, upto: int
     ) -> Sequence[Commit]:
@@ -358,6 +288,11 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
         async with self._compacting:
             await compact(self._database, self._threads, index)
 
+    @override
+    def _scan(self, rows: Range) -> Scan:
+        return self._scans.open(rows)
+
+    @override
     @asynccontextmanager
     async def _changes(
         self, after: int | Cursor, topics: frozenset[str] | None
@@ -378,22 +313,13 @@ class _SQLiteStore(SQLiteStore, TopicLog, PagedLog, WideStore):
         with Steps(fetch) as steps:
             yield steps
 
+    @override
+    async def _get(self, name: Name) -> tuple[EpochIndex, Entry | None]:
+        return await self._threads.run(partial(self._database.get, name))
+
     def _check_writable(self) -> None:
         if self._database.file.is_read_only:
             raise self._database.file.error("opened for reading only")
-
-    async def _snapshot_key(
-        self, request: SubscribeRequest[Record], name: Name, snapshot: SnapshotAppender[Record]
-    ) -> EpochIndex:
-        index, entry = await self._threads.run(partial(self._database.get, name))
-        if entry is not None:
-            for events in _by_commit(
-                request, [(name.key, entry.value, entry.index, name.namespace, entry.final)]
-            ):
-                await snapshot.append(events)
-            if entry.final and request.partition == "default":
-                snapshot.finish()
-        return index
 
 
 def _position(after: int | Cursor) -> Position:
@@ -402,13 +328,3 @@ def _position(after: int | Cursor) -> Position:
             return Position(min(index, HIGHEST), epoch, mark)
         case index:
             return Position(min(index, HIGHEST), None, "")
-
-
-def _by_commit(request: SubscribeRequest[Record], rows: Rows) -> Iterator[Sequence[Event[Record]]]:
-    """Events for the rows, in their order; neighbours of one commit come together."""
-    for index, group in groupby(rows, key=itemgetter(2)):
-        while events := [
-            Event(request.topic, index, Record(key, value, "put", namespace))
-            for key, value, _, namespace, _ in islice(group, _GROUP)
-        ]:
-            yield events

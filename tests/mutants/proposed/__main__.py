@@ -53,8 +53,15 @@ AT_ONCE: Final = os.cpu_count() or 1
 PORTIONS: Final = 4 * AT_ONCE  # in which the map is drawn
 # The tests of the core and the views; of another directory only what is named.
 OTHERS: Final = ("view", "testing", "model", "schedules", "sweep", "memory")
-# Not about the core; and what counts bytes, which depends on what ran before.
-APART: Final = ("test_packaging.py", "test_report.py", "test_bytes.py", "test_slow_readers.py")
+# Not about the core, as the kit for stores; and what counts bytes, which depends on what ran before.
+APART: Final = (
+    "test_packaging.py",
+    "test_report.py",
+    "test_store.py",
+    "test_memory_store.py",
+    "test_bytes.py",
+    "test_slow_readers.py",
+)
 SLOW: Final = ("model/", "schedules/", "sweep/", "memory/")
 # Of what the quick tests do not notice: what no test notices that is among the quickest of the others, which take this
 # long together, counts as not noticed.
