@@ -36,13 +36,13 @@ OTHERS = (
 )
 # Arguments of the interpreter; those of one line side by side, one line after the other.
 COMMANDS = (
-    ("tests/mutants/proposed --sample 600 --fresh",),
+    ("tests/mutants/proposed --sample 300 --fresh",),
     ("tests/mutants",),
     (
         f"{PYTEST} tests/model tests/schedules",
         f"{PYTEST} {' '.join(f'tests/{name}' for name in OTHERS.split())}",
+        "tests/faults",
     ),
-    ("tests/faults",),
 )
 
 
@@ -282,7 +282,7 @@ def proposed_part(figures: Figures) -> Iterator[str]:
     )
     yield table(("why it is none", "mutants"), judged.items())
     yield (
-        "To see it again: `python tests/mutants/proposed --sample 600`; without `--sample` it tries all of them.\n"
+        "To see it again: `python tests/mutants/proposed --sample 300`; without `--sample` it tries all of them.\n"
         "`tests/mutants/proposed/judged.txt` has what is no fault, one by one."
     )
 

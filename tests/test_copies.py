@@ -25,6 +25,7 @@ from trio_stream import (
     WouldBlock,
 )
 from trio_stream.stores import (
+    BehindError,
     CommitUnknownError,
     ConflictError,
     HistoryLostError,
@@ -37,6 +38,7 @@ from trio_stream.stores import (
 from trio_stream.testing import PromiseBroken
 
 ERRORS: list[Exception] = [
+    BehindError("postgresql://host/db: the standby is behind"),
     BusyResourceError("receiving from"),
     ClosedResourceError("this publisher has stopped"),
     CommitUnknownError("jobs.db: the connection is lost"),
