@@ -11,7 +11,6 @@ from stores.engines import Plain, Stepping
 from stores.readers import until_index
 from stores.storehouse import (
     ALL_JOBS,
-    JOBS,
     PATIENCE,
     commit_each,
     kinds,
@@ -325,11 +324,3 @@ async def test_the_topic_is_found_however_its_name_is_written(store: Store) -> N
         for number, subscription in enumerate(subscriptions):
             assert (await receive(subscription)).index == number + 1
             subscription.unsubscribe()
-
-
-async def test_a_name_that_no_store_can_hold_is_a_topic_without_commits(store: Store) -> None:
-    async with open_store_publisher(store, ["\ud800", "jobs"]) as publisher:
-        await commit_each(store, "a")
-        await until_index(publisher, 1)
-        async with publisher.subscribe(SubscribeRequest(JOBS)) as subscription:
-            assert kinds(await until_live(subscription)) == ["1:a=a", "eos@1"]

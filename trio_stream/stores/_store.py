@@ -27,7 +27,12 @@ class Store(Protocol):
         ...
 
     async def head(self) -> Head:
-        """The newest index and its mark, the oldest index that changes can follow, and the epoch of both."""
+        """The newest index and its mark, the oldest index that changes can follow, and the epoch of both.
+
+        It knows of every commit that was acknowledged before the question, by whomever: by it a publisher tells how old
+        its feed is. So a member that the others may have gone on without has to ask them.
+        A replica for reading only cannot; what it is behind comes on top of the age.
+        """
         ...
 
     async def commit(

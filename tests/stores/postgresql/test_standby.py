@@ -8,10 +8,28 @@ import anyio.lowlevel
 import pytest
 from stores.postgresql.proxy import Proxy
 from stores.postgresql.server import Server
-from stores.storehouse import PATIENCE, Sink, commit_each, put, state, take
+from stores.readers import until_index
+from stores.storehouse import (
+    ALL_JOBS,
+    PATIENCE,
+    Sink,
+    commit_each,
+    kinds,
+    put,
+    state,
+    take,
+    until_live,
+)
 
 from trio_stream import SubscribeRequest
-from trio_stream.stores import HistoryLostError, StoreError, open_store, topic
+from trio_stream.stores import (
+    BehindError,
+    HistoryLostError,
+    StoreError,
+    open_store,
+    open_store_publisher,
+    topic,
+)
 
 T = TypeVar("T")
 
@@ -29,11 +47,11 @@ def standby(own_server: Server) -> Iterator[Server]:
         standby.remove()
 
 
-def url_of_both(own_server: Server, standby: Server) -> str:
-    """Of whichever takes commits."""
+def url_of_both(own_server: Server, standby: Server, which: str = "read-write") -> str:
+    """Of whichever takes commits, unless another one will do."""
     both = (own_server, standby)
     hosts, ports = ",".join(str(each.directory) for each in both), ",".join(str(each.port) for each in both)
-    return f"postgresql://postgres@/postgres?host={hosts}&port={ports}&target_session_attrs=read-write"
+    return f"postgresql://postgres@/postgres?host={hosts}&port={ports}&target_session_attrs={which}"
 
 
 async def test_a_standby_is_followed(own_server: Server, standby: Server) -> None:
@@ -139,16 +157,44 @@ async def test_a_primary_that_goes_on_beside_its_successor_is_left(
             assert await state(store) == {"a": "a", "b": "b"}
 
 
-async def until_it_has(own_server: Server, standby: Server) -> None:
+async def test_a_snapshot_waits_for_a_standby_that_is_behind_what_was_published(
+    own_server: Server, standby: Server
+) -> None:
+    """Until it has what was read of the primary, which is gone."""
+    with anyio.fail_after(3 * PATIENCE):
+        async with open_store(url_of_both(own_server, standby, "any")) as store:
+            await commit_each(store, "a")
+            await until_it_has(own_server, standby)
+            standby.sql("SELECT pg_wal_replay_pause()")
+            async with open_store_publisher(store, ["jobs"]) as publisher, anyio.create_task_group() as tasks:
+                await commit_each(store, "b")
+                await until_index(publisher, 2)
+                await until_it_has(own_server, standby, "pg_last_wal_receive_lsn")
+                own_server.kill()
+                with pytest.raises(BehindError, match="behind"):
+                    await until_it_works(store.head, unless=BehindError)
+
+                async def go_on() -> None:
+                    await anyio.wait_all_tasks_blocked()
+                    standby.sql("SELECT pg_wal_replay_resume()")
+
+                async with publisher.subscribe(ALL_JOBS) as subscription:
+                    tasks.start_soon(go_on)
+                    assert kinds(await until_live(subscription)) == ["1:a=a", "2:b=b", "eos@2"]
+
+
+async def until_it_has(own_server: Server, standby: Server, what: str = "pg_last_wal_replay_lsn") -> None:
     """All that the primary has."""
     ((upto,),) = own_server.sql("SELECT pg_current_wal_lsn()::text")
-    while standby.sql(f"SELECT pg_last_wal_replay_lsn() >= '{upto}'") != [(True,)]:
+    while standby.sql(f"SELECT {what}() >= '{upto}'") != [(True,)]:
         await anyio.lowlevel.checkpoint()
 
 
-async def until_it_works(call: Callable[[], Awaitable[T]]) -> T:
+async def until_it_works(call: Callable[[], Awaitable[T]], *, unless: type[StoreError] | tuple[()] = ()) -> T:
     while True:
         try:
             return await call()
+        except unless:
+            raise
         except StoreError:
             await anyio.sleep(0.05)
