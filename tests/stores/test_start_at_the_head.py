@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from stores.engines import Plain, Steps
-from stores.houses import House
+from stores.houses import HOUSES, House
 from stores.readers import after, cursors, until_index, values
 from stores.storehouse import ALL_JOBS, JOBS, commit_each, kinds, put, receive, until_live
 from stretches import stretches
@@ -278,6 +278,9 @@ async def test_very_many_clients_at_different_places_get_what_is_theirs(house: H
                 assert got[start] == [number for number in numbers if number % 3 == start % 3]
 
 
+@pytest.mark.parametrize(
+    "house", [*HOUSES, "postgresql"], indirect=True
+)  # etcd takes no commit that is so long
 @pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])
 @pytest.mark.parametrize(
     ("key", "prefix", "found"), [("x17", False, [17]), ("x299", True, [299, *range(2990, 3000)])]
