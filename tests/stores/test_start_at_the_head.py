@@ -280,7 +280,7 @@ async def test_very_many_clients_at_different_places_get_what_is_theirs(house: H
 
 @pytest.mark.parametrize(
     "house", [*HOUSES, "postgresql"], indirect=True
-)  # etcd takes no commit that is so long
+)
 @pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])
 @pytest.mark.parametrize(
     ("key", "prefix", "found"), [("x17", False, [17]), ("x299", True, [299, *range(2990, 3000)])]
