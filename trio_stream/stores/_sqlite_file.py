@@ -177,7 +177,12 @@ class SQLiteFile:
 
     def named(self, error: sqlite3.Error) -> StoreError:
         """What the error of SQLite is for the users of the store."""
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        code = _code(error)
+        if code == sqlite3.SQLITE_IOERR:  # all that who opens a file without its log is told
+            try:
+                self.check_companions()
+            except StoreError as lost:
+                return lost
         kind = BusyError if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} else StoreError
         reason = _REASONS.get(code)
         text = _text(error)
@@ -413,6 +418,12 @@ def _text(error: sqlite3.Error) -> str:
     """What it says, without the value that it quotes where one is no UTF-8; the rest may be of the file too."""
     text = str(error).partition(_VALUE)[0]
     return text if text.isprintable() and len(text) <= _MOST_QUOTED else repr(text[:_MOST_QUOTED])
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
 
 
 def _cause(error: sqlite3.Error) -> sqlite3.Error | None:
