@@ -278,9 +278,7 @@ async def test_very_many_clients_at_different_places_get_what_is_theirs(house: H
                 assert got[start] == [number for number in numbers if number % 3 == start % 3]
 
 
-@pytest.mark.parametrize(
-    "house", [*HOUSES, "postgresql"], indirect=True
-)
+@pytest.mark.parametrize("house", [*HOUSES, "postgresql"], indirect=True)
 @pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])
 @pytest.mark.parametrize(
     ("key", "prefix", "found"), [("x17", False, [17]), ("x299", True, [299, *range(2990, 3000)])]
