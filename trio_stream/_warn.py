@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 import anyio
@@ -11,6 +12,8 @@ from ._errors import SubscriptionForceClosed
 
 MOST: Final = 10  # warnings of one logger in one period
 PERIOD: Final = 60.0  # seconds
+
+_numbers: Final = count()
 
 
 @dataclass
@@ -24,7 +27,8 @@ class Warner:
 
     def __init__(self, name: str) -> None:
         self._logger: Final = logging.getLogger(name)
-        self._period: Final = RunVar[_Period](name)
+        # With anyio 4.9 all variables of one name are the same.
+        self._period: Final = RunVar[_Period](f"{name} {next(_numbers)}")
 
     def warn(self, message: str, *args: object) -> None:
         """Logs this, unless there were as many as there may be; the next period begins by saying how many were not."""
