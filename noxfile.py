@@ -25,6 +25,7 @@ CORE = ",".join(
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
 USUAL = ("-m", "not slow and not variant")
 WITHOUT_SERVERS = ("--ignore=tests/stores/postgresql", "--ignore=tests/testing")
+DATA = ("trio_stream/py.typed", "trio_stream/cli/services.txt")  # what is in the package and no module
 INSTALLED = {"PYTHONSAFEPATH": "1"}  # `python -m` would put the checkout in front of what is installed
 
 
@@ -164,6 +165,8 @@ def check_wheel(session: nox.Session, paths: list[PurePosixPath]) -> None:
             session.error(f"the wheel contains more than the package: {path}")
         if "__pycache__" in path.parts:
             session.error(f"the wheel contains a cache: {path}")
+        if path.parts[0] == "trio_stream" and path.suffix != ".py" and str(path) not in DATA:
+            session.error(f"the wheel contains what is no module: {path}")
     if PurePosixPath("trio_stream/py.typed") not in paths:
         session.error("the wheel lacks py.typed")
 
