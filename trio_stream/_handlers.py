@@ -62,11 +62,12 @@ class SnapshotAppender(Protocol[P_contra]):
         ...
 
     async def extend(self, commits: Iterable[Iterable[Event[P_contra]]], /) -> int:
-        """Appends the events of each commit in order, until one `append` would return False; returns how many that are.
+        """Appends the events of each commit, in order; returns the number of commits that it took.
 
-        For many commits that are at hand it takes half of the time: in a replay it has a checkpoint at least every 64
-        events, or one commit more, and not for each commit.
-        A checkpoint. Raises what `append` raises; what came before is appended then.
+        It stops after the commit for which `append` would return False.
+        In a replay it is faster than one `append` for each commit: it has a checkpoint at least every 64 events, or
+        after one larger commit, and not after each commit.
+        A checkpoint. Raises what `append` raises; the commits before the wrong one stay appended.
         """
         await anyio.lowlevel.checkpoint()
         count = 0

@@ -165,6 +165,28 @@ async def test_followers_who_wait_already_are_told_too(store: Store, path: Path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+async def test_who_opens_the_file_just_then_is_told_more_than_that_there_is_an_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that finds no log says only that the file cannot be read."""
+    with tapped(monkeypatch) as tap:
+        async with open_at(path) as store:
+            await commit_each(store, "a")
+
+            def delete(sql: str, _: object) -> None:
+                if "sqlite_master" in sql:  # the first thing that a new connection asks
+                    beside(path, "-wal").unlink(missing_ok=True)
+
+            async with store.changes(1) as commits:
+                tap.fail = delete
+                with (
+                    pytest.raises(StoreError, match="-wal was deleted or replaced"),
+                    anyio.fail_after(PATIENCE),
+                ):
+                    await anext(commits)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
 async def test_a_commit_whose_log_is_deleted_before_it_ends_is_not_acknowledged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ class EngineStore(Store, DescribedStore, TopicLog, PagedLog, WideStore):
 
     @abstractmethod
     async def _get(self, name: Name) -> tuple[EpochIndex, Entry | None]:
-        """One key, and the index of the state that it is read of."""
+        """One key, and the index of the state in which it was read."""
 
     @abstractmethod
     def _changes(

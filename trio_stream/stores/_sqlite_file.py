@@ -178,7 +178,7 @@ class SQLiteFile:
     def named(self, error: sqlite3.Error) -> StoreError:
         """What the error of SQLite is for the users of the store."""
         code = _code(error)
-        if code == sqlite3.SQLITE_IOERR:  # all that who opens a file without its log is told
+        if code == sqlite3.SQLITE_IOERR:  # SQLite says no more of a file whose `-wal` was deleted
             try:
                 self.check_companions()
             except StoreError as lost:
