@@ -214,3 +214,27 @@ async def test_in_a_snapshot_it_waits_for_the_readers_as_append_does() -> None:
         while not got[-1].is_end_of_snapshot:
             got.append(await subscription.receive())
     assert len(got) == 5_000  # one was received before, and the last is the end
+
+
+async def test_in_a_snapshot_that_nobody_reads_any_more_it_stops_after_the_first() -> None:
+    """The function is cancelled then; this one hears of it later."""
+    taken: list[int] = []
+    begun, left = anyio.Event(), anyio.Event()
+
+    async def handler(request: SubscribeRequest[Health], snapshot: Appender) -> int:
+        with anyio.CancelScope(shield=True):
+            begun.set()
+            await left.wait()
+            taken.append(await snapshot.extend([[event(1, key, "x")] for key in "abc"]))
+        return 1
+
+    async with opened(handler) as (_, publisher):
+        subscription = publisher.subscribe(ALL)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(subscription.receive)
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+        await subscription.aclose()
+        left.set()
+        await quiet()
+    assert taken == [1]
