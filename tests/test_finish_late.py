@@ -393,6 +393,20 @@ async def test_a_union_whose_keys_are_finished_in_one_commit_gets_all_its_events
         assert await to_the_end(reader) == ([], 2)
 
 
+async def test_a_union_of_keys_of_another_namespace_ends_when_these_are_finished() -> None:
+    """And not when keys of the same names are."""
+    one, other = (SubscribeRequest(HEALTH, key, namespace="n") for key in ("web", "db"))
+    async with opened(index=1) as (store, publisher):
+        reader = publisher.subscribe(one | other)
+        await until_live(reader)
+        store.commit(("web", "1"), ("db", "1"), finish=["web", "db"])
+        store.commit(("web", "2"), namespace="n", finish=["web"])
+        assert kinds(ready(reader)) == ["3:web=2"]
+        assert reader.state is SubscriptionState.LIVE
+        store.commit(("db", "3"), namespace="n", finish=["db"])
+        assert await to_the_end(reader) == (["4:db=3"], 4)
+
+
 async def test_a_union_of_keys_that_are_finished_without_events_ends_at_the_last_index() -> None:
     """D22."""
     async with opened(index=1) as (store, publisher):

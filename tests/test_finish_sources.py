@@ -423,6 +423,18 @@ async def test_what_a_snapshot_has_said_is_forgotten_when_nobody_reads_it_any_mo
         assert kinds(ready(reader)) == ["3:web=3"]
 
 
+async def test_it_is_forgotten_too_where_the_history_has_something_of_the_subject() -> None:
+    """D11: what is kept is the events, not the end that only a snapshot has said."""
+    async with archived("web", snapshot_cache_ttl=0) as (archive, publisher):
+        archive.store.commit(("web", "3"))
+        assert await to_the_end(publisher.subscribe(WEB)) == (["3:web=3", "eos@3"], 3)
+        archive.finished.clear()
+        reader = publisher.subscribe(WEB)
+        await until_live(reader)
+        archive.store.commit(("web", "4"))
+        assert kinds(ready(reader)) == ["4:web=4"]
+
+
 async def test_events_of_what_only_a_snapshot_has_called_finished_do_no_harm() -> None:
     """D5, D18: the publisher may refuse them; who was told the end is not told anything after it."""
     async with archived("web") as (archive, publisher):

@@ -576,6 +576,19 @@ async def test_a_refresh_forgets_no_totals() -> None:
         assert (totals.commits, totals.deliveries, opened_as(totals)[0]) == (1, 2, 1)
 
 
+async def test_what_was_conflated_is_counted_of_all_who_have_ended() -> None:
+    source = Source(Catalogue().snapshot, row=lambda payload: payload.key)
+    async with open_publisher({HEALTH: source}, index=1) as publisher:
+        readers = [publisher.subscribe(LIVE, on_lag="conflate") for _ in range(3)]
+        publisher.publish([event(2, "web", "1")])
+        publisher.publish([event(3, "web", "2")])
+        for reader in readers:
+            (conflated,) = ready(reader)
+            assert conflated.is_conflated
+            reader.unsubscribe()
+        assert publisher.statistics().conflated == 3
+
+
 async def test_withdrawals_are_deliveries_and_counted_as_such() -> None:
     """D19."""
     async with opened(index=1) as (_, publisher):

@@ -1,6 +1,6 @@
 """Read permissions: what an authorizer hides is never returned, and never holds a reader up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -340,6 +340,28 @@ async def test_an_answer_that_is_no_bool_counts_as_what_it_is_worth(
         subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), authorizer="me")
         publisher.publish([Event(HEALTH, 2, Answers())] * (1 + batched))
         assert len(ready(subscription)) == shown
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_an_answer_that_is_to_be_awaited_is_refused_by_its_name(batched: bool) -> None:
+    """D18: it would always be true."""
+
+    class Later:
+        def __await__(self) -> Generator[None, None, bool]:
+            yield
+            return False
+
+    class Asks(Payload):
+        subject = "web"
+
+        def has_read_permission(self, authorizer: Any, /) -> Any:
+            return Later()
+
+    async with opened(index=1) as (_, publisher):
+        subscription = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1), authorizer="me")
+        publisher.publish([Event(HEALTH, 2, Asks())] * (1 + batched))
+        with pytest.raises(TypeError, match=r"^has_read_permission of Asks is not to be async"):
+            ready(subscription)
 
 
 async def test_what_is_left_of_a_batch_is_of_the_same_topic_and_commit() -> None:

@@ -771,6 +771,17 @@ async def test_a_bound_in_events_counts_no_finish_that_was_reopened() -> None:
         assert publisher.statistics().topics["health"].commits == 12
 
 
+async def test_a_bound_in_events_counts_no_finish_without_events_that_was_reopened() -> None:
+    """D11."""
+    keys = ["a", "b", "c", "d", "e", "f"]
+    async with opened(index=1, history_events=12) as (store, publisher):
+        store.commit(finish=keys)
+        store.commit(reopen=keys)
+        for _ in range(8):
+            store.commit(("db", "1"))
+        assert publisher.statistics().topics["health"].commits == 9
+
+
 async def test_nothing_piles_up_of_readers_who_came_and_went() -> None:
     """D13: while the history keeps all of it."""
 

@@ -580,6 +580,36 @@ async def test_wait_ready_returns_when_the_cursor_is_accepted() -> None:
             assert subscription.state is SubscriptionState.LIVE
 
 
+async def test_the_cursor_of_who_was_accepted_has_no_mark_where_there_are_none() -> None:
+    """D7: nothing was received yet, and the history has nothing of that commit."""
+    async with logged(filled(20)) as (store, publisher):
+        subscription = publisher.subscribe(after(store, 5))
+        await subscription.wait_ready()
+        assert subscription.cursor == Cursor(5, EPOCH)
+
+
+async def test_behind_a_page_the_history_goes_on_although_it_has_forgotten_the_mark() -> None:
+    """D7: the log has given that mark, so nobody has to judge it again."""
+    asked: list[int] = []
+
+    async def replay(request: SubscribeRequest[Health], cursor: Cursor, appender: Any) -> Cursor:
+        asked.append(cursor.index)
+        for commit in store.log[cursor.index : 4]:
+            await appender.append(commit)
+        return store.cursor(4)
+
+    store = filled(3, copy="a")
+    async with logged(store, replay=replay) as (_, publisher):
+        store.fill(1)
+        for _ in range(10):
+            store.commit(("a", "x"), topic=JOBS)
+        subscription = publisher.subscribe(after(store, 1, SubscribeRequest(HEALTH)))
+        assert indexes(await until(subscription, 4)) == [2, 3, 4]
+        store.fill(1)
+        assert indexes(await until(subscription, 15)) == [15]
+    assert asked == [1]
+
+
 async def test_a_live_reader_that_is_replayed_stays_what_it_is() -> None:
     """D21: its state is right, it is only behind."""
     async with logged(filled(1)) as (store, publisher):
