@@ -2,8 +2,8 @@
 
 It needs the package installed, what its tests need, and mutmut.
 If anything fails the page is left as it was. What each command that has passed found is kept in `.proof`, so that the
-next run does the others only, as long as the library is the same. `--fresh` forgets it, which is due when tests have
-changed.
+next run does the others only, as long as the library is the same; what tries mutants and faults keeps what it has
+found, too. `--fresh` forgets all of it, which is due when tests have changed.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ OTHERS = (
 )
 # Arguments of the interpreter; those of one line side by side, one line after the other.
 COMMANDS = (
-    ("tests/mutants/proposed --sample 300 --fresh",),
+    ("tests/mutants/proposed --sample 300",),
     ("tests/mutants",),
     (
         f"{PYTEST} tests/model tests/schedules",
@@ -44,6 +45,7 @@ COMMANDS = (
         "tests/faults",
     ),
 )
+KEEPING = ("tests/mutants", "tests/faults")  # which keep what they have found themselves
 
 
 @dataclass
@@ -83,11 +85,12 @@ class Figures:
                 noted[what] = value
 
 
-def run(command: str) -> Run:
+def run(command: str, *, is_fresh: bool) -> Run:
     """Runs it, unless it has passed before."""
     kept = KEPT / f"{hashlib.sha256(f'{digest()} {command}'.encode()).hexdigest()[:16]}.json"
     if kept.exists():
         return Run(**json.loads(kept.read_text()))
+    arguments = [*command.split(), *(["--fresh"] if is_fresh and command.startswith(KEEPING) else [])]
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         evidence = Path(directory) / "evidence.jsonl"
@@ -98,7 +101,7 @@ def run(command: str) -> Run:
             "TRIO_STREAM_PROOF": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        done = subprocess.run([sys.executable, *command.split()], cwd=CHECKOUT, env=environment, check=False)
+        done = subprocess.run([sys.executable, *arguments], cwd=CHECKOUT, env=environment, check=False)
         noted = evidence.read_text().splitlines()
     found = Run(
         f"TRIO_STREAM_PROOF=1 python {command}", time.monotonic() - start, done.returncode == 0, noted
@@ -336,11 +339,14 @@ def grouped(number: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/report.py", description="Tries all promises.")
     parser.add_argument("--fresh", action="store_true", help="do again what has passed")
-    if parser.parse_args().fresh:
+    is_fresh = parser.parse_args().fresh
+    if is_fresh:
         shutil.rmtree(KEPT, ignore_errors=True)
     rows: list[list[Run]] = []
     with ThreadPoolExecutor() as pool:
-        rows.extend(list(pool.map(run, side_by_side)) for side_by_side in COMMANDS)
+        rows.extend(
+            list(pool.map(partial(run, is_fresh=is_fresh), side_by_side)) for side_by_side in COMMANDS
+        )
     runs = [each for row in rows for each in row]
     for each in runs:
         sys.stdout.write(

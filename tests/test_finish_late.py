@@ -294,6 +294,19 @@ async def test_a_cursor_with_a_mark_that_is_judged_by_the_finish_ends_or_is_stal
         assert await to_the_end(wrong) == (["marker", "eos@2"], 2)
 
 
+async def test_who_has_ended_keeps_the_mark_of_a_finish_that_everybody_else_has_forgotten() -> None:
+    """D7: it had no event, so the reader was handed nothing that has the mark."""
+    async with open_publisher(
+        {HEALTH: Catalogue().snapshot}, epoch="e", index=1, mark="m1", history=2
+    ) as publisher:
+        reader = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1, epoch="e", mark="m1"))
+        publisher.publish((), index=2, mark="m2", finish=[(HEALTH, "web")])
+        assert await to_the_end(reader) == ([], 2)
+        for index in range(3, 9):
+            publisher.publish([event(index, "db")], mark=f"m{index}")
+        assert reader.cursor == Cursor(2, "e", "m2")
+
+
 # What the history remembers.
 
 

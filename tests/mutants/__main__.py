@@ -2,10 +2,14 @@
 
 Each is applied to a copy of the package in a directory of its own, which comes first on the path.
 Its own tests run first and then, if they have not noticed, all tests of the core.
+Who has noticed is kept in `.mutants`, and counts as long as the library, that file of tests and what tests have in
+common are the same: so a run that was stopped goes on. `--fresh` forgets it.
 The exit code is 1 if a mutant survives or no longer applies.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,11 +18,13 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from evidence import note
+from library import digest
 from mutants.catalogue import CHECKOUT, MUTANTS, problem
 from mutants.mutant import Mutant
 
@@ -27,6 +33,7 @@ SAMPLE = 50  # every so many is in the sample
 SECONDS = 1800  # that a run of tests may take; all of them need some 10 minutes of one processor
 HANGS = 15  # seconds after which a contract test that hangs is stopped, and has noticed
 LONG = 120  # the same for the model and the schedules, which take their time
+KEPT = CHECKOUT / ".mutants" / "killed.jsonl"
 PYTEST = ("-x", "-v", "--tb=no", "-p", "no:cacheprovider")
 
 
@@ -76,11 +83,45 @@ def run_tests(package: Path, files: list[str]) -> str | None:
     )
 
 
-def kill(mutant: Mutant) -> dict[str, object]:
+class Kept:
+    """Who has noticed what, in runs before."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        common = sorted(path for path in TESTS.rglob("*.py") if not path.name.startswith("test_"))
+        self._common = hashlib.sha256(b"".join(path.read_bytes() for path in common)).hexdigest()
+        lines = file.read_text().splitlines() if file.exists() else []
+        # {name of a mutant: [digest of what was found, and of all that it depends on; what was found]}
+        self._found: dict[str, tuple[str, dict[str, object]]] = dict(map(json.loads, lines))
+
+    def get(self, mutant: Mutant) -> dict[str, object] | None:
+        """What was found, if that still counts."""
+        of, found = self._found.get(mutant.name, ("", {"killer": ""}))
+        return found if of == self._of(mutant, str(found["killer"])) else None
+
+    def add(self, mutant: Mutant, found: dict[str, object]) -> None:
+        """Keeps it, if somebody has noticed."""
+        if found["killer"] is None:
+            return
+        self._file.parent.mkdir(exist_ok=True)
+        of = self._of(mutant, str(found["killer"]))
+        with self._file.open("a") as file:
+            file.write(json.dumps([mutant.name, [of, found]]) + "\n")
+
+    def _of(self, mutant: Mutant, killer: str) -> str:
+        tests = TESTS / killer.partition("::")[0]
+        content = tests.read_bytes() if tests.is_file() else b""
+        parts = [digest(), self._common, *mutant[:5], killer, hashlib.sha256(content).hexdigest()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def kill(kept: Kept, mutant: Mutant) -> dict[str, object]:
     """Applies it and finds who notices."""
     result: dict[str, object] = {"name": mutant.name, "origin": mutant.origin, "file": mutant.file}
     if (why := problem(mutant)) is not None:
         return {**result, "killer": None, "problem": why}
+    if (found := kept.get(mutant)) is not None:
+        return found
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         package = Path(directory) / "trio_stream"
@@ -89,20 +130,26 @@ def kill(mutant: Mutant) -> dict[str, object]:
         file.write_text(file.read_text().replace(mutant.old, mutant.new))
         tries = [[file] for file in mutant.killers] + [everything()]
         killer = next(filter(None, (run_tests(package.parent, files) for files in tries)), None)
-    return {**result, "killer": killer, "seconds": round(time.monotonic() - start, 1)}
+    found = {**result, "killer": killer, "seconds": round(time.monotonic() - start, 1)}
+    kept.add(mutant, found)
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a sample only")
     parser.add_argument("--only", default="", help="those with this in the name")
+    parser.add_argument("--fresh", action="store_true", help="forget what was found before")
     arguments = parser.parse_args()
+    if arguments.fresh:
+        KEPT.unlink(missing_ok=True)
+    kept = Kept(KEPT)
     mutants = [mutant for mutant in MUTANTS if arguments.only in mutant.name]
     if arguments.quick:
         mutants = mutants[::SAMPLE]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         results = []
-        for result in pool.map(kill, mutants):
+        for result in pool.map(partial(kill, kept), mutants):
             results.append(result)
             note("mutant", str(result["name"]), result)
             shown = result["killer"] or result.get("problem") or "SURVIVES"

@@ -270,7 +270,7 @@ SLOW = (
         "_course.py",
         "            self._known = Place(self._index, mark)\n        self._end = end\n",
         "            pass\n        self._end = end\n",
-        REPLAY,
+        ("test_finish_late.py",),
     ),
     Mutant(
         "the log leads past a refresh",

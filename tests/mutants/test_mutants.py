@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mutants import __main__ as runner
 from mutants.catalogue import CHECKOUT, MUTANTS, problem
 from mutants.mutant import Mutant
 from mutants.shipped import NOT_EXPRESSED, SHIPPED
@@ -51,3 +52,31 @@ def test_a_sample_of_the_mutants_is_killed() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_who_has_noticed_counts_as_long_as_nothing_has_changed_of_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    (tests / "test_a.py").write_text("1")
+    (tests / "scenes.py").write_text("1")
+    monkeypatch.setattr(runner, "TESTS", tests)
+    file = tmp_path / "kept" / "killed.jsonl"
+    one, other = MUTANTS[:2]
+    runner.Kept(file).add(one, {"name": one.name, "killer": "test_a.py::test_b[c] hangs"})
+    runner.Kept(file).add(other, {"name": other.name, "killer": None})
+    known = runner.Kept(file)
+    assert known.get(one) == {"name": one.name, "killer": "test_a.py::test_b[c] hangs"}
+    assert known.get(other) is None
+    assert known.get(one._replace(new="another")) is None
+    (tests / "test_c.py").write_text("another test")
+    assert runner.Kept(file).get(one) is not None
+    (tests / "test_a.py").write_text("2")
+    assert runner.Kept(file).get(one) is None
+    (tests / "test_a.py").write_text("1")
+    (tests / "scenes.py").write_text("2")
+    assert runner.Kept(file).get(one) is None
+    monkeypatch.setattr(runner, "digest", lambda: "another library")
+    (tests / "scenes.py").write_text("1")
+    assert runner.Kept(file).get(one) is None
