@@ -120,6 +120,7 @@ def page(figures: Figures, runs: Sequence[Run], minutes: float) -> Iterator[str]
         "What was tried to prove the [promises](promises.md) wrong, and how often, in the run that wrote this page.\n"
         f"On Python {platform.python_version()}, {platform.system()} and {os.cpu_count()} cores it took "
         f"{minutes:.0f} minutes, and nothing was found.\n"
+        "What was found before of the same library, in a run that was stopped, was not tried again and took no time.\n"
         "`nox -s proof` runs all of it again and writes this page anew.\n"
         "Each part names the command that runs it alone; where `TRIO_STREAM_EVIDENCE` names a file, "
         "the figures are added to that.\n"
