@@ -477,6 +477,22 @@ async def test_who_is_behind_the_reopening_and_is_passed_by_the_history_has_fall
         assert kinds(ready(reader)) == ["8:web=7"]
 
 
+async def test_who_is_behind_a_reopening_of_which_the_history_has_nothing_has_fallen_off() -> None:
+    """D6."""
+    async with opened(held := Held(), index=1, history=2) as (store, publisher):
+        store.commit(finish=["web"])
+        reader = publisher.subscribe(WEB)
+        store.commit(("web", "2"), reopen=["web"])
+        held.store = store
+        held.go.set()
+        assert kinds(await until_live(reader)) == ["3:web=2", "eos@3"]
+        store.commit(("web", "3"))
+        for value in "4567":
+            store.commit(("db", value))
+        with pytest.raises(SubscriptionLagged):
+            await reader.receive()
+
+
 async def test_after_the_stop_who_is_behind_the_reopening_is_told_no_more_than_it_has_had() -> None:
     """D5, D6: its cursor stands at its snapshot."""
     async with opened(held := Held(), index=1, epoch="e") as (store, publisher):
@@ -977,6 +993,23 @@ async def test_who_ends_and_who_goes_on_are_replayed_from_the_same_place_each_it
         store.gates.clear()
         assert [each.index for each in await caught_up(again, store.index)] == list(range(2, 8))
         assert await to_the_end(slow) == ([f"{at}:web={at}" for at in range(2, 7)], 6)
+
+
+async def test_who_ends_does_not_read_on_in_the_pages_of_who_goes_on() -> None:
+    """D3, D17: they have been read by the function already, to their end."""
+    store = Logged(size=100)
+    store.commit(("db", "1"))
+    async with logged(store, history=2) as (_, publisher):
+        slow = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1))
+        for value in "2345":
+            store.commit(("web", value))
+        store.commit(("web", "6"), finish=["web"])
+        store.commit(("web", "7"), reopen=["web"])
+        store.fill(5)
+        again = publisher.subscribe(SubscribeRequest(HEALTH, "web", index=1, epoch=EPOCH))
+        await quiet()
+        assert await to_the_end(slow) == ([f"{at}:web={at}" for at in range(2, 7)], 6)
+        assert [each.index for each in await caught_up(again, store.index)] == list(range(2, 8))
 
 
 # What it costs.
