@@ -34,6 +34,7 @@ SECONDS = 1800  # that a run of tests may take; all of them need some 10 minutes
 HANGS = 15  # seconds after which a contract test that hangs is stopped, and has noticed
 LONG = 120  # the same for the model and the schedules, which take their time
 KEPT = CHECKOUT / ".mutants" / "killed.jsonl"
+APART = {"benchmarks", "docs", "mutants"}  # directories of tests
 PYTEST = ("-x", "-v", "--tb=no", "-p", "no:cacheprovider")
 
 
@@ -88,7 +89,7 @@ class Kept:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        common = sorted(path for path in TESTS.rglob("*.py") if not path.name.startswith("test_"))
+        common = [path for path in sorted(TESTS.rglob("*.py")) if _is_common(path.relative_to(TESTS))]
         self._common = hashlib.sha256(b"".join(path.read_bytes() for path in common)).hexdigest()
         lines = file.read_text().splitlines() if file.exists() else []
         # {name of a mutant: [digest of what was found, and of all that it depends on; what was found]}
@@ -113,6 +114,11 @@ class Kept:
         content = tests.read_bytes() if tests.is_file() else b""
         parts = [digest(), self._common, *mutant[:5], killer, hashlib.sha256(content).hexdigest()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _is_common(path: Path) -> bool:
+    """Whether tests of the core may have something from this module."""
+    return not path.name.startswith(("test_", "report")) and path.parts[0] not in APART
 
 
 def kill(kept: Kept, mutant: Mutant) -> dict[str, object]:
