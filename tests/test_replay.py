@@ -19,6 +19,7 @@ from unions import BOTH, both, fold, rows_at, shown
 
 from trio_stream import (
     ALL,
+    ClosedResourceError,
     Cursor,
     Event,
     EventPublisher,
@@ -976,7 +977,12 @@ async def two_in_a_batch(subscription: Subscription[Health]) -> int:
     return (await subscription.receive_batch(2))[-1].index
 
 
-WAYS = [one_of_it, one_at_once, one_of_a_batch, two_in_a_loop, two_in_a_batch]
+async def all_until_now(subscription: Subscription[Health]) -> int:
+    await subscription.receive()  # one of another mark
+    return (await subscription.receive_until_current())[-1].index
+
+
+WAYS = [one_of_it, one_at_once, one_of_a_batch, two_in_a_loop, two_in_a_batch, all_until_now]
 
 
 @pytest.mark.parametrize("is_checked", [False, True])
@@ -997,6 +1003,24 @@ async def test_a_reader_that_the_history_has_passed_still_knows_the_mark_of_its_
         assert subscription.cursor == store.cursor(index)
         again = publisher.subscribe(request)
         assert indexes(await until(again, 27)) == [*range(index + 1, 28)]
+
+
+async def test_who_is_closed_while_it_is_asked_stands_where_it_stood_with_the_mark_of_that() -> None:
+    """The events before were not returned, so they were not received."""
+
+    def where(health: Health) -> bool:
+        if health.value == "23":
+            subscription.close()
+        return True
+
+    async with logged(filled(20, copy="a")) as (store, publisher):
+        subscription = publisher.subscribe(after(store, 20), where=where)
+        store.fill(3)
+        assert await one_of_it(subscription) == 21
+        with pytest.raises(ClosedResourceError):
+            await subscription.receive_batch()
+        store.fill(10)
+        assert subscription.cursor == store.cursor(21)
 
 
 async def test_a_reader_knows_no_mark_that_is_not_of_its_cursor() -> None:

@@ -314,7 +314,7 @@ class Reader(Course[P]):
 
     def _take_checked(self, limit: int) -> list[Event[P]]:
         events: list[Event[P]] = []
-        index, delivered = self._index, self._delivered
+        index, taken, delivered = self._index, self._taken, self._delivered
         checked = 0
         while len(events) < limit and checked < MOST_CHECKED and self._is_ready():
             position = self._position
@@ -334,7 +334,8 @@ class Reader(Course[P]):
                 # raises it again. But if that has closed this subscription nothing may be returned any more.
                 if self._end is not None:
                     if not self._end.is_finished:  # which nobody can do while there is something to return
-                        self._index, self._passed = index, self._position - delivered
+                        self._index, self._taken = index, taken
+                        self._passed = self._position - delivered
                     end = self._error()
                     raise end from (end.__cause__ if isinstance(error, type(end)) else error)
                 if events:

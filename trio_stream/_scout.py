@@ -28,6 +28,7 @@ _PLACE: Final = (
     "_rights",
     "_snapshot",
     "_source",
+    "_taken",
 )
 
 

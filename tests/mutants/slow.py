@@ -273,6 +273,22 @@ SLOW = (
         ("test_finish_late.py",),
     ),
     Mutant(
+        "a scout keeps the mark of what it has read",
+        "D7",
+        "_scout.py",
+        '    "_taken",\n',
+        "",
+        REPLAY,
+    ),
+    Mutant(
+        "who is closed while it is asked keeps the mark of what it has not returned",
+        "D7",
+        "_reader.py",
+        "self._index, self._taken = index, taken",
+        "self._index = index",
+        REPLAY,
+    ),
+    Mutant(
         "the log leads past a refresh",
         "D7",
         "_feeds.py",
