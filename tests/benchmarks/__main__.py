@@ -121,10 +121,9 @@ def write_report(
                 *(f"- {name}: {value}" for name, value in machine.items()),
                 "",
                 *(tables[name] for name in names),
-                "### Aims",
-                "",
-                *chain(*(aims[name] for name in names)),
             ]
+            if met := [*chain(*(aims[name] for name in names))]:
+                lines += ["### Aims", "", *met]
             (directory / file).write_text("\n".join(lines) + "\n")
     if measured.keys() >= set(FILES["performance.inc"]):
         from .plots import draw
