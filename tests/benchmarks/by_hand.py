@@ -15,8 +15,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from trio_stream import Event, Topic
-from trio_stream.stores import Commit, Put, Record
-from trio_stream.stores.sqlite import create_tables
+from trio_stream.stores import Commit, Put, Record, sqlite
 
 KEYS: Final = 1000  # that the commits of a log are about, in turn
 
@@ -35,7 +34,7 @@ def create(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
-        create_tables(connection)
+        sqlite.create_tables(connection)
 
 
 @contextmanager
