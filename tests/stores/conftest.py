@@ -70,10 +70,13 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """By which a feed grows old; and nothing is between two questions to the store."""
+    """By which a feed grows old; and next to nothing is between two questions to the store.
+
+    A loop that never waits leaves no time to the threads of the store.
+    """
     clock, monotonic = Clock(), time.monotonic
     monkeypatch.setattr("time.monotonic", lambda: monotonic() + clock.ahead)
-    monkeypatch.setattr("random.random", lambda: 0.0)
+    monkeypatch.setattr("random.random", lambda: 0.001)
     return clock
 
 
