@@ -199,8 +199,8 @@ async def test_what_else_is_logged_does_not_keep_the_age_from_it(
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
     async with open_store_publisher(engine, ["jobs"]):
         engine.is_failing = True
-        await engine.store.commit([put("a")])
         engine.step = fail  # type: ignore[method-assign]
+        await engine.store.commit([put("a")])
         await until(lambda: len(caplog.messages) >= 10)
         assert not said(caplog)
         clock.jump()
